@@ -1,0 +1,39 @@
+# Two commands on a fresh machine: `make quickstart` and `make test`. Both set up .venv themselves.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: quickstart test test-slow lint typecheck bench clean
+
+$(INSTALLED): pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c .ci/constraints.txt -e '.[test]'
+	touch $@
+
+# Stage one once, then stage two six times on the same store: cross-entropy against EGA, three seeds.
+quickstart: $(INSTALLED)
+	$(BIN)/egapipe extract
+	$(BIN)/egapipe compare
+
+test: lint typecheck
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(INSTALLED)
+	$(BIN)/mypy -p egapipe.pipeline -p egapipe.stages
+
+bench: $(INSTALLED)
+	$(BIN)/egapipe bench reader
+	$(BIN)/egapipe bench ega
+	$(BIN)/egapipe bench extract
+	$(BIN)/egapipe bench distill
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Experiment files that ship with egapipe: `egapipe distill -c NAME`."""

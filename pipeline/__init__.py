@@ -1,0 +1,1 @@
+"""What every stage shares: configuration, data sets, views, the store, the cluster."""

@@ -1,0 +1,75 @@
+"""The `egapipe` command: assembles the stages' commands and turns their errors into one line."""
+
+import importlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from egapipe.pipeline.errors import EgapipeError
+
+# Each module registers its commands and imports nothing heavy until one of them runs.
+COMMANDS = (
+    "egapipe.stages.extract.command",
+    "egapipe.stages.distill.command",
+    "egapipe.stages.evaluate.command",
+    "egapipe.stages.compare.command",
+    "egapipe.stages.bench.command",
+    "egapipe.pipeline.store.command",
+    "egapipe.pipeline.config.command",
+)
+
+app = typer.Typer(
+    name="egapipe",
+    help="Distil a large frozen vision teacher into small students, from features extracted once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from importlib.metadata import version
+
+        typer.echo(f"egapipe {version('egapipe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _assemble() -> None:
+    for name in COMMANDS:
+        importlib.import_module(name).register(app)
+
+
+def main() -> None:
+    """Run the command line. A user's mistake ends in one line and exit code 2, a failure in 1."""
+    # A console script does not put the working directory on the path; `module:callable` needs it.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    _assemble()
+    try:
+        app()
+    except EgapipeError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: run the same command again to continue", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (`| head`) is gone; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Errors a user can act on: one line, what was wrong, where, and what to do."""
+
+
+class EgapipeError(Exception):
+    """A failure that is explained to the user in one line; the command exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(EgapipeError):
+    """The command, the configuration or a path is wrong: nothing was started. Exit code 2."""
+
+    exit_code = 2
+
+
+class ImageError(EgapipeError):
+    """One image cannot be read. Extraction records it and goes on."""
+
+
+class TeacherError(EgapipeError):
+    """The teacher cannot be loaded or its outputs are unusable."""
+
+
+class StoreError(EgapipeError):
+    """A store is damaged, incomplete, or not the one that was asked for."""
+
+
+class TrainingError(EgapipeError):
+    """A student's training cannot go on."""

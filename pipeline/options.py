@@ -1,0 +1,16 @@
+"""Command-line options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+ConfigName = Annotated[
+    str | None,
+    typer.Option(
+        "--config", "-c", help="Name of a shipped configuration or a YAML file [quickstart]."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a value: --set distill.lr=0.1 (repeatable)."),
+]

@@ -1,0 +1,1 @@
+"""The stages: extract, distill, evaluate, compare, bench. None imports another's insides."""

@@ -1,0 +1,81 @@
+"""The command line: quick to answer, and a user's mistake is one line."""
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+COMMAND = [sys.executable, "-m", "egapipe.pipeline.cli"]
+
+
+def egapipe(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_help_names_every_command() -> None:
+    shown = egapipe("--help").stdout
+    for command in ("extract", "distill", "evaluate", "compare", "bench", "store", "config"):
+        assert command in shown
+
+
+def test_help_takes_less_than_half_a_second() -> None:
+    def once() -> float:
+        start = time.perf_counter()
+        assert egapipe("--help").returncode == 0
+        return time.perf_counter() - start
+
+    assert statistics.median(once() for _ in range(5)) < 0.5
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; import egapipe.pipeline.cli as cli; cli._assemble();"
+        "print([m for m in ('torch', 'ray', 'zarr', 'pyarrow', 'datasets', 'transformers', 'numpy')"
+        " if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_config_show_prints_what_loads_again(tmp_path: Path) -> None:
+    shown = egapipe("config", "show", "-c", "cifar100", "--set", "distill.lr=0.25").stdout
+    assert yaml.safe_load(shown)["distill"]["lr"] == 0.25
+    (tmp_path / "again.yaml").write_text(shown)
+    assert egapipe("config", "show", "-c", str(tmp_path / "again.yaml")).stdout == shown
+
+
+MISTAKES = {
+    "unknown key": (["config", "show", "--set", "distil.lr=1"], "did you mean 'distill'"),
+    "wrong value": (["config", "show", "--set", "distill.lr=fast"], "distill.lr"),
+    "no such config": (["distill", "-c", "quickstrat"], "quickstart"),
+    "no such run": (["evaluate", "nowhere"], "nowhere is not a run folder"),
+    "no such folder": (
+        ["extract", "--set", "dataset.train={kind: folder, path: nowhere}"],
+        "nowhere",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(mistake: str, tmp_path: Path) -> None:
+    arguments, said = MISTAKES[mistake]
+    run = egapipe(*arguments, cwd=tmp_path)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert said in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_distilling_before_extracting_says_so(tmp_path: Path) -> None:
+    run = egapipe("distill", cwd=tmp_path)
+    assert run.returncode == 1
+    assert "egapipe extract" in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

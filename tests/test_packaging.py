@@ -1,0 +1,58 @@
+"""The wheel holds exactly what lies in pipeline/, stages/ and configs/."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("configs", "pipeline", "stages")
+DATA = {".yaml", ".json", ".safetensors", ".md", ".typed"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
+    built = subprocess.run([*command, str(ROOT)], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return zipfile.ZipFile(next(out.glob("*.whl")))
+
+
+def in_tree() -> set[str]:
+    files = (p for folder in FOLDERS for p in (ROOT / folder).rglob("*") if p.is_file())
+    kept = (p for p in files if p.suffix == ".py" or p.suffix in DATA)
+    return {f"egapipe/{p.relative_to(ROOT).as_posix()}" for p in kept}
+
+
+def test_the_wheel_has_every_module_and_data_file_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    packaged = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert packaged == in_tree()
+
+
+def test_the_wheel_alone_runs_the_command(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path / "site")
+    code = (
+        "import sys; sys.argv = ['egapipe', 'config', 'list'];"
+        "import egapipe.pipeline.cli as cli; print(cli.__file__); cli.main()"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    where, *configs = run.stdout.split()
+    assert where.startswith(str(tmp_path))
+    assert "quickstart" in configs
+
+
+def test_the_version_is_the_projects(wheel: zipfile.ZipFile) -> None:
+    names = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
+    assert names == {"egapipe-0.1.0.dist-info"}
