@@ -1,0 +1,29 @@
+"""`egapipe config`: what a configuration resolves to."""
+
+import typer
+
+from egapipe.pipeline.options import ConfigName, Overrides
+
+_config = typer.Typer(help="Show configurations.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add `egapipe config`."""
+    app.add_typer(_config, name="config")
+
+
+@_config.command()
+def show(config: ConfigName = None, overrides: Overrides = None) -> None:
+    """Print the resolved configuration as YAML, every default included."""
+    from egapipe.pipeline.config import load_config, to_yaml
+
+    typer.echo(to_yaml(load_config(config, overrides or [])), nl=False)
+
+
+@_config.command("list")
+def list_() -> None:
+    """List the configurations that ship with egapipe."""
+    from egapipe.pipeline.config.load import shipped
+
+    for name in shipped():
+        typer.echo(name)

@@ -1,0 +1,156 @@
+"""Where images come from and which augmented views of them exist."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from egapipe.pipeline.config.base import Fraction, Positive, Section
+
+
+class Source(Section):
+    """What every image source understands."""
+
+    limit: Positive | None = None
+    """Use only the first so many rows."""
+
+
+class DigitsSource(Source):
+    """scikit-learn's 1,797 real 8 x 8 digits: rows 0-1436 are `train`, the last 360 are `test`."""
+
+    kind: Literal["digits"]
+    split: Literal["train", "test", "all"] = "train"
+    """Which rows."""
+
+
+class ColumnsSource(Source):
+    """A table with an image column, read by Hugging Face `datasets`."""
+
+    split: str = "train"
+    """Split, in `datasets` syntax: `train`, `test`, `train[:5000]`."""
+    image_column: str | None = None
+    """Column of images ({bytes, path} or an Image feature); found when there is only one."""
+    label_column: str | None = None
+    """Column of class numbers; found when it is called label, labels or fine_label, or is the only
+    ClassLabel. `none` for no labels."""
+    key_column: str | None = None
+    """Column of unique, stable ids. Without it the key is `<split>/<row>`."""
+
+
+class HubSource(ColumnsSource):
+    """A data set of the Hugging Face hub."""
+
+    kind: Literal["hub"]
+    name: str
+    """Repository, e.g. `uoft-cs/cifar100`."""
+    config: str | None = None
+    """Configuration of the data set, where it has several."""
+    revision: str | None = None
+    """Branch, tag or commit."""
+
+
+class ParquetSource(ColumnsSource):
+    """Local parquet files in the layout of the hub's image data sets."""
+
+    kind: Literal["parquet"]
+    files: Annotated[list[str], Field(min_length=1)]
+    """Paths or glob patterns, in the order of their rows."""
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class FolderSource(Source):
+    """A folder of images; with sub-folders, each is a class."""
+
+    kind: Literal["folder"]
+    path: str
+    """The folder."""
+
+
+SourceConfig = Annotated[
+    DigitsSource | HubSource | ParquetSource | FolderSource, Field(discriminator="kind")
+]
+
+
+class DatasetConfig(Section):
+    """The images to learn from and those to evaluate on."""
+
+    train: SourceConfig
+    """Every image the student may see, labelled or not."""
+    test: SourceConfig | None = None
+    """Labelled images for evaluation."""
+
+
+class ViewsConfig(Section):
+    """A view plan: view 0 is the clean image, views 1 to `count` are augmented.
+
+    A view is a pure function of (plan, key, view number), see `egapipe.pipeline.views`.
+    """
+
+    seed: int = 0
+    """Seed of all views."""
+    count: Annotated[int, Field(ge=0)] = 4
+    """Augmented views an image, beside the clean one."""
+    crop: Literal["none", "pad", "scale"] = "pad"
+    """`pad`: the image padded by `padding`, a crop of its own size; `scale`: a crop of random area
+    and aspect ratio, as in random resized crops."""
+    padding: Fraction = 0.125
+    """For `pad`: padding on each side as a share of the image's side (4 pixels of 32 = 0.125)."""
+    scale: tuple[float, float] = (0.25, 1.0)
+    """For `scale`: least and largest area as a share of the image's."""
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    """For `scale`: least and largest aspect ratio, width / height."""
+    flip: Fraction = 0.5
+    """Probability of a horizontal flip."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        low, high = self.scale
+        if not 0.0 < low <= high <= 1.0:
+            raise ValueError(f"scale must be 0 < low <= high <= 1, got {low}, {high}")
+        low, high = self.ratio
+        if not 0.0 < low <= high:
+            raise ValueError(f"ratio must be 0 < low <= high, got {low}, {high}")
+        return self
+
+
+class StoreConfig(Section):
+    """Where embeddings are kept, and in which form."""
+
+    url: str | None = None
+    """Folder or fsspec URL that holds `train.zarr` and `test.zarr`; default `stores/<name>`."""
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """Stored type of the embeddings."""
+    shard_rows: Positive = 4096
+    """Rows a shard: the unit of work, of writing and of resuming."""
+    cache_dir: str | None = None
+    """Node-local folder of the memory-mapped copies; default `$EGAPIPE_CACHE` or
+    `~/.cache/egapipe`."""
+
+
+class Normalize(Section):
+    """Channel mean and standard deviation of images scaled to 0..1."""
+
+    mean: tuple[float, float, float]
+    """Mean of R, G, B."""
+    std: tuple[
+        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
+    ]
+    """Standard deviation of R, G, B."""
+
+
+__all__ = [
+    "ColumnsSource",
+    "DatasetConfig",
+    "DigitsSource",
+    "FolderSource",
+    "HubSource",
+    "Normalize",
+    "ParquetSource",
+    "Source",
+    "SourceConfig",
+    "StoreConfig",
+    "ViewsConfig",
+]
