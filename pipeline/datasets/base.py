@@ -1,0 +1,63 @@
+"""What a stage may ask of a data set."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+UNLABELLED = -1
+
+Labels = npt.NDArray[np.int64]
+
+
+class Dataset(Protocol):
+    """Images by row, with stable keys and labels.
+
+    Reading is safe from several threads. Pickling is cheap: paths travel, never pixels, and the
+    receiving process opens the files itself.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is, for manifests and messages; the same wherever the files lie."""
+        ...
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Class names by label, where they are known."""
+        ...
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """A unique, stable id a row, N of them; the same on every machine."""
+        ...
+
+    @property
+    def labels(self) -> Labels:
+        """int64 [N], -1 where a row has no label."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of rows, N."""
+        ...
+
+    def encoded(self, row: int) -> bytes:
+        """The stored bytes of a row's image: what the fingerprint covers.
+
+        Raises ImageError if they cannot be read, IndexError for a row outside 0..N-1.
+        """
+        ...
+
+    def image(self, row: int) -> Image.Image:
+        """The decoded, upright RGB image of a row, 8 bits a channel.
+
+        Raises ImageError, its text a short reason, if the image is unreadable; IndexError for a row
+        outside 0..N-1.
+        """
+        ...
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every row's key, label and image bytes: equal content, equal fingerprint."""
+        ...

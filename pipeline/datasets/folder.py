@@ -1,0 +1,87 @@
+"""A folder of image files; its sub-folders are the classes."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from egapipe.pipeline.config.data import FolderSource
+from egapipe.pipeline.datasets.base import UNLABELLED
+from egapipe.pipeline.datasets.images import SUFFIXES, read_bytes
+from egapipe.pipeline.datasets.rows import Rows, RowsDataset
+from egapipe.pipeline.errors import UsageError
+
+
+class FolderDataset(RowsDataset):
+    """Image files below a folder, in the order of their keys.
+
+    Keys are POSIX paths relative to the folder. Its sub-folders, sorted by name, are the classes
+    (one without images keeps its number); an image directly in it has no label. Files are taken by
+    their ending; hidden files and folders are left out, links are followed.
+    """
+
+    def __init__(self, source: FolderSource, rows: Rows | None = None) -> None:
+        """`rows` is the listing of another process: both then number the same files."""
+        path = Path(source.path).expanduser().absolute()
+        source = source.model_copy(update={"path": str(path)})
+        super().__init__(source, rows or _listing(path))
+        self._path = path
+
+    def __reduce__(self) -> tuple[type["FolderDataset"], tuple[object, ...]]:
+        """Paths travel too: a walk of a million files is slow, and might now find others."""
+        rows = Rows(self.name, self.keys, self.labels, self.classes)
+        return type(self), (self.source, rows)
+
+    def files(self) -> Sequence[Path]:
+        """Every image file."""
+        return [self._path / key for key in self.keys]
+
+    def _read(self, row: int) -> bytes:
+        return read_bytes(self._path / self.keys[row])
+
+
+def _listing(folder: Path) -> Rows:
+    if not folder.is_dir():
+        raise UsageError(f"dataset path {folder} is not a folder: give the folder of the images")
+    try:
+        keys = sorted(_walk(folder, "", ()))
+        with os.scandir(folder) as entries:
+            classes = sorted(e.name for e in entries if e.is_dir() and not _hidden(e))
+    except OSError as error:
+        raise UsageError(f"folder {error.filename} cannot be read: {error.strerror}") from None
+    numbers = {name: label for label, name in enumerate(classes)}
+    labels = [numbers.get(key.partition("/")[0], UNLABELLED) for key in keys]
+    name = f"folder/{folder.name}"
+    return Rows(name, keys, np.array(labels, dtype=np.int64), classes or None)
+
+
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Keys of the images below a folder, unsorted. A link to a folder above is not entered."""
+    stat = folder.stat()
+    here = (stat.st_dev, stat.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            key = prefix + _utf8(entry)
+            if _hidden(entry):
+                continue
+            if entry.is_dir():
+                yield from _walk(Path(entry.path), f"{key}/", (*above, here))
+            elif key.lower().endswith(SUFFIXES) and (entry.is_file() or entry.is_symlink()):
+                # A broken link is listed: it is then reported as unreadable instead of missed.
+                yield key
+
+
+def _hidden(entry: os.DirEntry[str]) -> bool:
+    return entry.name.startswith(".")
+
+
+def _utf8(entry: os.DirEntry[str]) -> str:
+    """The name, which keys and labels need as text."""
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the file name {entry.path!r} is not UTF-8: rename it") from None
+    return entry.name

@@ -1,0 +1,117 @@
+"""From the bytes of an image file to RGB pixels."""
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from egapipe.pipeline.errors import ImageError
+
+# An explicit list: Pillow also knows formats that start another program (EPS runs Ghostscript).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""Endings of the files of those formats, in lower case."""
+
+MAX_PIXELS = 89_478_485
+"""Largest image that is decoded: where Pillow begins to warn of decompression bombs."""
+
+_BACKGROUND = (255, 255, 255)
+_MAX_REASON = 120
+_TOO_LARGE = f"more than {MAX_PIXELS:,} pixels: perhaps a decompression bomb"
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(data: bytes) -> Image.Image:
+    """The RGB image, 8 bits a channel, of an encoded one.
+
+    Of an animation the first frame; turned as its EXIF orientation says; transparency is laid on
+    white, as a web page shows it; 16-bit grey is scaled to 8 bits; CMYK is converted without a
+    colour profile, and other profiles are not applied.
+
+    Raises ImageError, and nothing else, with a short reason that is the same at every try: empty,
+    not an image, truncated, damaged, more than MAX_PIXELS.
+    """
+    if not data:
+        raise ImageError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image)
+            image.load()
+            return _upright(_rgb(image), _orientation(image))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"not an image of the formats {', '.join(FORMATS)}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(_TOO_LARGE) from None
+    except Exception as error:
+        # Decoders of damaged data raise a dozen types, from OSError to IndexError.
+        raise ImageError(_reason(error)) from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of an image file. Raises ImageError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        # Without the path: a reason is kept with the row's key, and is the same on every machine.
+        text = getattr(error, "strerror", None) or str(error)
+        raise ImageError(f"the file cannot be read: {text}") from None
+
+
+def _check_size(image: Image.Image) -> None:
+    """From the header, before pixels are decoded; Pillow itself raises from twice the limit on."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(_TOO_LARGE)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_16_bits(image)
+    if image.mode == "F":
+        raise ImageError("floating-point pixels have no known range")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        canvas = Image.new("RGBA", rgba.size, _BACKGROUND)
+        return Image.alpha_composite(canvas, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Pillow's own conversion would clip everything above 255 to white."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ImageError("grey levels are outside 16 bits")
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1..8. Sound pixels are not lost for damaged EXIF beside them."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    transpose = _UPRIGHT.get(orientation)
+    return image if transpose is None else image.transpose(transpose)
+
+
+def _reason(error: Exception) -> str:
+    """One short line without memory addresses, which differ from run to run."""
+    text = re.sub(r"\s+", " ", re.sub(r"<[^<>]* at 0x[0-9a-f]+>", "data", str(error))).strip()
+    return f"damaged: {text or type(error).__name__}"[:_MAX_REASON]

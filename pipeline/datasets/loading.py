@@ -1,0 +1,173 @@
+"""Opening a table with Hugging Face `datasets`, its errors turned into one line."""
+
+import glob
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+from datasets.exceptions import DatasetNotFoundError
+
+from egapipe.pipeline.config.data import HubSource, ParquetSource
+from egapipe.pipeline.errors import UsageError
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SPLIT_NAME = re.compile(r"\w+(?:\.\w+)*")
+
+
+def load_hub(source: HubSource) -> tuple[datasets.Dataset, HubSource]:
+    """The table of a hub data set, and the source with its commit as the revision.
+
+    `name` may also be a local folder in the layout of a hub repository. Raises UsageError.
+    """
+    source = _local(source)
+    where = f"data set {source.name}, split {source.split!r}"
+    with _explained(where):
+        table = datasets.load_dataset(
+            source.name, source.config, split=source.split, revision=source.revision
+        )
+    commit = _commit(table)
+    if commit is None:
+        return table, source
+    asked = source.revision
+    if asked is not None and _COMMIT.fullmatch(asked) and asked != commit:
+        # Without a network `datasets` takes whatever commit lies in its cache.
+        raise UsageError(
+            f"{where}: this machine has only commit {commit} in its cache, not {asked}:"
+            " connect to the hub, or set `revision` to the first"
+        )
+    return table, source.model_copy(update={"revision": commit})
+
+
+def load_parquet(source: ParquetSource) -> tuple[datasets.Dataset, ParquetSource]:
+    """The table of local parquet files, and the source with their absolute paths.
+
+    Raises UsageError.
+    """
+    found = [file for pattern in source.files for file in _matches(pattern)]
+    # `datasets` fails on a file without rows, which writers of many files leave now and then.
+    files = [file for file in found if _row_count(file)]
+    if not files:
+        raise UsageError(f"parquet files {source.files[0]} have no rows")
+    split = _split_name(source.split)
+    # `datasets` takes paths for patterns.
+    data_files = {split: [glob.escape(file) for file in files]}
+    with _explained(f"parquet files {source.files[0]}, split {source.split!r}"):
+        table = datasets.load_dataset("parquet", data_files=data_files, split=source.split)
+    return table, source.model_copy(update={"files": files})
+
+
+def row_keys(table: datasets.Dataset, split: str) -> list[str]:
+    """`<split>/<row of that split, 8 digits>`: row 0 of `train[100:]` is `train/00000100`.
+
+    So an image keeps its key, and with it its views, in whichever slice it is used.
+    """
+    sizes = {name: info.num_examples for name, info in table.info.splits.items()}
+    spec = "+".join(sizes) if split == "all" else split
+    parts = datasets.ReadInstruction.from_spec(spec).to_absolute(sizes)
+    return [f"{p.splitname}/{row:08d}" for p in parts for row in range(p.from_, p.to)]
+
+
+def arrow_files(table: datasets.Dataset) -> list[Path]:
+    """The memory-mapped files that the rows are really read from; none for a table in memory."""
+    return sorted({Path(file["filename"]) for file in table.cache_files})
+
+
+def _local(source: HubSource) -> HubSource:
+    if source.name in ("parquet", "imagefolder"):
+        # For `datasets` these names mean: search the working directory for such files.
+        kind = "parquet" if source.name == "parquet" else "folder"
+        raise UsageError(
+            f"{source.name!r} is not a hub data set: use `kind: {kind}` for local files"
+        )
+    folder = Path(source.name).expanduser()
+    if folder.is_dir():
+        return source.model_copy(update={"name": str(folder.absolute())})
+    if folder.is_absolute() or source.name.startswith((".", "~")):
+        raise UsageError(f"data set folder {source.name} does not exist")
+    return source
+
+
+def _commit(table: datasets.Dataset) -> str | None:
+    """The commit that a cached hub table is filed under; local folders have a longer hash."""
+    folders = {file.parent.name for file in arrow_files(table)}
+    name = folders.pop() if len(folders) == 1 else ""
+    return name if _COMMIT.fullmatch(name) else None
+
+
+def _matches(pattern: str) -> list[str]:
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [str(path.absolute())]
+    found = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+    if not found:
+        raise UsageError(f"no parquet file matches {pattern!r}: check dataset files")
+    return [str(Path(file).absolute()) for file in found]
+
+
+def _row_count(file: str) -> int:
+    """From the footer; unlike `datasets`, the error names the file that is broken."""
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} is not a readable parquet file: {_line(error)}") from None
+
+
+def _split_name(split: str) -> str:
+    """`train` of `train[:5000]`: local files are one split, of whatever name."""
+    names = set(_SPLIT_NAME.findall(re.sub(r"\[[^]]*\]", "", split)))
+    if len(names) != 1:
+        raise UsageError(f"split {split!r}: parquet files are a single split, e.g. `train[:5000]`")
+    name = names.pop()
+    return "train" if name == "all" else name
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Run `datasets` quietly; whatever it raises becomes one line."""
+    try:
+        with _quiet():
+            yield
+    except Exception as error:
+        # `datasets`, the hub's client, fsspec and Arrow raise dozens of types for a wrong name.
+        raise UsageError(f"{where}: {_advice(error)}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars, and no request that counts the use of local files.
+
+    `datasets` sends that request before it opens anything; without a network it costs seconds.
+    """
+    hidden = datasets.are_progress_bars_disabled()
+    counted = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
+    datasets.disable_progress_bars()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    try:
+        yield
+    finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counted
+        if not hidden:
+            datasets.enable_progress_bars()
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, DatasetNotFoundError):
+        return (
+            "not on the hub, or closed to you: check name, config and revision, and log in with"
+            f" `hf auth login` if it is gated ({_line(error)})"
+        )
+    if isinstance(error, ConnectionError):
+        return (
+            "the hub cannot be reached and the data set is not in this machine's cache: connect,"
+            f" or set `name` to a local folder of its parquet files ({_line(error)})"
+        )
+    return _line(error.__cause__ or error)
+
+
+def _line(error: BaseException) -> str:
+    text: Any = " ".join(str(error).split())
+    return text or type(error).__name__

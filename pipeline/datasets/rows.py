@@ -1,0 +1,78 @@
+"""What every kind of data set shares: the limit, bounds, decoding, the fingerprint, pickling."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from egapipe.pipeline.config.data import Source
+from egapipe.pipeline.datasets.base import Labels
+from egapipe.pipeline.datasets.fingerprint import METHOD, fingerprint_of
+from egapipe.pipeline.datasets.images import decode
+from egapipe.pipeline.digests import cached_digest
+from egapipe.pipeline.errors import UsageError
+
+
+class Rows(NamedTuple):
+    """What is known of a data set before any image is read. Lists and labels are N long."""
+
+    name: str
+    keys: Sequence[str]
+    labels: Labels
+    classes: list[str] | None
+
+
+class RowsDataset(ABC):
+    """A `Dataset` of listed rows; a kind adds how the bytes of one row are read.
+
+    source: the configuration, with every path made absolute, so that it means the same in a process
+    with another working directory.
+    """
+
+    def __init__(self, source: Source, rows: Rows) -> None:
+        if not rows.keys:
+            raise UsageError(f"data set {rows.name} has no images: check its path or split")
+        self.source = source
+        self.name = rows.name
+        self.classes = rows.classes
+        self.keys = rows.keys[: source.limit]
+        self.labels = rows.labels[: source.limit]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The configuration travels; the receiving process opens the files itself."""
+        return type(self), (self.source,)
+
+    @abstractmethod
+    def files(self) -> Sequence[Path]:
+        """The files that hold all rows; none where they are part of an installed package."""
+
+    @abstractmethod
+    def _read(self, row: int) -> bytes:
+        """The stored bytes of a row in 0..N-1. Raises ImageError."""
+
+    def encoded(self, row: int) -> bytes:
+        """The stored bytes of a row's image. Raises ImageError."""
+        return self._read(self._row(row))
+
+    def image(self, row: int) -> Image.Image:
+        """The decoded RGB image of a row, see `images.decode`. Raises ImageError."""
+        return decode(self.encoded(row))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the content, remembered on this node while the files stay the same."""
+        compute = partial(fingerprint_of, self)
+        files = self.files()
+        if not files:
+            return compute()
+        return cached_digest(files, f"{METHOD}\n{self.source.model_dump_json()}", compute)
+
+    def _row(self, row: int) -> int:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of data set {self.name}, which has {len(self)}")
+        return int(row)

@@ -1,0 +1,84 @@
+"""Images in a table: a data set of the hub or local parquet files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from egapipe.pipeline.config.data import HubSource, ParquetSource
+from egapipe.pipeline.datasets import columns
+from egapipe.pipeline.datasets.base import UNLABELLED
+from egapipe.pipeline.datasets.images import read_bytes
+from egapipe.pipeline.datasets.loading import arrow_files, load_hub, load_parquet, row_keys
+from egapipe.pipeline.datasets.rows import Rows, RowsDataset
+from egapipe.pipeline.errors import ImageError
+
+
+class TableDataset(RowsDataset):
+    """Rows of an Arrow table that `datasets` keeps as memory-mapped files in its cache.
+
+    An image is the row's bytes or, without them, the file at its path. Threads may read at once:
+    an Arrow table never changes.
+    """
+
+    def __init__(self, source: HubSource | ParquetSource) -> None:
+        if isinstance(source, HubSource):
+            table, source = load_hub(source)
+            name = f"{_hub_name(source)}/{source.split}"
+        else:
+            table, source = load_parquet(source)
+            name = f"parquet/{source.split}"
+        super().__init__(source, _rows(name, table, source))
+        self._cache = arrow_files(table)
+        image = columns.image_column(table.features, source.image_column)
+        self._bytes, self._paths = _image_fields(_arrow(table).column(image), len(self))
+
+    def files(self) -> Sequence[Path]:
+        """The table's files, and the image files its rows point to."""
+        outside = self._paths.filter(self._bytes.is_null()).drop_null()
+        return [*self._cache, *(Path(path) for path in outside.to_pylist())] if self._cache else []
+
+    def _read(self, row: int) -> bytes:
+        data: bytes | None = self._bytes[row].as_py()
+        if data is not None:
+            return data
+        path = self._paths[row].as_py()
+        if path is None:
+            raise ImageError("the row has neither bytes nor a path")
+        return read_bytes(Path(path))
+
+
+def _hub_name(source: HubSource) -> str:
+    """The repository, or the last part of a local folder: a name that is the same everywhere."""
+    name = Path(source.name).name if Path(source.name).is_absolute() else source.name
+    return name if source.config is None else f"{name}/{source.config}"
+
+
+def _arrow(table: datasets.Dataset) -> pa.Table:
+    """The whole table without copying it, its images not decoded."""
+    return table.with_format("arrow")[:]
+
+
+def _rows(name: str, table: datasets.Dataset, source: HubSource | ParquetSource) -> Rows:
+    features = table.features
+    label = columns.label_column(features, source.label_column)
+    key = columns.key_column(features, source.key_column)
+    arrow = _arrow(table)
+    keys = row_keys(table, source.split) if key is None else columns.keys(arrow.column(key), key)
+    columns.check_unique(keys, f"data set {name}")
+    if label is None:
+        return Rows(name, keys, np.full(len(keys), UNLABELLED, dtype=np.int64), None)
+    labels = columns.labels(arrow.column(label), label)
+    return Rows(name, keys, labels, columns.class_names(features[label]))
+
+
+def _image_fields(column: pa.ChunkedArray, rows: int) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Bytes and paths of the first `rows` rows, views of the memory-mapped struct column."""
+    column = column.slice(0, rows)
+    data = pc.struct_field(column, "bytes")
+    if column.type.get_field_index("path") < 0:
+        return data, pa.chunked_array([pa.nulls(rows, pa.string())])
+    return data, pc.struct_field(column, "path")

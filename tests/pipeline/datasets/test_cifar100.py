@@ -1,0 +1,52 @@
+"""A real data set of the hub's layout, through the parquet and the hub kind."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from egapipe.pipeline.config.data import HubSource
+from egapipe.pipeline.datasets import open_dataset
+from tests.pipeline.datasets.samples import parquet
+from tests.shared import CIFAR100, needs_cifar100
+
+pytestmark = needs_cifar100
+
+
+def test_the_published_statistics() -> None:
+    """50,000 images, 100 balanced classes, the pixel mean and deviation everybody normalises by."""
+    dataset = open_dataset(parquet(CIFAR100 / "train.parquet"))
+    assert len(dataset) == 50_000
+    assert np.bincount(dataset.labels).tolist() == [500] * 100
+    rows = np.random.default_rng(0).choice(50_000, 4000, replace=False)
+    sample = np.stack([np.asarray(dataset.image(int(row))) for row in rows]) / 255
+    assert sample.shape == (4000, 32, 32, 3)
+    np.testing.assert_allclose(sample.mean(axis=(0, 1, 2)), (0.5071, 0.4865, 0.4409), atol=0.01)
+    np.testing.assert_allclose(sample.std(axis=(0, 1, 2)), (0.2673, 0.2564, 0.2762), atol=0.01)
+
+
+def test_the_fingerprint_of_50_000_rows_is_quick_and_then_remembered(tmp_path: Path) -> None:
+    (tmp_path / "train.parquet").symlink_to(CIFAR100 / "train.parquet")
+    dataset = open_dataset(parquet(tmp_path / "train.parquet"))
+    for file in dataset.files():
+        os.utime(file, (1_600_000_000, 1_600_000_000))
+    start = time.perf_counter()
+    fingerprint = dataset.fingerprint()
+    cold = time.perf_counter() - start
+    start = time.perf_counter()
+    assert dataset.fingerprint() == fingerprint
+    cached = time.perf_counter() - start
+    # 0.2 s and under 1 ms on an idle machine; a busy one gets a wide margin.
+    assert cold < 20
+    assert cached < min(cold, 0.5)
+
+
+def test_the_folder_as_a_hub_repository() -> None:
+    dataset = open_dataset(HubSource(kind="hub", name=str(CIFAR100), split="test"))
+    assert dataset.name == "cifar100/test"
+    assert len(dataset) == 10_000
+    assert np.bincount(dataset.labels).tolist() == [100] * 100
+    assert dataset.keys[9_999] == "test/00009999"
+    parts = open_dataset(parquet(CIFAR100 / "test.parquet", split="test"))
+    assert parts.fingerprint() == dataset.fingerprint()

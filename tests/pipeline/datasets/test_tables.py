@@ -1,0 +1,285 @@
+import json
+import pickle
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from egapipe.pipeline.config.data import ParquetSource
+from egapipe.pipeline.datasets import UNLABELLED, open_dataset
+from egapipe.pipeline.errors import ImageError, UsageError
+from tests.pipeline.datasets.samples import encode, images, parquet, pixels, write_parquet
+
+IMAGES = images(6)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write_parquet(tmp_path / "set.parquet", IMAGES, label=[3, 1, 4, 1, 5, 0])
+
+
+def mistake(source: ParquetSource) -> str:
+    with pytest.raises(UsageError) as caught:
+        open_dataset(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_rows_of_a_file(file: Path) -> None:
+    dataset = open_dataset(parquet(file))
+    assert dataset.name == "parquet/train"
+    assert dataset.classes is None
+    assert list(dataset.keys) == [f"train/{row:08d}" for row in range(6)]
+    assert dataset.labels.dtype == np.int64
+    assert dataset.labels.tolist() == [3, 1, 4, 1, 5, 0]
+    for row in range(6):
+        assert dataset.encoded(row) == IMAGES[row]
+        np.testing.assert_array_equal(np.asarray(dataset.image(row)), pixels(row))
+
+
+def test_files_follow_each_other_in_the_order_given(tmp_path: Path) -> None:
+    b = write_parquet(tmp_path / "b.parquet", IMAGES[:2], label=[0, 1])
+    a = write_parquet(tmp_path / "a.parquet", IMAGES[2:], label=[2, 3, 4, 5])
+    assert open_dataset(parquet(b, a)).labels.tolist() == [0, 1, 2, 3, 4, 5]
+    assert open_dataset(parquet(tmp_path / "*.parquet")).labels.tolist() == [2, 3, 4, 5, 0, 1]
+
+
+def test_a_path_with_the_letters_of_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "a[1]").mkdir()
+    file = write_parquet(tmp_path / "a[1]" / "x?.parquet", IMAGES, label=range(6))
+    assert len(open_dataset(parquet(file))) == 6
+
+
+def test_a_file_that_changed_is_read_again(file: Path) -> None:
+    before = open_dataset(parquet(file)).fingerprint()
+    write_parquet(file, IMAGES[::-1], label=range(6))
+    dataset = open_dataset(parquet(file))
+    assert dataset.encoded(0) == IMAGES[5]
+    assert dataset.fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("split", "rows"),
+    [
+        ("train[2:4]", [2, 3]),
+        ("train[-2:]", [4, 5]),
+        ("train[50%:]", [3, 4, 5]),
+        ("train[4:]+train[:1]", [4, 5, 0]),
+        ("all", [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_a_slice_keeps_the_keys_of_the_whole(file: Path, split: str, rows: list[int]) -> None:
+    dataset = open_dataset(parquet(file, split=split))
+    assert list(dataset.keys) == [f"train/{row:08d}" for row in rows]
+    assert [dataset.encoded(i) for i in range(len(rows))] == [IMAGES[row] for row in rows]
+
+
+def test_the_split_names_local_files(file: Path) -> None:
+    dataset = open_dataset(parquet(file, split="validation[:2]"))
+    assert list(dataset.keys) == ["validation/00000000", "validation/00000001"]
+
+
+def test_keys_of_a_column(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "a.parquet", IMAGES[:2], label=[0, 1], id=["x", "ü"], n=[7, 9])
+    assert list(open_dataset(parquet(file, key_column="id")).keys) == ["x", "ü"]
+    assert list(open_dataset(parquet(file, key_column="n")).keys) == ["7", "9"]
+
+
+def test_keys_must_be_unique_text_or_integers(tmp_path: Path) -> None:
+    file = write_parquet(
+        tmp_path / "a.parquet",
+        IMAGES[:4],
+        label=range(4),
+        twice=["a", "b", "b", "a"],
+        gap=["a", None, "b", "c"],
+        real=[0.5, 1, 2, 3],
+    )
+    assert "rows 1 and 2 have the same key 'b'" in mistake(parquet(file, key_column="twice"))
+    assert "'gap' has no key in row 1" in mistake(parquet(file, key_column="gap"))
+    assert "'real' holds double" in mistake(parquet(file, key_column="real"))
+    assert "key_column 'absent' is not a column" in mistake(parquet(file, key_column="absent"))
+    assert "rows 0 and 1 have the same key" in mistake(parquet(file, split="train[:1]+train[:1]"))
+
+
+@pytest.mark.parametrize("name", ["label", "labels", "fine_label"])
+def test_label_columns_are_found_by_name(tmp_path: Path, name: str) -> None:
+    columns = {name: [5, 6], "other": [0, 0]}
+    file = write_parquet(tmp_path / "a.parquet", IMAGES[:2], **columns)
+    assert open_dataset(parquet(file)).labels.tolist() == [5, 6]
+
+
+def test_class_labels_are_found_and_name_the_classes(tmp_path: Path) -> None:
+    features = {
+        "img": {"_type": "Image"},
+        "animal": {"names": ["cat", "dog"], "_type": "ClassLabel"},
+    }
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    file = write_parquet(
+        tmp_path / "a.parquet", IMAGES[:3], schema_metadata=metadata, animal=[1, 0, None]
+    )
+    dataset = open_dataset(parquet(file))
+    assert dataset.classes == ["cat", "dog"]
+    assert dataset.labels.tolist() == [1, 0, UNLABELLED]
+    assert dataset.encoded(0) == IMAGES[0]
+
+
+def test_labels_that_are_not_there(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "a.parquet", IMAGES[:3], label=[2, None, -1], x=[1, 2, 3])
+    assert open_dataset(parquet(file)).labels.tolist() == [2, UNLABELLED, UNLABELLED]
+    assert open_dataset(parquet(file, label_column="x")).labels.tolist() == [1, 2, 3]
+    without = open_dataset(parquet(file, label_column="none"))
+    assert without.labels.tolist() == [UNLABELLED] * 3
+    assert without.classes is None
+
+
+def test_labels_must_be_class_numbers(tmp_path: Path) -> None:
+    file = write_parquet(
+        tmp_path / "a.parquet",
+        IMAGES[:2],
+        text=["cat", "dog"],
+        real=[0.0, 1.0],
+        below=[0, -2],
+        huge=pa.array([0, 2**63], pa.uint64()),
+    )
+    assert "'text' holds string, labels must be integers" in mistake(
+        parquet(file, label_column="text")
+    )
+    assert "'real' holds double" in mistake(parquet(file, label_column="real"))
+    assert "'below' holds -2: labels count from 0" in mistake(parquet(file, label_column="below"))
+    assert "'huge' holds a number beyond" in mistake(parquet(file, label_column="huge"))
+
+
+def test_columns_that_are_not_found_are_listed(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "a.parquet", IMAGES[:1], kind=["cat"], y=[1])
+    listed = "columns: img ({bytes, path}), kind (string), y (int64)"
+    assert mistake(parquet(file)) == (
+        f"no column of labels: set label_column, or `label_column: none`; {listed}"
+    )
+    assert mistake(parquet(file, label_column="label")) == (
+        f"label_column 'label' is not a column; {listed}"
+    )
+    assert mistake(parquet(file, label_column="y", image_column="image")) == (
+        f"image_column 'image' is not a column; {listed}"
+    )
+    assert mistake(parquet(file, label_column="y", image_column="kind")) == (
+        f"image_column 'kind' holds string, not images ({{bytes, path}}); {listed}"
+    )
+
+
+def test_the_column_of_images_must_be_the_only_one_or_named(tmp_path: Path) -> None:
+    rows = [{"bytes": data, "path": None} for data in IMAGES]
+    table = pa.table({"left": rows, "right": rows[::-1], "label": range(6)})
+    pq.write_table(table, tmp_path / "two.parquet")
+    pq.write_table(pa.table({"label": [1]}), tmp_path / "none.parquet")
+    assert "several columns of images (left, right): set image_column" in mistake(
+        parquet(tmp_path / "two.parquet")
+    )
+    assert "no column of images: set image_column; columns: label (int64)" in mistake(
+        parquet(tmp_path / "none.parquet")
+    )
+    dataset = open_dataset(parquet(tmp_path / "two.parquet", image_column="right"))
+    assert dataset.encoded(0) == IMAGES[5]
+
+
+def test_a_row_of_bytes_or_of_a_path(tmp_path: Path) -> None:
+    (tmp_path / "beside.png").write_bytes(IMAGES[1])
+    file = write_parquet(
+        tmp_path / "a.parquet",
+        [IMAGES[0], None, None, None, b""],
+        ["ignored.png", str(tmp_path / "beside.png"), str(tmp_path / "absent.png"), None, None],
+        label=range(5),
+    )
+    dataset = open_dataset(parquet(file))
+    assert [dataset.encoded(0), dataset.encoded(1)] == IMAGES[:2]
+    with pytest.raises(ImageError, match="cannot be read: No such file"):
+        dataset.image(2)
+    with pytest.raises(ImageError, match="neither bytes nor a path"):
+        dataset.image(3)
+    with pytest.raises(ImageError, match="empty"):
+        dataset.image(4)
+
+
+def test_a_row_without_an_image_at_all(tmp_path: Path) -> None:
+    kind = pa.struct({"bytes": pa.binary()})
+    rows = pa.array([{"bytes": IMAGES[0]}, None], kind)
+    pq.write_table(pa.table({"img": rows, "label": [0, 1]}), tmp_path / "a.parquet")
+    dataset = open_dataset(parquet(tmp_path / "a.parquet"))
+    assert dataset.encoded(0) == IMAGES[0]
+    with pytest.raises(ImageError, match="neither bytes nor a path"):
+        dataset.encoded(1)
+
+
+def test_an_image_feature_is_not_decoded_by_datasets(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_dict({"image": [Image.fromarray(pixels(4))], "label": [0]})
+    table = table.cast_column("image", datasets.Image())
+    table.to_parquet(str(tmp_path / "a.parquet"))
+    dataset = open_dataset(parquet(tmp_path / "a.parquet"))
+    assert dataset.encoded(0).startswith(b"\x89PNG")
+    np.testing.assert_array_equal(np.asarray(dataset.image(0)), pixels(4))
+
+
+def test_files_that_are_not_there_or_broken(tmp_path: Path, file: Path) -> None:
+    text = tmp_path / "text.parquet"
+    text.write_text("id,label")
+    short = tmp_path / "short.parquet"
+    short.write_bytes(file.read_bytes()[:-20])
+    empty = tmp_path / "empty.parquet"
+    empty.touch()
+    for broken in (text, short, empty):
+        assert f"{broken} is not a readable parquet file: " in mistake(parquet(broken))
+    assert "no parquet file matches" in mistake(parquet(tmp_path / "absent.parquet"))
+    assert "no parquet file matches" in mistake(parquet(tmp_path / "*.absent"))
+    assert "no parquet file matches" in mistake(parquet(tmp_path))
+
+
+def test_a_file_whose_data_is_damaged(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[4:200] = bytes(196)
+    file.write_bytes(data)
+    assert "set.parquet, split 'train': " in mistake(parquet(file))
+
+
+def test_files_of_different_columns(tmp_path: Path, file: Path) -> None:
+    other = write_parquet(tmp_path / "other.parquet", IMAGES[:1], name=["cat"])
+    assert "split 'train': " in mistake(parquet(file, other))
+
+
+def test_a_table_without_rows(tmp_path: Path, file: Path) -> None:
+    empty = write_parquet(tmp_path / "empty.parquet", [], label=pa.array([], pa.int64()))
+    assert "empty.parquet have no rows" in mistake(parquet(empty))
+    assert "corresponds to no data" in mistake(parquet(file, split="train[:0]"))
+    assert len(open_dataset(parquet(empty, file))) == 6
+
+
+@pytest.mark.parametrize("split", ["train[:2", "train[a:b]", "", "train+test", "train[:200%]"])
+def test_a_split_that_is_none(file: Path, split: str) -> None:
+    assert f"split {split!r}" in mistake(parquet(file, split=split))
+
+
+def test_it_travels_as_paths(file: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset = open_dataset(parquet(Path("set.parquet"), limit=2))
+    sent = pickle.dumps(dataset)
+    assert len(sent) < 1000
+    monkeypatch.chdir("/")
+    received = pickle.loads(sent)  # noqa: S301
+    assert [received.encoded(row) for row in range(2)] == IMAGES[:2]
+
+
+def test_progress_bars_stay_as_they_were(file: Path, capfd) -> None:
+    open_dataset(parquet(file))
+    assert not datasets.are_progress_bars_disabled()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_16_bit_and_damaged_rows_beside_good_ones(tmp_path: Path) -> None:
+    deep = encode(np.full((3, 3), 65535, dtype=np.uint16))
+    file = write_parquet(tmp_path / "a.parquet", [deep, b"no image"], label=[0, 1])
+    dataset = open_dataset(parquet(file))
+    assert (np.asarray(dataset.image(0)) == 255).all()
+    with pytest.raises(ImageError):
+        dataset.image(1)
