@@ -1,0 +1,157 @@
+"""Views: which crop and flip of an image did the teacher see?
+
+A view is a pure function of (plan, key, view number, image size). Nothing is stored per sample, and
+any process replays any view. View 0 is the clean image; views 1, 2, ... are augmented.
+
+The random numbers are counter-based: the key is hashed to 64 bits once, and draw `j` of view `k` is
+the SplitMix64 finaliser (Steele, Lea and Flood, OOPSLA 2014) of that hash, the plan's seed, `k` and
+`j`. The same integers come out on every platform.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from egapipe.pipeline.config.data import ViewsConfig
+
+Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+CLEAN = 0
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_DRAWS = 5
+
+
+class View(NamedTuple):
+    """A crop box in source pixels, then a flip. The box of a padded crop may leave the image."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The views of N images, as columns.
+
+    box: int64 [N, 4] = top, left, height, width in source pixels. flip: bool [N].
+    """
+
+    box: Ints
+    flip: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.flip)
+
+    def __getitem__(self, i: int) -> View:
+        top, left, height, width = (int(v) for v in self.box[i])
+        return View(top, left, height, width, bool(self.flip[i]))
+
+
+def plan_hash(plan: ViewsConfig) -> str:
+    """SHA-256 of the plan: equal plans give equal views."""
+    text = json.dumps(plan.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def key_hashes(keys: Iterable[str]) -> Hashes:
+    """64-bit BLAKE2b hashes of keys, uint64 [N]: the counters of `view_boxes`."""
+    digests = b"".join(hashlib.blake2b(k.encode(), digest_size=8).digest() for k in keys)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def view_params(plan: ViewsConfig, key: str, k: int, size: tuple[int, int]) -> View:
+    """View `k` of the image with this key and size (height, width)."""
+    return view_boxes(plan, key_hashes([key]), k, np.array([size]))[0]
+
+
+def view_boxes(plan: ViewsConfig, hashes: Hashes, k: int | Ints, sizes: Ints) -> Boxes:
+    """The views of N images at once.
+
+    hashes: uint64 [N] of `key_hashes`. k: view number, one or int64 [N]; 0 is the clean view, and
+    numbers above `plan.count` are further views of the same distribution. sizes: int64 [N, 2] =
+    height, width, or [1, 2] for all.
+    """
+    n = len(hashes)
+    ks = np.broadcast_to(np.asarray(k, dtype=np.int64), (n,))
+    sizes = np.broadcast_to(np.asarray(sizes, dtype=np.int64), (n, 2))
+    u = _uniforms(plan.seed, hashes, ks)
+    box = _crops(plan, u, sizes)
+    clean = ks == CLEAN
+    box[clean] = _whole(sizes)[clean]
+    return Boxes(box, (u[:, 4] < plan.flip) & ~clean)
+
+
+def teacher_views(count: int, seed: int, epoch: int, hashes: Hashes) -> Ints:
+    """The teacher's view of each row in an epoch, int64 [N].
+
+    Every row walks through its augmented views 1..count in turn, from a start of its own; with no
+    augmented view (`count` 0) it is the clean one.
+    """
+    if count == 0:
+        return np.zeros(len(hashes), dtype=np.int64)
+    start = _mix(hashes ^ _mix(_u64(seed) + _GOLDEN))
+    steps = (start % np.uint64(count)).astype(np.int64) + epoch
+    return 1 + steps % count
+
+
+def apply_view(image: Image.Image, view: View) -> Image.Image:
+    """Crop (zeros outside the image), then flip: the teacher's pixels before resizing."""
+    right, bottom = view.left + view.width, view.top + view.height
+    cropped = image.crop((view.left, view.top, right, bottom))
+    return cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.flip else cropped
+
+
+def _crops(plan: ViewsConfig, u: npt.NDArray[np.float64], sizes: Ints) -> Ints:
+    if plan.crop == "none":
+        return _whole(sizes)
+    if plan.crop == "pad":
+        return _padded(plan, u, sizes)
+    return _scaled(plan, u, sizes)
+
+
+def _whole(sizes: Ints) -> Ints:
+    return np.concatenate([np.zeros_like(sizes), sizes], axis=1)
+
+
+def _padded(plan: ViewsConfig, u: npt.NDArray[np.float64], sizes: Ints) -> Ints:
+    pad = np.rint(plan.padding * sizes).astype(np.int64)
+    offset = np.floor(u[:, :2] * (2 * pad + 1)).astype(np.int64) - pad
+    return np.concatenate([offset, sizes], axis=1)
+
+
+def _scaled(plan: ViewsConfig, u: npt.NDArray[np.float64], sizes: Ints) -> Ints:
+    """Area uniform, aspect ratio log-uniform; a side longer than the image is cut to it."""
+    area = sizes.prod(axis=1) * (plan.scale[0] + u[:, 2] * (plan.scale[1] - plan.scale[0]))
+    low, high = np.log(plan.ratio)
+    ratio = np.exp(low + u[:, 3] * (high - low))
+    sides = np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], axis=1)
+    sides = np.clip(np.rint(sides).astype(np.int64), 1, sizes)
+    offset = np.floor(u[:, :2] * (sizes - sides + 1)).astype(np.int64)
+    return np.concatenate([offset, sides], axis=1)
+
+
+def _uniforms(seed: int, hashes: Hashes, ks: Ints) -> npt.NDArray[np.float64]:
+    """float64 [N, 5] in [0, 1), a function of (seed, key, k) alone."""
+    stream = _mix(hashes ^ _mix(_u64(seed) ^ _mix(ks.astype(np.uint64) * _GOLDEN + _GOLDEN)))
+    counters = (np.arange(1, _DRAWS + 1, dtype=np.uint64) * _GOLDEN)[None, :]
+    return (_mix(stream[:, None] + counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _u64(value: int) -> Hashes:
+    return np.array([value & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64)
+
+
+def _mix(x: Hashes) -> Hashes:
+    """The SplitMix64 finaliser: a bijection of 64-bit integers; arithmetic wraps by intent."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
