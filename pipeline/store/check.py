@@ -1,0 +1,208 @@
+"""Checking a store: every checksum, every count, and nothing that does not belong there."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.store import layout
+from egapipe.pipeline.store.dtypes import Stored, is_finite, not_a_number
+from egapipe.pipeline.store.records import (
+    NOT_FINITE,
+    Commit,
+    Finished,
+    Record,
+    all_failures,
+    content_hash,
+    sha256,
+)
+from egapipe.pipeline.store.store import FeatureStore
+from egapipe.pipeline.store.tables import decode_failures, index_problems
+from egapipe.pipeline.views import plan_hash
+
+Progress = Callable[[int, int], None]
+Problems = Iterator[str]
+
+# What makes stored bytes an array; a later zarr may add members that do not.
+_MEANING = (
+    "zarr_format",
+    "node_type",
+    "shape",
+    "data_type",
+    "chunk_grid",
+    "chunk_key_encoding",
+    "fill_value",
+    "codecs",
+    "storage_transformers",
+)
+
+
+@dataclass
+class CheckReport:
+    """What a check found. bytes: stored embeddings read. problems: one line each."""
+
+    url: str
+    problems: list[str] = field(default_factory=list)
+    rows: int = 0
+    shards: int = 0
+    committed: int = 0
+    complete: bool = False
+    bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong. An unfinished store can be all right."""
+        return not self.problems
+
+
+def check_store(url: str, progress: Progress | None = None) -> CheckReport:
+    """Read all of a store and compare it with its records and its manifest.
+
+    progress: called with (shards checked, shards planned). Whatever is wrong is in the report,
+    also that no store can be opened (`shards` is then 0).
+    """
+    started = time.perf_counter()
+    report = CheckReport(url)
+    try:
+        report.problems += _Check(FeatureStore.open(url), report, progress).run()
+    except StoreError as error:
+        report.problems.append(str(error))
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+class _Check:
+    def __init__(self, store: FeatureStore, report: CheckReport, progress: Progress | None) -> None:
+        self.store = store
+        self.objects = store.objects
+        self.manifest = store.manifest
+        self.report = report
+        self.progress = progress or (lambda done, planned: None)
+        self.commits: dict[int, Commit] = {}
+        report.url = store.url
+        report.rows = store.manifest.rows
+        report.shards = len(store.shards)
+
+    def run(self) -> Problems:
+        for part in (self.metadata, self.index, self.shards, self.end, self.unknown):
+            yield from part()
+        self.report.committed = len(self.commits)
+
+    def metadata(self) -> Problems:
+        """The manifest's own bytes were verified when the store was opened."""
+        created, manifest = self.store.created, self.manifest
+        yield from self.canonical(layout.CREATED, created)
+        expected = layout.metadata_documents(manifest)
+        if created.sha256.keys() != {*expected, layout.INDEX}:
+            yield f"{layout.CREATED} does not list the objects of this manifest"
+        if plan_hash(manifest.views) != manifest.views_hash:
+            yield "views_hash is not the hash of the view plan: its views cannot be replayed"
+        for key in map(layout.array_key, manifest.outputs):
+            data = self.objects.get(key)
+            if data is None or sha256(data) != created.sha256.get(key):
+                yield f"{key} " + ("is missing" if data is None else "has not its checksum")
+            elif _meaning(data) != _meaning(expected[key]):
+                yield f"{key} describes another array than the manifest"
+
+    def index(self) -> Problems:
+        try:
+            yield from index_problems(self.store.index(), self.manifest.rows)
+        except StoreError as error:
+            yield str(error)
+
+    def shards(self) -> Problems:
+        for shard in range(len(self.store.shards)):
+            try:
+                commit = self.store.commit(shard)
+                if commit is not None:
+                    self.commits[shard] = commit
+                    yield from self.shard(commit)
+            except StoreError as error:
+                yield str(error)
+            self.progress(shard + 1, len(self.store.shards))
+
+    def shard(self, commit: Commit) -> Problems:
+        key = layout.commit_key(commit.shard)
+        yield from self.canonical(key, commit)
+        rows = [failure.row for failure in commit.failures]
+        if rows != sorted(set(rows)) or not set(rows) <= set(range(commit.start, commit.stop)):
+            yield f"{key} lists failed rows that are not different rows of the shard, in order"
+        elif self.store.keys(rows) != [failure.key for failure in commit.failures]:
+            yield f"{key} lists failed rows with other keys than the index"
+        reasons = Counter(failure.reason for failure in commit.failures)
+        if reasons[NOT_FINITE.format(dtype=self.manifest.dtype)] != commit.nonfinite:
+            yield f"{key} counts {commit.nonfinite} rows that are not finite, and lists others"
+        for name in self.manifest.outputs:
+            chunk = self.store.chunks.read(commit, name)
+            self.report.bytes += chunk.nbytes
+            yield from self.chunk(commit, name, chunk)
+
+    def chunk(self, commit: Commit, name: str, chunk: Stored) -> Problems:
+        """Failed rows and the padding are NaN as it is written here, all others finite numbers."""
+        dtype = self.manifest.dtype
+        empty = np.zeros(len(chunk), dtype=bool)
+        empty[[failure.row - commit.start for failure in commit.failures]] = True
+        empty[commit.stop - commit.start :] = True
+        finite = is_finite(chunk, dtype).reshape(len(chunk), -1)
+        if not np.array_equal(~finite.all(axis=1), empty):
+            yield f"{name} of shard {commit.shard} is not finite in other rows than those failed"
+        bits = np.full(1, not_a_number(dtype), chunk.dtype).tobytes()
+        if chunk[empty].tobytes() != bits * chunk[empty].size:
+            yield f"{name} of shard {commit.shard} has values in rows that failed or are padding"
+
+    def end(self) -> Problems:
+        """The record that the store is complete, if there is one."""
+        data = self.objects.get(layout.FINISHED)
+        if data is None:
+            return
+        try:
+            finished = Finished.decode(data, layout.FINISHED)
+        except StoreError as error:
+            yield str(error)
+            return
+        yield from self.canonical(layout.FINISHED, finished)
+        missing = [i for i in range(len(self.store.shards)) if i not in self.commits]
+        if missing:
+            yield f"the store was finished, but shard {missing[0]} has no valid commit record"
+            return
+        if content_hash(self.manifest.hash(), self.commits) != finished.content:
+            yield f"{layout.FINISHED} is of other shards: {Finished.remedy()}"
+        yield from self.failures(finished)
+        self.report.complete = True
+
+    def failures(self, finished: Finished) -> Problems:
+        data = self.objects.get(layout.FAILURES)
+        if data is None or {layout.FAILURES: sha256(data)} != finished.sha256:
+            what = "is missing" if data is None else "has not its checksum"
+            yield f"{layout.FAILURES} {what}: {Finished.remedy()}"
+            return
+        try:
+            if decode_failures(data, layout.FAILURES) != all_failures(self.commits):
+                yield f"{layout.FAILURES} lists other rows than the commit records"
+        except StoreError as error:
+            yield str(error)
+
+    def unknown(self) -> Problems:
+        planned = layout.planned_keys(self.manifest)
+        for key in self.objects.sizes():
+            if key in planned:
+                continue
+            if layout.leftover_of(key) not in planned:
+                yield f"{key} does not belong to the store"
+            elif self.report.complete:
+                yield f"{key} was left by a killed writer: {Finished.remedy()}"
+
+    def canonical(self, key: str, record: Record) -> Problems:
+        """Every byte of a record counts, not only those that a parser looks at."""
+        if self.objects.get(key) != record.encode():
+            yield f"{key} is not written as egapipe writes it: {record.remedy()}"
+
+
+def _meaning(document: bytes) -> dict[str, object]:
+    tree = json.loads(document)
+    return {member: tree.get(member) for member in _MEANING}

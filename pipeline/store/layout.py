@@ -1,0 +1,96 @@
+"""The layout of a store: a pure function of the manifest, never of the number of workers."""
+
+import math
+import re
+
+from egapipe.pipeline.store.dtypes import NUMPY, not_a_number
+from egapipe.pipeline.store.manifest import ATTRIBUTE, Manifest
+
+GROUP = "zarr.json"
+INDEX = "index/index.parquet"
+COMMITS = "commits"
+CREATED = f"{COMMITS}/created.json"
+FINISHED = f"{COMMITS}/finished.json"
+FAILURES = "failures.parquet"
+
+# What a killed writer leaves: both zarr's LocalStore and `LocalObjects.put` write to
+# `<name>.<uuid4 hex>.partial` beside the object and rename it. Zarr replaces the last suffix of
+# the name, which the names of chunks (numbers) do not have.
+_PARTIAL = re.compile(r"(.+)\.[0-9a-f]{32}\.partial")
+
+
+def plan_shards(rows: int, shard_rows: int) -> list[range]:
+    """The rows of each shard: consecutive, `shard_rows` each, the last one may be shorter."""
+    return [range(i, min(i + shard_rows, rows)) for i in range(0, rows, shard_rows)]
+
+
+def chunk_shape(manifest: Manifest, name: str) -> tuple[int, ...]:
+    """Shape of a stored chunk, (R, V, *shape): one chunk, one object, is one shard.
+
+    R is at most N, so that a small data set is not padded to a whole shard.
+    """
+    rows = min(manifest.shard_rows, manifest.rows)
+    return (rows, manifest.view_count, *manifest.outputs[name])
+
+
+def chunk_bytes(manifest: Manifest, name: str) -> int:
+    """Bytes of a stored chunk. The last one is as long as the others: Zarr pads it."""
+    return math.prod(chunk_shape(manifest, name)) * NUMPY[manifest.dtype].itemsize
+
+
+def chunk_key(manifest: Manifest, name: str, shard: int) -> str:
+    """Key of a shard's chunk: Zarr's default encoding, `c/<shard>/0/0`."""
+    zeros = "/0" * (len(manifest.outputs[name]) + 1)
+    return f"{name}/c/{shard}{zeros}"
+
+
+def commit_key(shard: int) -> str:
+    """Key of a shard's commit record."""
+    return f"{COMMITS}/{shard:06d}.json"
+
+
+def array_key(name: str) -> str:
+    """Key of an array's metadata."""
+    return f"{name}/{GROUP}"
+
+
+def planned_keys(manifest: Manifest) -> set[str]:
+    """Every object of a finished store: no more, no less."""
+    shards = range(len(plan_shards(manifest.rows, manifest.shard_rows)))
+    keys = {GROUP, INDEX, CREATED, FINISHED, FAILURES}
+    keys |= {array_key(name) for name in manifest.outputs}
+    keys |= {commit_key(shard) for shard in shards}
+    return keys | {chunk_key(manifest, name, i) for name in manifest.outputs for i in shards}
+
+
+def leftover_of(key: str) -> str | None:
+    """The object whose killed writer left this temporary file; None if it is no such file."""
+    match = _PARTIAL.fullmatch(key)
+    return match.group(1) if match else None
+
+
+def metadata_documents(manifest: Manifest) -> dict[str, bytes]:
+    """Key -> bytes of the `zarr.json` of the group and of each array, as zarr writes them.
+
+    They are made in memory and put one by one, because a store that is being created is resumed,
+    never overwritten.
+    """
+    import zarr
+    from zarr.core.buffer import Buffer
+    from zarr.storage import MemoryStore
+
+    documents: dict[str, Buffer] = {}
+    attributes = {ATTRIBUTE: manifest.model_dump(mode="json")}
+    group = zarr.create_group(MemoryStore(documents), attributes=attributes)
+    for name, shape in manifest.outputs.items():
+        group.create_array(
+            name,
+            shape=(manifest.rows, manifest.view_count, *shape),
+            chunks=chunk_shape(manifest, name),
+            dtype=NUMPY[manifest.dtype],
+            fill_value=not_a_number(manifest.dtype),
+            filters=None,
+            # Embeddings are noise to a compressor, and plain bytes are read at the disk's speed.
+            compressors=None,
+        )
+    return {key: buffer.to_bytes() for key, buffer in documents.items()}

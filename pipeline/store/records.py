@@ -1,0 +1,108 @@
+"""Records: nothing in a store counts until the record that vouches for it exists.
+
+`commits/created.json` vouches for the manifest, the arrays' metadata and the index,
+`commits/<shard>.json` for one shard, `commits/finished.json` for the whole. Each is written after
+the objects it vouches for and holds the SHA-256 of their stored bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from egapipe.pipeline.errors import StoreError
+
+Count = Annotated[int, Field(ge=0)]
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+NOT_FINITE = "teacher output is not finite in {dtype}"
+
+
+class Failure(NamedTuple):
+    """A row that has no embedding, and why. Its stored values are NaN in every view."""
+
+    row: int
+    key: str
+    reason: str
+
+
+class Record(BaseModel):
+    """A small JSON object. Its text is canonical: equal records are equal bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def encode(self) -> bytes:
+        """The stored bytes."""
+        text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)
+        return f"{text}\n".encode()
+
+    @classmethod
+    def decode(cls, data: bytes, where: str) -> Self:
+        """The record in stored bytes. Raises StoreError naming `where` if they are damaged."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise StoreError(f"{where} is damaged ({reason}): {cls.remedy()}") from error
+
+    @classmethod
+    def remedy(cls) -> str:
+        """What the user can do about a damaged record of this kind."""
+        return "restore the store from a copy, or extract into another store.url"
+
+
+class Created(Record):
+    """The store exists. sha256: key -> hex of each metadata document and of the index."""
+
+    sha256: dict[str, Hex]
+
+
+class Commit(Record):
+    """One finished shard: rows `start` to `stop` - 1.
+
+    sha256: array -> hex of the stored bytes of its chunk. nonfinite: rows whose teacher output was
+    not finite in the stored type; they are among `failures`. seconds: where the time went, by
+    phase. Everything but `seconds` and `host` is the same in every run.
+    """
+
+    shard: Count
+    start: Count
+    stop: Count
+    sha256: dict[str, Hex]
+    nonfinite: Count
+    failures: list[Failure]
+    seconds: dict[str, float]
+    host: str
+
+    @classmethod
+    def remedy(cls) -> str:
+        """The shard can be made again."""
+        return "delete it and run `egapipe extract` again to redo the shard"
+
+
+class Finished(Record):
+    """The store is complete. content: `content_hash`. sha256: hex of `failures.parquet`."""
+
+    content: Hex
+    sha256: dict[str, Hex]
+
+
+def content_hash(manifest_hash: str, commits: Mapping[int, Commit]) -> str:
+    """SHA-256 over the manifest's hash and every shard's checksums: the identity of the content."""
+    lines = [manifest_hash]
+    for shard in sorted(commits):
+        checksums = commits[shard].sha256
+        lines += [f"{shard} {name} {checksums[name]}" for name in sorted(checksums)]
+    return sha256("\n".join(lines).encode())
+
+
+def all_failures(commits: Mapping[int, Commit]) -> list[Failure]:
+    """Failures of all shards, by row."""
+    return [failure for shard in sorted(commits) for failure in commits[shard].failures]
+
+
+def sha256(data: Any) -> str:
+    """Hex digest of bytes or of a contiguous buffer."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,256 @@
+"""One feature store: create it, write its shards in any order from any process, read it."""
+
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import pyarrow as pa
+
+from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.store import layout
+from egapipe.pipeline.store.chunks import Chunks
+from egapipe.pipeline.store.create import (
+    create_store,
+    open_store,
+    require_equal,
+    require_same_rows,
+)
+from egapipe.pipeline.store.dtypes import Floats, Stored
+from egapipe.pipeline.store.manifest import Manifest
+from egapipe.pipeline.store.objects import Objects, open_objects
+from egapipe.pipeline.store.records import (
+    Commit,
+    Created,
+    Failure,
+    Finished,
+    all_failures,
+    content_hash,
+    sha256,
+)
+from egapipe.pipeline.store.shard import prepare_shard
+from egapipe.pipeline.store.tables import decode_index, encode_failures
+
+_RUN_EXTRACT = "run `egapipe extract` to finish it"
+
+
+class FeatureStore:
+    """Embeddings of N rows in V views, as Zarr arrays [N, V, *shape] at a URL.
+
+    It carries the URL and the manifest. It may be pickled, and used after a fork or a spawn: the
+    process that writes opens zarr itself.
+    """
+
+    def __init__(self, objects: Objects, manifest: Manifest, created: Created) -> None:
+        self.manifest = manifest
+        self.created = created
+        self.objects = objects
+        self.chunks = Chunks(objects, manifest)
+        self.shards = layout.plan_shards(manifest.rows, manifest.shard_rows)
+        self._index: pa.Table | None = None
+
+    @classmethod
+    def create(cls, url: str, manifest: Manifest, index: pa.Table) -> Self:
+        """A new store, or an equal one that exists, to be continued.
+
+        index: row int64 (0 to N - 1), key string (unique), label int64 (-1 = none), source string.
+        Raises StoreError if the URL holds anything else, and lists the differences.
+        """
+        objects = open_objects(url)
+        create_store(objects, manifest, index)
+        store = cls(objects, *open_store(objects))
+        versions = store.manifest.versions != manifest.versions and not store.complete
+        require_equal(store.manifest, manifest, store.url, versions=versions)
+        require_same_rows(store.index(), index, store.url)
+        return store
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """The store at a URL, complete or not. Raises StoreError if there is none."""
+        objects = open_objects(url)
+        return cls(objects, *open_store(objects))
+
+    @classmethod
+    def exists(cls, url: str) -> bool:
+        """Whether a store was created at a URL; it may be unfinished."""
+        return open_objects(url).get(layout.CREATED) is not None
+
+    @property
+    def url(self) -> str:
+        """Where it is; a local path is absolute."""
+        return self.objects.url
+
+    def commits(self) -> dict[int, Commit]:
+        """The record of every finished shard. Raises StoreError if one is damaged."""
+        present = self.objects.sizes(layout.COMMITS)
+        shards = [i for i in range(len(self.shards)) if layout.commit_key(i) in present]
+        found = self.objects.get_many(layout.commit_key(shard) for shard in shards)
+        records = zip(shards, found, strict=True)
+        return {shard: self._decode(shard, data) for shard, data in records if data is not None}
+
+    def commit(self, shard: int) -> Commit | None:
+        """The record of a shard, None if it is not finished. Raises StoreError if it is damaged."""
+        data = self.objects.get(layout.commit_key(shard))
+        return None if data is None else self._decode(shard, data)
+
+    def pending(self) -> list[int]:
+        """Shards to be written: planned minus committed."""
+        committed = self.commits()
+        return [shard for shard in range(len(self.shards)) if shard not in committed]
+
+    def write_shard(
+        self,
+        shard: int,
+        arrays: Mapping[str, Floats],
+        *,
+        failures: Sequence[Failure] = (),
+        seconds: Mapping[str, float] | None = None,
+    ) -> Commit:
+        """Store a whole shard: its data, then its commit record.
+
+        arrays: output -> float32 [rows, V, *shape]. failures: rows without an embedding; they are
+        stored as NaN. A row with a value that is not finite in the stored type becomes one too.
+        seconds: time by phase, recorded together with the time of this call as `write`.
+
+        One writer a shard; different shards may be written by different processes at once. A shard
+        that is committed is left as it is, and its record returned. Raises StoreError if the bytes
+        cannot be stored.
+        """
+        started = time.perf_counter()
+        done = self.commit(shard)
+        if done is not None:
+            return done
+        rows = self.shards[shard]
+        ready = prepare_shard(self.manifest, rows, arrays, failures, self.keys)
+        checksums = {n: self.chunks.write(shard, rows, n, b) for n, b in ready.blocks.items()}
+        commit = Commit(
+            shard=shard,
+            start=rows.start,
+            stop=rows.stop,
+            sha256=checksums,
+            nonfinite=ready.nonfinite,
+            failures=ready.failures,
+            seconds={**(seconds or {}), "write": round(time.perf_counter() - started, 6)},
+            host=socket.gethostname(),
+        )
+        self.objects.put(layout.commit_key(shard), commit.encode())
+        return commit
+
+    def finish(self) -> None:
+        """Complete the store: list its failures and remove what killed writers left.
+
+        Only temporary files of this store's own objects are removed. Raises StoreError if a shard
+        is missing.
+        """
+        commits = self.commits()
+        self._require_all(commits)
+        self._remove_leftovers()
+        failures = encode_failures(all_failures(commits))
+        for key, data in (
+            (layout.FAILURES, failures),
+            (layout.FINISHED, self._finished(commits, failures).encode()),
+        ):
+            if self.objects.get(key) != data:
+                self.objects.put(key, data)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is committed and `finish` has been called since."""
+        return self._is_finished(self.commits())
+
+    def finished_commits(self) -> dict[int, Commit]:
+        """The records of a complete store. Raises StoreError if it is not complete."""
+        commits = self.commits()
+        if not self._is_finished(commits):
+            self._require_all(commits)
+            raise StoreError(f"store {self.url} is not complete: {_RUN_EXTRACT}")
+        return commits
+
+    def read_shard(self, shard: int, name: str = "embedding") -> Stored:
+        """[rows, V, *shape] in the stored type (bfloat16 as uint16), read-only.
+
+        Raises StoreError if the shard is missing or its bytes have not the recorded checksum.
+        """
+        self.require_output(name)
+        commit = self.commit(shard)
+        if commit is None:
+            raise StoreError(f"store {self.url} has no shard {shard} yet: {_RUN_EXTRACT}")
+        return self.chunks.read(commit, name)[: len(self.shards[shard])]
+
+    def require_output(self, name: str) -> None:
+        """Raise StoreError, listing the arrays there are, unless `name` is one of them."""
+        if name not in self.manifest.outputs:
+            outputs = ", ".join(self.manifest.outputs)
+            raise StoreError(f"store {self.url} has no array {name!r}: it has {outputs}")
+
+    def index(self) -> pa.Table:
+        """Columns row int64, key string, label int64 (-1 = none), source string; N rows."""
+        if self._index is None:
+            where = f"{self.url}/{layout.INDEX}"
+            data = self.objects.get(layout.INDEX)
+            if data is None or sha256(data) != self.created.sha256.get(layout.INDEX):
+                what = "is missing" if data is None else "has not the recorded checksum"
+                raise StoreError(f"{where} {what}: {Created.remedy()}")
+            self._index = decode_index(data, where)
+        return self._index
+
+    def keys(self, rows: Sequence[int]) -> list[str]:
+        """Keys of some rows; the index is read only when there are any."""
+        if not len(rows):
+            return []
+        keys: list[str] = self.index()["key"].take(pa.array(rows, pa.int64())).to_pylist()
+        return keys
+
+    def failures(self) -> list[Failure]:
+        """Failed rows of all committed shards, by row."""
+        return all_failures(self.commits())
+
+    def content_hash(self) -> str:
+        """SHA-256 of the manifest and of every shard: the identity of the content.
+
+        Raises StoreError if a shard is missing.
+        """
+        commits = self.commits()
+        self._require_all(commits)
+        return content_hash(self.manifest.hash(), commits)
+
+    def _decode(self, shard: int, data: bytes) -> Commit:
+        """A commit record that is what its name says."""
+        where = f"{self.url}/{layout.commit_key(shard)}"
+        commit = Commit.decode(data, where)
+        rows = self.shards[shard]
+        if (commit.shard, commit.start, commit.stop) != (shard, rows.start, rows.stop):
+            raise StoreError(f"{where} is damaged (it is of another shard): {Commit.remedy()}")
+        if commit.sha256.keys() != self.manifest.outputs.keys():
+            raise StoreError(f"{where} is damaged (it has other arrays): {Commit.remedy()}")
+        return commit
+
+    def _finished(self, commits: Mapping[int, Commit], failures: bytes) -> Finished:
+        content = content_hash(self.manifest.hash(), commits)
+        return Finished(content=content, sha256={layout.FAILURES: sha256(failures)})
+
+    def _is_finished(self, commits: Mapping[int, Commit]) -> bool:
+        """Whether the last record vouches for these commits: a shard may have been redone since."""
+        record, failures = self.objects.get_many([layout.FINISHED, layout.FAILURES])
+        if record is None or failures is None or len(commits) < len(self.shards):
+            return False
+        return record == self._finished(commits, failures).encode()
+
+    def _require_all(self, commits: Mapping[int, Commit]) -> None:
+        if len(commits) < len(self.shards):
+            raise StoreError(
+                f"store {self.url} is not complete ({len(commits)} of {len(self.shards)} shards): "
+                f"{_RUN_EXTRACT}"
+            )
+
+    def _remove_leftovers(self) -> None:
+        planned = layout.planned_keys(self.manifest)
+        for key in self.objects.sizes():
+            if layout.leftover_of(key) in planned:
+                self.objects.delete(key)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_index": None}
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({self.url!r})"
