@@ -1,0 +1,1 @@
+"""Teachers small enough to travel with egapipe."""

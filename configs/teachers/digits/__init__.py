@@ -1,0 +1,1 @@
+"""A self-supervised encoder of handwritten digits, the quickstart's teacher: weights and recipe."""
