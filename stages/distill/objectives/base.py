@@ -1,0 +1,80 @@
+"""What an objective sees of a batch, what it is, and the weighted sum of several."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Student and teacher on the same B rows: everything an objective may see of one batch.
+
+    student, teacher: float [B, D], the embeddings after their node layers.
+    student_logits, teacher_logits: float [B, C].
+    labels: int64 [B], -1 = unlabelled.
+    rows: int64 [B], numbers of the rows in the data set.
+    group: the workers that hold the other parts of the global batch; None: this is all of it.
+    """
+
+    student: Tensor
+    teacher: Tensor
+    student_logits: Tensor | None = None
+    teacher_logits: Tensor | None = None
+    labels: Tensor | None = None
+    rows: Tensor | None = None
+    group: ProcessGroup | None = None
+
+
+class Objective(nn.Module, ABC):
+    """One distillation loss. `needs` names the fields of `Pair` that must not be None.
+
+    An objective may have parameters, which are optimised with the student's, and buffers, which are
+    kept in checkpoints.
+
+    With several workers each returns the same value, the loss of the global batch, and the MEAN
+    over workers of the parameters' gradients, as DistributedDataParallel takes it, is the gradient
+    of that loss. An objective that ignores the group returns the loss of its own rows: then the
+    mean of the workers' losses is minimised.
+    """
+
+    needs: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def forward(self, pair: Pair) -> Tensor:
+        """The loss of a batch: a scalar, float32 or float64."""
+
+
+class WeightedSum(nn.Module):
+    """sum_i weight_i * objective_i. None at all is allowed: cross-entropy alone."""
+
+    def __init__(self, objectives: Mapping[str, Objective], weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.objectives = nn.ModuleDict(objectives)
+        self.weights = {name: weights[name] for name in objectives}
+        self.needs = frozenset[str]().union(*(o.needs for o in objectives.values()))
+
+    def forward(self, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum, and each objective's value by name, detached and not weighted.
+
+        An empty sum is a zero without a gradient. Raises ValueError when `pair` lacks what `needs`
+        asks for.
+        """
+        missing = sorted(name for name in self.needs if getattr(pair, name) is None)
+        if missing:
+            raise ValueError(f"{', '.join(self.objectives)}: the batch lacks {', '.join(missing)}")
+        total = torch.zeros((), device=pair.student.device)
+        values: dict[str, Tensor] = {}
+        for name, objective in self.objectives.items():
+            value = objective(pair)
+            total = total + self.weights[name] * value
+            values[name] = value.detach()
+        return total, values
