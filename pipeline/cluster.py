@@ -1,0 +1,92 @@
+"""The Ray session that launchers work in: joined where there is one, started where there is none."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from egapipe.pipeline.config.extract import ClusterConfig
+from egapipe.pipeline.errors import UsageError
+
+# Pixels and embeddings never pass through Ray's object store.
+_OBJECT_STORE_BYTES = 256 * 2**20
+_ANSWER_SECONDS = 10.0
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    # Relative paths of a configuration mean the same in a trial as in the command.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+# Without clusters a local Ray listens on the loopback interface alone. Its name is historical.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+@contextmanager
+def ray_session(config: ClusterConfig) -> Iterator[None]:
+    """Connect to Ray for the length of a block, and disconnect only what was connected here.
+
+    Taken in this order: the Ray this process is already in; `config.address`, or else the cluster
+    that runs this process as a job (`RAY_ADDRESS`); a new local Ray on the loopback interface with
+    `config.cpus` logical CPUs. Raises UsageError if nothing answers at the address.
+    """
+    address = config.address or os.environ.get("RAY_ADDRESS") or None
+    for name, value in (_QUIET if address else _QUIET | _LOOPBACK).items():
+        os.environ.setdefault(name, value)
+    # The environment is read when Ray is imported.
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    _start(address, config.cpus)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(address: str | None, cpus: int | None) -> None:
+    import ray
+
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        cpus = cpus or os.cpu_count()
+        options |= {"num_cpus": cpus, "object_store_memory": _OBJECT_STORE_BYTES}
+        ray.init(include_dashboard=False, **options)
+        return
+    _check_answers(address)
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UsageError(_no_cluster(address, reason)) from error
+
+
+def _check_answers(address: str) -> None:
+    """Ask the port first: Ray would try for half a minute and then print a traceback."""
+    if address in ("auto", "local"):
+        return
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(_no_cluster(address, str(error))) from None
+    if host is None or port is None:
+        return
+    try:
+        with closing(socket.create_connection((host, port), _ANSWER_SECONDS)):
+            pass
+    except OSError as error:
+        raise UsageError(_no_cluster(address, str(error))) from None
+
+
+def _no_cluster(address: str, reason: str) -> str:
+    return (
+        f"no Ray cluster answers at {address} ({reason}): start one with `ray start --head`, or leave "
+        "cluster.address and RAY_ADDRESS empty to start a local one"
+    )

@@ -1,0 +1,50 @@
+"""Extraction in this process, without Ray."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.store import Commit
+from egapipe.stages.extract.job import Job
+from egapipe.stages.extract.teachers import Teacher
+
+
+def extract_inline(
+    job: Job, teacher: Teacher, shards: Sequence[int], moved: Callable[[int], None]
+) -> Iterator[Commit]:
+    """Extract shards one after the other; `moved` is told the number of views of every batch.
+
+    Raises UsageError if the device is not there.
+    """
+    settings = job.config.extract
+    threads = settings.cpus_per_worker or os.cpu_count() or 1
+    with _torch_threads(threads):
+        worker = job.worker(teacher, _device(settings.device), moved)
+        try:
+            for shard, upcoming in zip(shards, [*shards[1:], None], strict=True):
+                yield worker.extract(shard, upcoming)
+        finally:
+            worker.close()
+
+
+def _device(asked: str) -> str:
+    available = torch.cuda.is_available()
+    if asked == "cuda" and not available:
+        raise UsageError(
+            "extract.device is cuda, but torch finds no GPU here: set it to cpu, or run on a "
+            "cluster that has GPUs (without --local)"
+        )
+    return "cuda" if available and asked != "cpu" else "cpu"
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,54 @@
+"""What a store will hold, resolved before the first image is read."""
+
+from importlib.metadata import version
+
+import pyarrow as pa
+
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.tree import Split
+from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.store import INDEX_SCHEMA, DatasetRecord, Manifest
+from egapipe.pipeline.views import plan_hash
+from egapipe.stages.extract.teachers import Teacher
+
+# What decides the stored bytes: decoding and resizing, the network's code, the arithmetic.
+_SOFTWARE = ("egapipe", "numpy", "pillow", "torch", "transformers")
+
+
+def manifest_for(config: Config, split: Split, teacher: Teacher, dataset: Dataset) -> Manifest:
+    """The manifest of a split's store: dataset, teacher, preprocessing, views, layout, software.
+
+    Reads every image's bytes for the fingerprint, decodes none. Raises ImageError if one cannot be
+    read.
+    """
+    plan = config.view_plan(split)
+    return Manifest(
+        dataset=DatasetRecord(
+            name=dataset.name, fingerprint=dataset.fingerprint(), rows=len(dataset)
+        ),
+        teacher=teacher.spec,
+        preprocessing=teacher.preprocessing.to_json(),
+        views=plan,
+        views_hash=plan_hash(plan),
+        outputs=teacher.outputs,
+        dtype=config.store.dtype,
+        shard_rows=config.store.shard_rows,
+        versions=software(),
+    )
+
+
+def index_of(dataset: Dataset) -> pa.Table:
+    """The rows of a data set as a store's index: row, key, label, source."""
+    rows = len(dataset)
+    columns = [
+        pa.array(range(rows), pa.int64()),
+        pa.array(list(dataset.keys), pa.string()),
+        pa.array(dataset.labels, pa.int64()),
+        pa.array([dataset.name] * rows, pa.string()),
+    ]
+    return pa.Table.from_arrays(columns, schema=INDEX_SCHEMA)
+
+
+def software() -> dict[str, str]:
+    """Versions of the software that decides the stored bytes."""
+    return {name: version(name) for name in _SOFTWARE}

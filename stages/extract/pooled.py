@@ -1,0 +1,58 @@
+"""Extraction over a pool of Ray workers."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from egapipe.pipeline.cluster import ray_session
+from egapipe.pipeline.store import Commit
+from egapipe.stages.extract.fleet import Fleet, Node, check_fits, plan_fleet
+from egapipe.stages.extract.job import Job
+
+
+def extract_pooled(
+    job: Job, shards: Sequence[int], note: Callable[[str], None]
+) -> Iterator[Commit | None]:
+    """Extract shards over the cluster's workers; None about once a second while they work.
+
+    note: told about workers that were lost. Raises UsageError if there is no cluster, or none with
+    the resources that are asked for.
+    """
+    settings = job.config.extract
+    with ray_session(job.config.cluster):
+        # Ray reads its environment when it is imported, so the session comes first.
+        from egapipe.stages.extract.pool import Pool, Terms
+
+        fleet = _fleet(job)
+        terms = Terms(
+            size=fleet.size,
+            minimum=fleet.minimum,
+            max_restarts=settings.max_restarts,
+            start_timeout=settings.start_timeout,
+            resources=fleet.resources,
+        )
+        hire = partial(_hire, job, fleet)
+        with Pool(hire, terms, committed=job.store.commit, note=note) as pool:
+            yield from pool.run(shards)
+
+
+def _fleet(job: Job) -> Fleet:
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in alive]
+    fleet = plan_fleet(job.config.extract, nodes, os.cpu_count() or 1)
+    if job.config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
+        # A Ray of our own has what it has; a cluster may grow when it is asked for more.
+        check_fits(fleet, nodes)
+    return fleet
+
+
+def _hire(job: Job, fleet: Fleet) -> Any:
+    import ray
+
+    from egapipe.stages.extract.actor import ExtractActor
+
+    actor = ray.remote(ExtractActor).options(num_cpus=fleet.cpus, num_gpus=fleet.gpus)
+    return actor.remote(job, fleet.device, fleet.cpus, os.getcwd())

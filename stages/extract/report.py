@@ -1,0 +1,104 @@
+"""What an extraction did, and what held it up."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.store import Commit, Failure
+
+_PHASES = ("wait", "infer", "write")
+_NOTABLE = 0.15
+_QUOTED = 3
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """One finished store."""
+
+    split: str
+    url: str
+    rows: int
+    views: int
+    """Views a row, the clean one included."""
+    failures: int
+    """Rows without an embedding."""
+    extracted: int
+    """Rows of this run; the others were there before."""
+    seconds: float
+    """Wall-clock seconds of this run, start-up included."""
+    shares: dict[str, float]
+    """Share of the workers' time: `wait` for decoded images, `infer`, `write`. Empty if nothing was
+    extracted."""
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows of this run over its seconds."""
+        return self.extracted / self.seconds if self.seconds else 0.0
+
+    @property
+    def advice(self) -> str:
+        """What held the run up, and what would make it faster."""
+        wait, infer, write = (self.shares.get(phase, 0.0) for phase in _PHASES)
+        if wait > max(_NOTABLE, write):
+            return f"the teacher waited for images {wait:.0%} of its time: raise extract.decode_threads"
+        if write > _NOTABLE:
+            return f"writing took {write:.0%} of the time: choose a nearer or faster store.url"
+        return (
+            f"the teacher was busy {infer:.0%} of the time: only more devices (extract.max_workers) "
+            "or a lower teacher.precision are faster"
+        )
+
+    def line(self) -> str:
+        """The report in one line."""
+        what = f"{self.split}: {self.rows:,} rows x {self.views} views in {self.url}"
+        failed = f", {self.failures:,} failed" if self.failures else ""
+        if not self.extracted:
+            return f"{what}{failed}: complete already"
+        rate = f"{self.seconds:.1f} s, {self.rows_per_second:,.0f} rows/s"
+        return f"{what}{failed}, {rate}; {self.advice}"
+
+
+@dataclass
+class Tally:
+    """Running totals of a run."""
+
+    rows: int
+    """Rows of the data set."""
+    done: int = 0
+    extracted: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def resume(self, commits: Iterable[Commit]) -> None:
+        """Count shards of earlier runs."""
+        for commit in commits:
+            self.done += commit.stop - commit.start
+            self.failures += commit.failures
+
+    def add(self, commit: Commit) -> None:
+        """Count a shard of this run."""
+        self.resume([commit])
+        self.extracted += commit.stop - commit.start
+        for phase, seconds in commit.seconds.items():
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
+    def shares(self) -> dict[str, float]:
+        """Share of the workers' wall-clock time by phase."""
+        times = {phase: self.seconds.get(phase, 0.0) for phase in _PHASES}
+        total = sum(times.values())
+        return {phase: time / total for phase, time in times.items()} if total else {}
+
+    def check_failures(self, allowed: float) -> None:
+        """Raise StoreError, with the first reasons, if more rows failed than allowed.
+
+        allowed: a count if it is an integer, else a share of the rows.
+        """
+        limit = allowed if isinstance(allowed, int) else allowed * self.rows
+        if len(self.failures) <= limit:
+            return
+        reasons = "; ".join(f"{f.key}: {f.reason}" for f in sorted(self.failures)[:_QUOTED])
+        more = "; ..." if len(self.failures) > _QUOTED else ""
+        raise StoreError(
+            f"{len(self.failures):,} of {self.rows:,} rows failed, extract.max_failures allows "
+            f"{allowed}: {reasons}{more}"
+        )

@@ -1,0 +1,34 @@
+"""Frozen encoders: one module a library, one protocol for all."""
+
+from collections.abc import Callable
+
+from egapipe.pipeline.config.extract import TeacherConfig
+from egapipe.stages.extract.teachers import transformers
+from egapipe.stages.extract.teachers.base import Outputs, Teacher, check_distinct, probe
+from egapipe.stages.extract.teachers.preprocessing import Pixels, Preprocessing
+
+BACKENDS: dict[str, Callable[[TeacherConfig], Teacher]] = {
+    "transformers": transformers.load,
+}
+"""Value of `teacher.backend` -> what loads it."""
+
+
+def load_teacher(config: TeacherConfig) -> Teacher:
+    """Load the frozen encoder of a configuration on the CPU.
+
+    Raises TeacherError: not found, no safetensors weights, incomplete weights, no preprocessing
+    configuration, or outputs that are not finite.
+    """
+    return BACKENDS[config.backend](config)
+
+
+__all__ = [
+    "BACKENDS",
+    "Outputs",
+    "Pixels",
+    "Preprocessing",
+    "Teacher",
+    "check_distinct",
+    "load_teacher",
+    "probe",
+]

@@ -1,0 +1,94 @@
+"""From a decoded image to the pixels a teacher sees."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from egapipe.pipeline.errors import ImageError
+from egapipe.pipeline.views import View, apply_view
+
+Pixels = npt.NDArray[np.uint8]
+"""uint8 [3, H, W]."""
+
+# Beyond this aspect ratio, bringing the shortest edge to the input size would need gigabytes.
+_MAX_ASPECT = 100
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """A teacher's evaluation transform, as read from its own configuration.
+
+    Pixels stay uint8 until they are on the device; there they become (x * rescale - mean) / std.
+    """
+
+    resize: tuple[int, int] | int | None
+    """Height and width, or the length of the shortest edge; None keeps the image's size."""
+    crop: tuple[int, int] | None
+    """Height and width of the centre crop after resizing; zeros outside the image."""
+    resample: str
+    """Pillow's name of the filter, in lower case: bicubic, bilinear, lanczos, ..."""
+    rescale: float
+    """Factor from 0..255 to the range that `mean` and `std` are for (1/255, 0..1)."""
+    mean: tuple[float, float, float]
+    """Of R, G, B."""
+    std: tuple[float, float, float]
+    """Of R, G, B."""
+
+    def __post_init__(self) -> None:
+        if self.crop is None and not isinstance(self.resize, tuple):
+            raise ValueError(
+                "neither a centre crop nor a height and width: the input size is not fixed"
+            )
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of what the teacher sees."""
+        if self.crop is not None:
+            return self.crop
+        assert isinstance(self.resize, tuple)  # noqa: S101  (ensured by __post_init__)
+        return self.resize
+
+    def clean(self, image: Image.Image) -> Pixels:
+        """The model's evaluation transform of an RGB image: uint8 [3, H, W].
+
+        Raises ImageError for an image so narrow that it can't be resized.
+        """
+        resized = self._resized(image)
+        return _channels_first(resized if self.crop is None else _centre(resized, self.crop))
+
+    def view(self, image: Image.Image, view: View) -> Pixels:
+        """The view's crop and flip of an RGB image, resized to the input size: uint8 [3, H, W]."""
+        return _channels_first(self._scale(apply_view(image, view), self.input_size))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON for a manifest; `mean` and `std` are lists of three."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        if self.resize is None:
+            return image
+        if isinstance(self.resize, tuple):
+            return self._scale(image, self.resize)
+        short, long = min(image.size), max(image.size)
+        if long > _MAX_ASPECT * short:
+            raise ImageError(f"{image.width} x {image.height} pixels are too narrow to be resized")
+        edge = int(self.resize * long / short)
+        tall = image.height > image.width
+        return self._scale(image, (edge, self.resize) if tall else (self.resize, edge))
+
+    def _scale(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        height, width = size
+        return image.resize((width, height), Image.Resampling[self.resample.upper()])
+
+
+def _centre(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    height, width = size
+    top, left = (image.height - height) // 2, (image.width - width) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _channels_first(image: Image.Image) -> Pixels:
+    return np.asarray(image).transpose(2, 0, 1)

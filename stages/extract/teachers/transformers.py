@@ -1,0 +1,259 @@
+"""Teachers from the `transformers` library: safetensors weights, no code from the hub."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from egapipe.pipeline.config.extract import TransformersTeacher as Settings
+from egapipe.pipeline.errors import TeacherError
+from egapipe.stages.extract.teachers.base import Outputs, probe
+from egapipe.stages.extract.teachers.pooling import embed, resolve_pooling
+from egapipe.stages.extract.teachers.preprocessing import Preprocessing
+from egapipe.stages.extract.teachers.processor import read_preprocessing
+
+_PACKAGE = "package:"
+
+
+class TransformersTeacher:
+    """The vision encoder of a `transformers` model and the pooling that makes it one vector."""
+
+    def __init__(
+        self, settings: Settings, encoder: "Encoder", preprocessing: Preprocessing
+    ) -> None:
+        self.preprocessing = preprocessing
+        self._encoder = encoder
+        self._type = getattr(torch, settings.precision)
+        self._scale, self._shift = _affine(preprocessing)
+        self._device = torch.device("cpu")
+        self.spec: dict[str, Any] = {
+            **settings.model_dump(mode="json"),
+            "resolved_pooling": encoder.pooling,
+            "class": type(encoder.vision).__name__,
+            "sha256": weights_sha256(encoder),
+        }
+        self.outputs = probe(self)
+
+    def to(self, device: torch.device) -> None:
+        """Move the weights to a device."""
+        self._device = device
+        self._encoder.to(device)
+        self._scale, self._shift = self._scale.to(device), self._shift.to(device)
+
+    @torch.inference_mode()
+    def forward(self, pixels: Tensor) -> Outputs:
+        """Encode uint8 [B, 3, H, W] into {"embedding": float32 [B, D]}."""
+        x = pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
+        low = self._type != torch.float32
+        with torch.autocast(self._device.type, self._type, enabled=low):
+            embedding = self._encoder(x)
+        return {"embedding": embedding.float()}
+
+
+class Encoder(nn.Module):
+    """A vision tower, the projection behind it if it has one, and a resolved pooling."""
+
+    def __init__(self, model: nn.Module, asked: str, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.vision = _tower(model)
+        self.projection: nn.Module | None = getattr(model, "visual_projection", None)
+        self._patches = _patches(self.vision.config, input_size)
+        hidden = self._trial(input_size)
+        family = self.vision.config.model_type
+        self.pooling = resolve_pooling(asked, family, hidden, self._patches, self.projection)
+        if self.pooling != "projection":
+            self.projection = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed normalised images [B, 3, H, W]: [B, D]."""
+        return embed(self.pooling, self._run(x), self._patches, self.projection)
+
+    @torch.inference_mode()
+    def _trial(self, input_size: tuple[int, int]) -> Any:
+        try:
+            return self._run(torch.zeros(1, 3, *input_size))
+        except (ValueError, RuntimeError) as error:
+            height, width = input_size
+            raise ValueError(
+                f"it does not take the {height} x {width} images that its preprocessor_config.json "
+                f"asks for: {error}"
+            ) from error
+
+    def _run(self, x: Tensor) -> Any:
+        if self.vision.config.model_type != "vit_mae" or self._patches is None:
+            return self.vision(pixel_values=x)
+        # A masked autoencoder drops random patches unless told to keep all, in their order.
+        self.vision.config.mask_ratio = 0.0
+        order = torch.arange(self._patches, dtype=torch.float32, device=x.device)
+        return self.vision(pixel_values=x, noise=order.expand(len(x), -1))
+
+
+def load(settings: Settings) -> TransformersTeacher:
+    """Load a vision encoder, see `load_teacher`."""
+    with _located(settings.model) as (source, local), _quiet(local), _explained(settings.model):
+        where = {"revision": settings.revision} if settings.revision and not local else {}
+        config = _read_config(settings.model, source, where)
+        preprocessing = read_preprocessing(settings.model, source, where)
+        model = _load_model(settings, config, source, where)
+        encoder = Encoder(model, settings.pooling, preprocessing.input_size)
+        return TransformersTeacher(settings, encoder.eval().requires_grad_(False), preprocessing)
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 over the floating-point weights, whatever a library version calls or orders them.
+
+    The digest of the sorted digests of every tensor's dtype, shape and bytes.
+    """
+    tensors = (t for t in module.state_dict().values() if t.is_floating_point())
+    digests = sorted(_tensor_sha256(t.detach().cpu().contiguous()) for t in tensors)
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _tensor_sha256(tensor: Tensor) -> bytes:
+    header = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
+    return hashlib.sha256(header + tensor.reshape(-1).view(torch.uint8).numpy().tobytes()).digest()
+
+
+def _read_config(model: str, source: str, where: dict[str, str]) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(source, trust_remote_code=False, **where)
+    except OSError as error:
+        raise TeacherError(
+            f"teacher {model} is no folder here, and the hub gave no config.json for it: check the "
+            f"name, teacher.revision and the connection ({_first_line(error)})"
+        ) from error
+
+
+def _load_model(settings: Settings, config: Any, source: str, where: dict[str, str]) -> nn.Module:
+    model, info = _model_class(config).from_pretrained(
+        source,
+        config=config,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        **where,
+    )
+    if getattr(model, "main_input_name", "") != "pixel_values" and not hasattr(
+        model, "vision_model"
+    ):
+        raise TeacherError(
+            f"teacher {settings.model} is a {type(model).__name__}: not an image encoder"
+        )
+    _check_complete(settings, model, sorted(info["missing_keys"]))
+    return model.float().eval()  # type: ignore[no-any-return]
+
+
+def _model_class(config: Any) -> Any:
+    """AutoModel, but the class with the projection where the weights were saved from one."""
+    names = [n for n in config.architectures or [] if n.endswith("VisionModelWithProjection")]
+    return getattr(transformers, names[0]) if names else transformers.AutoModel
+
+
+def _check_complete(settings: Settings, model: Any, missing: list[str]) -> None:
+    """Weights that a file lacks were drawn at random: never encode with them."""
+    if hasattr(model, "vision_model"):
+        missing = [k for k in missing if k.startswith(("vision_model.", "visual_projection."))]
+    pooler = [k for k in missing if k.startswith("pooler.")]
+    if pooler and pooler == missing and settings.pooling in ("auto", "cls", "mean"):
+        model.pooler = None
+    elif missing:
+        raise TeacherError(
+            f"teacher {settings.model} lacks {len(missing)} of {type(model).__name__}'s weights "
+            f"({', '.join(missing[:3])}{', ...' if missing[3:] else ''}): "
+            + ("set teacher.pooling to cls or mean" if pooler else "its files are incomplete")
+        )
+
+
+def _tower(model: nn.Module) -> Any:
+    """The image side of a text-and-image model, any other model as it is."""
+    return getattr(model, "vision_model", model)
+
+
+def _patches(config: Any, input_size: tuple[int, int]) -> int | None:
+    """Patch tokens of an input, or None for a network without patches."""
+    patch = getattr(config, "patch_size", None)
+    if patch is None:
+        return None
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    return int((input_size[0] // height) * (input_size[1] // width))
+
+
+def _affine(preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
+    """Scale and shift [3, 1, 1] with x * scale + shift = (x * rescale - mean) / std."""
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std)
+    )
+    scale, shift = preprocessing.rescale / std, -mean / std
+    return scale.float().view(3, 1, 1), shift.float().view(3, 1, 1)
+
+
+@contextlib.contextmanager
+def _located(model: str) -> Iterator[tuple[str, bool]]:
+    """Where `transformers` finds a model, and whether that is on this machine."""
+    if model.startswith(_PACKAGE):
+        with contextlib.ExitStack() as stack:
+            yield str(_check_folder(model, _packaged(model, stack))), True
+    elif Path(model).expanduser().is_dir():
+        yield str(_check_folder(model, Path(model).expanduser())), True
+    elif model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise TeacherError(
+            f"teacher {model}: no such folder; teacher.model is a folder or a hub name"
+        )
+    else:
+        yield model, False
+
+
+def _packaged(model: str, stack: contextlib.ExitStack) -> Path:
+    module = model.removeprefix(_PACKAGE)
+    try:
+        return stack.enter_context(resources.as_file(resources.files(module)))
+    except (ImportError, ValueError) as error:
+        raise TeacherError(f"teacher {model}: {error}; is the package installed?") from None
+
+
+def _check_folder(model: str, folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise TeacherError(
+            f"teacher {model}: {folder} has no config.json; save a model there with save_pretrained"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise TeacherError(
+            f"teacher {model}: {folder} has no safetensors weights (other formats can run code when "
+            "they are opened); convert them with save_pretrained"
+        )
+    return folder
+
+
+@contextlib.contextmanager
+def _explained(model: str) -> Iterator[None]:
+    """Turn what the library raises for a missing or unfit model into one line."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError, KeyError) as error:
+        raise TeacherError(f"teacher {model} cannot be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).strip().splitlines()), type(error).__name__)
+
+
+@contextlib.contextmanager
+def _quiet(local: bool) -> Iterator[None]:
+    """No reports on loading; bars only where something may be downloaded."""
+    log = transformers.utils.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    if local:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()
