@@ -1,0 +1,52 @@
+"""Metrics of a run: a JSON line and TensorBoard scalars an epoch."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.runs import RunFolder
+
+
+class Tracker:
+    """Appends an epoch's metrics; on a resume, what lies past the checkpoint is dropped first."""
+
+    def __init__(self, run: RunFolder, first_epoch: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._file = run.metrics
+        _forget(self._file, first_epoch)
+        self._board = SummaryWriter(str(run.tensorboard), purge_step=first_epoch)
+
+    def log(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Record an epoch's metrics, at once on disk."""
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": epoch, **metrics}) + "\n")
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, epoch)
+        self._board.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._board.close()
+
+
+def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
+    """The metrics of every finished epoch, in order."""
+    if not run.metrics.is_file():
+        return []
+    return list(_whole_lines(run.metrics))
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text("utf-8").split("\n")
+    # A killed process can leave a last line without its end: it is not a record yet.
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def _forget(path: Path, first_epoch: int) -> None:
+    if not path.exists():
+        return
+    kept = [line for line in _whole_lines(path) if line["epoch"] < first_epoch]
+    replace_file(path, "".join(json.dumps(line) + "\n" for line in kept).encode())

@@ -1,0 +1,158 @@
+"""Checkpoints: safetensors weights and a JSON position, whole or absent.
+
+A checkpoint is a folder with student.safetensors (the backbone), heads.safetensors (node layers,
+classifiers and what the objective learns), optimizer.safetensors and state.json. `last.json` and
+`best.json` point at the folders that count; the pointer moves after the folder is complete.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from egapipe.pipeline.errors import TrainingError, UsageError
+from egapipe.pipeline.files import replace_file
+from egapipe.stages.distill.model import Distillation, Student
+
+STUDENT = "student."
+BACKBONE = STUDENT + "backbone."
+
+
+@dataclass
+class Position:
+    """Where training stands: `step` of `epoch` is the next to run.
+
+    sums: this epoch's running metrics. best_top1: of the epochs so far, % (-1 before the first).
+    seconds: spent so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best_top1: float = -1.0
+    best_epoch: int = -1
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(
+        self, model: Distillation, optimizer: torch.optim.Optimizer, at: Position, *, best: bool
+    ) -> None:
+        """Write a checkpoint, point `last` (and `best`) at it, remove those nothing points at."""
+        name = f"epoch{at.epoch:05d}-step{at.step:07d}"
+        partial = self._folder / f".{name}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        student, heads = split_weights(model)
+        replace_file(partial / "student.safetensors", save(student))
+        replace_file(partial / "heads.safetensors", save(heads))
+        replace_file(partial / "optimizer.safetensors", save(_optimizer_tensors(optimizer)))
+        replace_file(partial / "state.json", json.dumps(asdict(at)).encode())
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+        os.replace(partial, self._folder / name)
+        for pointer in ("last", "best") if best else ("last",):
+            replace_file(self._folder / f"{pointer}.json", json.dumps({"folder": name}).encode())
+        self._prune()
+
+    def find(self, which: str) -> Path | None:
+        """The folder that `last` or `best` points at, if there is one."""
+        pointer = self._folder / f"{which}.json"
+        if not pointer.is_file():
+            return None
+        folder = self._folder / str(json.loads(pointer.read_text("utf-8"))["folder"])
+        return folder if folder.is_dir() else None
+
+    def resume(self, model: Distillation, optimizer: torch.optim.Optimizer) -> Position:
+        """Load the last checkpoint into model and optimizer; a fresh Position without one.
+
+        Raises TrainingError if it is damaged.
+        """
+        folder = self.find("last")
+        if folder is None:
+            return Position()
+        try:
+            load_weights(model, folder)
+            tensors = load_file(folder / "optimizer.safetensors")
+            _load_optimizer(optimizer, tensors)
+            return Position(**json.loads((folder / "state.json").read_text("utf-8")))
+        except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise TrainingError(
+                f"checkpoint {folder} is damaged ({reason}): "
+                "remove it, or run with --restart to train anew"
+            ) from None
+
+    def _prune(self) -> None:
+        kept = {self.find("last"), self.find("best")}
+        for folder in self._folder.iterdir():
+            if folder.is_dir() and folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def split_weights(model: Distillation) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The backbone's weights, without prefix, and those of everything around it."""
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    student = {k.removeprefix(BACKBONE): v for k, v in weights.items() if k.startswith(BACKBONE)}
+    heads = {k: v for k, v in weights.items() if not k.startswith(BACKBONE)}
+    return student, heads
+
+
+def load_weights(model: Distillation, folder: Path) -> None:
+    """Load student.safetensors and heads.safetensors of a checkpoint folder."""
+    student = load_file(folder / "student.safetensors")
+    heads = load_file(folder / "heads.safetensors")
+    model.load_state_dict({**{BACKBONE + k: v for k, v in student.items()}, **heads})
+
+
+def load_student_weights(student: Student, folder: Path) -> None:
+    """Load backbone, node layer and classifier of the student alone.
+
+    Raises UsageError if the files are damaged or hold another student.
+    """
+    try:
+        backbone = load_file(folder / "student.safetensors")
+        heads = load_file(folder / "heads.safetensors")
+        own = {k.removeprefix(STUDENT): v for k, v in heads.items() if k.startswith(STUDENT)}
+        student.load_state_dict({**{f"backbone.{k}": v for k, v in backbone.items()}, **own})
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"checkpoint {folder} does not load: {reason}") from None
+
+
+def checkpoint_folder(checkpoints: Path, which: str) -> Path:
+    """The folder of the `last` or `best` checkpoint. Raises UsageError without one."""
+    folder = Checkpoints(checkpoints).find(which)
+    if folder is None:
+        raise UsageError(f"{checkpoints} has no {which} checkpoint: train first, `egapipe distill`")
+    return folder
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": value.detach().cpu().contiguous()
+        for index, entries in state.items()
+        for name, value in entries.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

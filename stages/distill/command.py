@@ -1,0 +1,49 @@
+"""`egapipe distill`."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from egapipe.pipeline.options import ConfigName, Overrides
+
+if TYPE_CHECKING:
+    pass
+
+
+def register(app: typer.Typer) -> None:
+    """Add `egapipe distill`."""
+    app.command()(distill)
+
+
+def distill(
+    config: ConfigName = None,
+    overrides: Overrides = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Train anew where a run is finished or under way.")
+    ] = False,
+) -> None:
+    """Train a student from the stored features. The same command continues an interrupted run."""
+    from egapipe.pipeline.config import load_config
+    from egapipe.stages.distill import run
+
+    loaded = load_config(config, overrides or [])
+    done = run(loaded, restart=restart, progress=True)
+    if done.finished_before:
+        typer.echo("this run was finished before; --restart trains it again")
+    typer.echo(describe(done.summary))
+    typer.echo(f"run: {done.run}")
+
+
+def describe(summary: Mapping[str, object]) -> str:
+    """The results of a run in one line."""
+    shown = {
+        "top1": "top-1 {:.2f} %",
+        "top5": "top-5 {:.2f} %",
+        "teacher_top1": "teacher head {:.2f} %",
+        "train_seconds": "{:.1f} s",
+        "rows_per_s": "{:.0f} rows/s",
+        "data_wait": "data wait {:.1%}",
+    }
+    parts = [text.format(summary[name]) for name, text in shown.items() if name in summary]
+    return f"{summary['student']}: " + ", ".join(parts)

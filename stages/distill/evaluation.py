@@ -1,0 +1,62 @@
+"""Accuracy of a student on labelled images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.views import CLEAN
+from egapipe.stages.distill.images import Images
+from egapipe.stages.distill.loader import run_ahead
+from egapipe.stages.distill.world import World
+
+Ints = npt.NDArray[np.int64]
+BATCH = 512
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 and top-5 accuracy in %, and the number of images."""
+
+    top1: float
+    top5: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Labelled images. labels: int64 [N] of the data set. rows: which of them count."""
+
+    images: Images
+    labels: Ints
+    rows: Ints
+
+    def accuracy(self, logits: Callable[[Tensor], Tensor], world: World) -> Accuracy:
+        """Accuracy of `logits` (uint8 [B, 3, H, W] to [B, C]); the workers share the images."""
+        mine = world.share(self.rows)
+        chunks = [mine[i : i + BATCH] for i in range(0, len(mine), BATCH)]
+        plan = ViewsConfig()
+        jobs = (lambda c=c: self.images.batch(c, plan, CLEAN) for c in chunks)
+        hits = torch.zeros(2, dtype=torch.int64, device=world.device)
+        with torch.no_grad():
+            for rows, images in zip(chunks, run_ahead(jobs, self.images.threads), strict=True):
+                labels = torch.from_numpy(self.labels[rows]).to(world.device)
+                hits += count_hits(logits(images), labels)
+        return as_accuracy(world.total(hits), len(self.rows))
+
+
+def count_hits(logits: Tensor, labels: Tensor) -> Tensor:
+    """int64 [2]: rows whose label is the first, and among the first five, of [B, C] logits."""
+    top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    hit = top == labels[:, None]
+    return torch.stack([hit[:, 0].sum(), hit.sum()])
+
+
+def as_accuracy(hits: Tensor, images: int) -> Accuracy:
+    """Counts to percentages."""
+    top1, top5 = (100.0 * int(h) / max(1, images) for h in hits)
+    return Accuracy(top1, top5, images)

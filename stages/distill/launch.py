@@ -1,0 +1,90 @@
+"""Where the loop runs: in this process, or on the workers of Ray Train."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from egapipe.pipeline.cluster import ray_session
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.errors import EgapipeError, TrainingError
+from egapipe.pipeline.runs import RunFolder
+from egapipe.stages.distill.loop import Report, fit
+from egapipe.stages.distill.setup import Job, pick_device, prepare
+from egapipe.stages.distill.world import World
+
+RESULTS = "results.json"
+REFUSAL = "error.json"
+
+
+def train_inline(job: Job, run: RunFolder, report: Report) -> dict[str, float]:
+    """Train in this process, without Ray."""
+    return fit(job, run, report)
+
+
+def train_on_ray(config: Config, run: RunFolder) -> dict[str, float]:
+    """Train on `distill.workers` Ray Train workers; lost workers are replaced.
+
+    The run folder must be visible to every worker at the same path. Raises TrainingError when
+    training fails, or more workers are lost than `distill.max_failures`.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    distill = config.distill
+    gpu = pick_device(distill.device).type == "cuda"
+    for name in (RESULTS, REFUSAL):
+        (run.path / name).unlink(missing_ok=True)
+    with ray_session(config.cluster):
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"config": config.model_dump(mode="json"), "run": str(run.path)},
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+            scaling_config=ScalingConfig(num_workers=distill.workers, use_gpu=gpu),
+            run_config=RunConfig(
+                name="ray",
+                storage_path=str(run.path.resolve()),
+                failure_config=FailureConfig(max_failures=distill.max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            raise TrainingError(f"Ray Train gave up on {run.path}: {_last_line(error)}") from error
+    if (run.path / REFUSAL).exists():
+        raise TrainingError(str(run.read_json(REFUSAL)["error"]))
+    return run.read_json(RESULTS)
+
+
+def _worker(arguments: dict[str, Any]) -> None:
+    """One Ray Train worker. An explained error would repeat itself: it is recorded, not retried."""
+    from ray import train
+
+    config = Config.model_validate(arguments["config"])
+    run = RunFolder(Path(arguments["run"]).resolve())
+    device = torch.device("cuda" if torch.cuda.is_available() and _has_gpu() else "cpu")
+    world = World.current(device)
+
+    def report(epoch: int, metrics: Mapping[str, float]) -> None:
+        train.report({"epoch": epoch, **metrics})
+
+    try:
+        results = fit(prepare(config, world), run, report)
+    except EgapipeError as error:
+        if world.is_main:
+            run.write_json(REFUSAL, {"error": str(error)})
+        return
+    if world.is_main:
+        run.write_json(RESULTS, results)
+
+
+def _has_gpu() -> bool:
+    import ray
+
+    return bool(ray.get_gpu_ids())
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,110 @@
+"""`run`: one student, from a configuration to a finished run folder."""
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.runs import RunFolder, run_folder
+from egapipe.pipeline.tracking import read_metrics
+from egapipe.stages.distill.checkpoint import Checkpoints
+from egapipe.stages.distill.launch import train_inline, train_on_ray
+from egapipe.stages.distill.loop import Report
+from egapipe.stages.distill.setup import Job, pick_device, prepare
+from egapipe.stages.distill.spec import MODEL
+from egapipe.stages.distill.world import World
+
+_VERSIONED = ("egapipe", "torch", "ray", "zarr", "pyarrow", "numpy", "transformers")
+
+
+@dataclass(frozen=True)
+class DistillReport:
+    """A finished run: its folder and the content of its summary.json."""
+
+    run: Path
+    summary: dict[str, Any]
+    finished_before: bool
+    """True if the run was finished before and nothing was trained now."""
+
+    @property
+    def top1(self) -> float | None:
+        """Test accuracy of the last epoch, %; None without test images."""
+        return self.summary.get("top1")
+
+
+def run(config: Config, *, restart: bool = False, report: Report | None = None) -> DistillReport:
+    """Train the student that `config.distill` describes.
+
+    The run folder follows from the configuration: an interrupted run continues, a finished one is
+    returned as it is unless `restart`. `report(epoch, metrics)` is called after each epoch when
+    training in this process. Raises UsageError, StoreError or TrainingError, each one line.
+    """
+    folder = run_folder(config)
+    with folder.exclusive():
+        if folder.finished and not restart:
+            return DistillReport(folder.path, folder.summary(), finished_before=True)
+        started = time.perf_counter()
+        # Everything is checked before the first file is written.
+        job = prepare(config, World.alone(pick_device(config.distill.device)))
+        if restart:
+            folder.clear()
+        folder.begin(config, store_record(job))
+        folder.write_json(MODEL, job.spec.model_dump(mode="json"))
+        if config.distill.workers == 0:
+            results = train_inline(job, folder, report or _silent)
+        else:
+            results = train_on_ray(config, folder)
+        summary = summarise(config, job, folder, results, time.perf_counter() - started)
+        folder.write_json("summary.json", summary)
+    return DistillReport(folder.path, summary, finished_before=False)
+
+
+def store_record(job: Job) -> dict[str, Any]:
+    """What identifies the features a run learned from."""
+    return {
+        "url": job.store.url,
+        "manifest_hash": job.store.manifest.hash(),
+        "content_hash": job.store.content_hash(),
+    }
+
+
+def summarise(
+    config: Config, job: Job, folder: RunFolder, results: Mapping[str, float], seconds: float
+) -> dict[str, Any]:
+    """The content of summary.json."""
+    metrics = read_metrics(folder)
+    epochs = max(1, len(metrics))
+    backbone = job.model.student.backbone
+    return {
+        "name": config.name,
+        "student": config.distill.student.name,
+        "objective": config.distill.objective.model_dump(mode="json", exclude_none=True),
+        "seed": config.distill.seed,
+        **results,
+        "epochs": config.distill.epochs,
+        "seconds": seconds,
+        "rows_per_s": sum(m["train/rows_per_s"] for m in metrics) / epochs,
+        "data_wait": sum(m["train/data_wait"] for m in metrics) / epochs,
+        "parameters": sum(p.numel() for p in backbone.parameters()),
+        "train_rows": len(job.loader.rows),
+        "labelled_rows": int((job.loader.labels >= 0).sum()),
+        "workers": config.distill.workers,
+        "device": str(job.world.device),
+        "platform": platform.platform(),
+        "store": store_record(job),
+        "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
+        "checkpoint": str(_last_checkpoint(folder)),
+    }
+
+
+def _last_checkpoint(folder: RunFolder) -> str:
+    last = Checkpoints(folder.checkpoints).find("last")
+    return "" if last is None else str(last.relative_to(folder.path))
+
+
+def _silent(epoch: int, metrics: Mapping[str, float]) -> None:
+    del epoch, metrics

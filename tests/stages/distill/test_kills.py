@@ -1,0 +1,62 @@
+"""Killed with SIGKILL at random moments, a training ends with the weights of an undisturbed one."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from egapipe.pipeline.config import to_yaml
+from egapipe.pipeline.runs import RunFolder, run_folder
+from egapipe.pipeline.tracking import read_metrics
+from egapipe.stages import distill
+from tests.stages.distill.conftest import MakeConfig
+from tests.stages.distill.test_training import assert_same_weights
+
+COMMAND = [sys.executable, "-m", "egapipe.pipeline.cli", "distill", "-c"]
+
+
+def kill_after_progress(command: list[str], run: RunFolder, pause: float) -> bool:
+    """Start a training, SIGKILL it `pause` seconds after it wrote a first checkpoint of its own.
+
+    False if it finished before.
+    """
+    before = set(run.checkpoints.glob("epoch*"))
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and set(run.checkpoints.glob("epoch*")) <= before:
+        time.sleep(0.005)
+    time.sleep(pause)
+    killed = process.poll() is None
+    if killed:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    return killed
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_killed_trainings_end_with_the_same_weights(
+    quick: MakeConfig, tmp_path: Path, seed: int
+) -> None:
+    sets = ["distill.epochs=6", "distill.checkpoint_steps=3", "distill.objective.ega.weight=0.5"]
+    undisturbed = distill.run(quick(*sets, f"runs={tmp_path / 'undisturbed'}"))
+    config = quick(*sets)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    command = [*COMMAND, str(tmp_path / "config.yaml")]
+    rng = random.Random(seed)
+    kills = sum(
+        kill_after_progress(command, run_folder(config), rng.uniform(0, 0.15)) for _ in range(3)
+    )
+    assert kills >= 2
+    end = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert end.returncode == 0, end.stderr
+    finished = run_folder(config)
+    assert_same_weights(undisturbed.run, finished.path)
+    one, two = read_metrics(RunFolder(undisturbed.run)), read_metrics(finished)
+    clock = {"train/seconds", "train/rows_per_s", "train/data_wait"}
+    assert [{k: v for k, v in line.items() if k not in clock} for line in one] == [
+        {k: v for k, v in line.items() if k not in clock} for line in two
+    ]
