@@ -1,0 +1,73 @@
+"""Stores of random embeddings and data sets of random images, of any size, for measurements."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.store import FeatureStore, Manifest
+from egapipe.pipeline.views import plan_hash
+
+MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+
+
+class NoiseImages:
+    """Random RGB images, all different, decoded from memory."""
+
+    name = "noise"
+
+    def __init__(self, rows: int, side: int, classes: int) -> None:
+        rng = np.random.default_rng(0)
+        self.pixels = rng.integers(0, 256, (rows, side, side, 3), dtype=np.uint8)
+        self.labels: npt.NDArray[np.int64] = rng.integers(0, classes, rows)
+        self.keys: Sequence[str] = [f"noise/{row:08d}" for row in range(rows)]
+        self.classes: list[str] | None = [str(i) for i in range(classes)]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def encoded(self, row: int) -> bytes:
+        """The pixels' bytes."""
+        return bytes(self.pixels[row].tobytes())
+
+    def image(self, row: int) -> Image.Image:
+        """The RGB image of a row."""
+        return Image.fromarray(self.pixels[row])
+
+    def fingerprint(self) -> str:
+        """A name for what `__init__` makes of its arguments."""
+        return f"noise-{self.pixels.shape}"
+
+
+def noise_store(folder: Path, rows: int, dim: int, views: ViewsConfig) -> FeatureStore:
+    """A finished float16 store of standard normal embeddings."""
+    manifest = Manifest(
+        dataset={"name": "noise", "fingerprint": "noise", "rows": rows},
+        teacher={"backend": "noise"},
+        preprocessing={"mean": list(MEAN), "std": list(STD)},
+        views=views,
+        views_hash=plan_hash(views),
+        outputs={"embedding": (dim,)},
+        dtype="float16",
+        shard_rows=4096,
+        versions={},
+    )
+    index = pa.table(
+        {
+            "row": pa.array(range(rows), pa.int64()),
+            "key": [f"noise/{row:08d}" for row in range(rows)],
+            "label": pa.array([-1] * rows, pa.int64()),
+            "source": ["noise"] * rows,
+        }
+    )
+    store = FeatureStore.create(str(folder / "noise.zarr"), manifest, index)
+    rng = np.random.default_rng(0)
+    for shard, part in enumerate(store.shards):
+        shape = (len(part), views.count + 1, dim)
+        store.write_shard(shard, {"embedding": rng.standard_normal(shape, dtype=np.float32)})
+    store.finish()
+    return store

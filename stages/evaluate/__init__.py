@@ -1,0 +1,1 @@
+"""Evaluate a finished student on the labelled test images."""
