@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol, Self, TextIO
 
 Value = float | int | str
@@ -84,6 +85,16 @@ class Progress:
         if rate > 0:
             state["eta_seconds"] = round((self._total - self._done) / rate, 1)
         return {**state, **self._fields}
+
+
+class OpenProgress(Protocol):
+    """`open_progress`, `silent_progress` or something like them."""
+
+    def __call__(
+        self, task: str, total: int, *, done: int = 0, unit: str = "rows"
+    ) -> AbstractContextManager[Progress]:
+        """Start to show a task of which `done` of `total` are there already."""
+        ...
 
 
 class Silence:

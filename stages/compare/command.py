@@ -21,10 +21,11 @@ def compare(config: ConfigName = None, overrides: Overrides = None) -> None:
     Finished cells are not trained again.
     """
     from egapipe.pipeline.config import load_config
+    from egapipe.pipeline.progress import open_progress
     from egapipe.stages.compare import run
 
     loaded = load_config(config, overrides or [])
-    report = run(loaded, progress=True)
+    report = run(loaded, progress=open_progress)
     typer.echo("\n".join(table_lines(report)))
 
 

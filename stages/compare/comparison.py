@@ -9,6 +9,7 @@ from pathlib import Path
 from egapipe.pipeline.config import Config, override
 from egapipe.pipeline.config.load import check
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.stages import distill
 
 
@@ -46,7 +47,7 @@ class CompareReport:
     """Mean accuracy of the teacher's head over cells, %."""
 
 
-def run(config: Config, *, progress: bool = False) -> CompareReport:
+def run(config: Config, *, progress: OpenProgress = silent_progress) -> CompareReport:
     """Train every cell that is not finished yet; run it again after a kill and it continues.
 
     Raises UsageError without variants, or for an override that does not fit, before any training.

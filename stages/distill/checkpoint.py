@@ -8,6 +8,8 @@ classifiers and what the objective learns), optimizer.safetensors and state.json
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,23 +84,39 @@ class Checkpoints:
         folder = self.find("last")
         if folder is None:
             return Position()
-        try:
+        with _explained(folder):
             load_weights(model, folder)
-            tensors = load_file(folder / "optimizer.safetensors")
-            _load_optimizer(optimizer, tensors)
+            _load_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
+        return self.position()
+
+    def position(self) -> Position:
+        """Where the last checkpoint stands; a fresh Position without one.
+
+        Raises TrainingError if it is damaged.
+        """
+        folder = self.find("last")
+        if folder is None:
+            return Position()
+        with _explained(folder):
             return Position(**json.loads((folder / "state.json").read_text("utf-8")))
-        except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise TrainingError(
-                f"checkpoint {folder} is damaged ({reason}): "
-                "remove it, or run with --restart to train anew"
-            ) from None
 
     def _prune(self) -> None:
         kept = {self.find("last"), self.find("best")}
         for folder in self._folder.iterdir():
             if folder.is_dir() and folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise TrainingError(
+            f"checkpoint {folder} is damaged ({reason}): "
+            "remove it, or run with --restart to train anew"
+        ) from None
 
 
 def split_weights(model: Distillation) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

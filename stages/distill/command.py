@@ -1,14 +1,11 @@
 """`egapipe distill`."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from egapipe.pipeline.options import ConfigName, Overrides
-
-if TYPE_CHECKING:
-    pass
 
 
 def register(app: typer.Typer) -> None:
@@ -25,10 +22,11 @@ def distill(
 ) -> None:
     """Train a student from the stored features. The same command continues an interrupted run."""
     from egapipe.pipeline.config import load_config
+    from egapipe.pipeline.progress import open_progress
     from egapipe.stages.distill import run
 
     loaded = load_config(config, overrides or [])
-    done = run(loaded, restart=restart, progress=True)
+    done = run(loaded, restart=restart, progress=open_progress)
     if done.finished_before:
         typer.echo("this run was finished before; --restart trains it again")
     typer.echo(describe(done.summary))

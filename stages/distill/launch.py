@@ -12,18 +12,24 @@ from egapipe.pipeline.errors import EgapipeError, TrainingError
 from egapipe.pipeline.runs import RunFolder
 from egapipe.stages.distill.loop import Report, fit
 from egapipe.stages.distill.setup import Job, pick_device, prepare
+from egapipe.stages.distill.shown import Shown, following
 from egapipe.stages.distill.world import World
 
 RESULTS = "results.json"
 REFUSAL = "error.json"
 
 
-def train_inline(job: Job, run: RunFolder, report: Report) -> dict[str, float]:
+def train_inline(job: Job, run: RunFolder, report: Report, view: Shown) -> dict[str, float]:
     """Train in this process, without Ray."""
-    return fit(job, run, report)
+
+    def both(epoch: int, metrics: Mapping[str, float]) -> None:
+        view.report(epoch, metrics)
+        report(epoch, metrics)
+
+    return fit(job, run, both, view.stepped)
 
 
-def train_on_ray(config: Config, run: RunFolder) -> dict[str, float]:
+def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float]:
     """Train on `distill.workers` Ray Train workers; lost workers are replaced.
 
     The run folder must be visible to every worker at the same path. Raises TrainingError when
@@ -36,7 +42,7 @@ def train_on_ray(config: Config, run: RunFolder) -> dict[str, float]:
     gpu = pick_device(distill.device).type == "cuda"
     for name in (RESULTS, REFUSAL):
         (run.path / name).unlink(missing_ok=True)
-    with ray_session(config.cluster):
+    with ray_session(config.cluster), following(run, view):
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"config": config.model_dump(mode="json"), "run": str(run.path)},

@@ -19,17 +19,21 @@ from egapipe.stages.distill.schedule import learning_rate, make_optimizer
 from egapipe.stages.distill.setup import Job, evaluation_logits
 
 Report = Callable[[int, Mapping[str, float]], None]
+Stepped = Callable[[Position], None]
 
 # On a GPU, looking at a loss waits for the step; on a CPU it costs nothing.
 FINITE_EVERY = {"cuda": 50, "cpu": 1}
 
 
-def fit(job: Job, run: RunFolder, report: Report) -> dict[str, float]:
+def fit(
+    job: Job, run: RunFolder, report: Report, stepped: Stepped = lambda at: None
+) -> dict[str, float]:
     """Train to the last epoch and return the results for the summary.
 
     Continues from the run's last checkpoint; on a CPU the weights end up the same, bit for bit, as
-    without the interruption. `report(epoch, metrics)` is called on every worker after each epoch.
-    Raises TrainingError when the loss is not finite; the last good checkpoint is kept.
+    without the interruption. `report(epoch, metrics)` is called on every worker after each epoch,
+    `stepped(position)` after each step. Raises TrainingError when the loss is not finite; the last
+    good checkpoint is kept.
     """
     config, world = job.config.distill, job.world
     optimizer = _optimizer(job)
@@ -46,7 +50,7 @@ def fit(job: Job, run: RunFolder, report: Report) -> dict[str, float]:
 
     while at.epoch < config.epochs:
         rate = _set_rate(optimizer, learning_rate(config, at.epoch))
-        train_epoch(job, step_model, optimizer, at, save)
+        train_epoch(job, step_model, optimizer, at, save, stepped)
         accuracy = evaluate(job)
         metrics = {**epoch_means(at.sums, world.total), **_test(accuracy), "lr": rate}
         epoch, best = at.epoch, accuracy is not None and accuracy.top1 > at.best_top1
@@ -69,6 +73,7 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     at: Position,
     save: Callable[[bool], None],
+    stepped: Stepped,
 ) -> None:
     """Run the steps of an epoch from `at.step` on, adding to `at.sums`."""
     config, world = job.config.distill, job.world
@@ -83,6 +88,7 @@ def train_epoch(
         optimizer.step()
         at.step += 1
         sums.add(losses, batch)
+        stepped(at)
         due = config.checkpoint_steps is not None and at.step % config.checkpoint_steps == 0
         if due or at.step % FINITE_EVERY[world.device.type] == 0 or at.step == job.loader.steps:
             _check_finite(losses, at)
@@ -112,9 +118,7 @@ def _optimizer(job: Job) -> torch.optim.SGD:
     if config.head.mode == "sequential":
         model.teacher_head.requires_grad_(False)
     learners = nn.ModuleList([model.student, model.objective])
-    return make_optimizer(
-        [(learners, config.lr), (model.teacher_head, config.head.lr)], config
-    )
+    return make_optimizer([(learners, config.lr), (model.teacher_head, config.head.lr)], config)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:

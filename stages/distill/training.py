@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.runs import RunFolder, run_folder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.distill.checkpoint import Checkpoints
 from egapipe.stages.distill.launch import train_inline, train_on_ray
 from egapipe.stages.distill.loop import Report
 from egapipe.stages.distill.setup import Job, pick_device, prepare
+from egapipe.stages.distill.shown import shown
 from egapipe.stages.distill.spec import MODEL
 from egapipe.stages.distill.world import World
 
@@ -36,12 +38,20 @@ class DistillReport:
         return self.summary.get("top1")
 
 
-def run(config: Config, *, restart: bool = False, report: Report | None = None) -> DistillReport:
+def run(
+    config: Config,
+    *,
+    restart: bool = False,
+    report: Report | None = None,
+    progress: OpenProgress = silent_progress,
+    title: str = "distill",
+) -> DistillReport:
     """Train the student that `config.distill` describes.
 
     The run folder follows from the configuration: an interrupted run continues, a finished one is
     returned as it is unless `restart`. `report(epoch, metrics)` is called after each epoch when
-    training in this process. Raises UsageError, StoreError or TrainingError, each one line.
+    training in this process. progress, title: where it is shown, and as what. Raises UsageError,
+    StoreError or TrainingError, each one line.
     """
     folder = run_folder(config)
     with folder.exclusive():
@@ -54,10 +64,11 @@ def run(config: Config, *, restart: bool = False, report: Report | None = None) 
             folder.clear()
         folder.begin(config, store_record(job))
         folder.write_json(MODEL, job.spec.model_dump(mode="json"))
-        if config.distill.workers == 0:
-            results = train_inline(job, folder, report or _silent)
-        else:
-            results = train_on_ray(config, folder)
+        with shown(job, folder, title, progress) as view:
+            if config.distill.workers == 0:
+                results = train_inline(job, folder, report or _silent, view)
+            else:
+                results = train_on_ray(config, folder, view)
         summary = summarise(config, job, folder, results, time.perf_counter() - started)
         folder.write_json("summary.json", summary)
     return DistillReport(folder.path, summary, finished_before=False)

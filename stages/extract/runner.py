@@ -1,30 +1,23 @@
 """Stage one from end to end: resolve the manifest, extract what is missing, finish the store."""
 
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing
-from typing import Protocol
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.progress import Progress, silent_progress
+from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.store import Commit, FeatureStore
 from egapipe.stages.extract.inline import extract_inline
 from egapipe.stages.extract.job import Job
 from egapipe.stages.extract.manifest import index_of, manifest_for
+from egapipe.stages.extract.meter import Meter
 from egapipe.stages.extract.pooled import extract_pooled
 from egapipe.stages.extract.report import ExtractReport, Tally
 from egapipe.stages.extract.teachers import Teacher, load_teacher
-
-
-class OpenProgress(Protocol):
-    """`open_progress` of `egapipe.pipeline.progress`, or something like it."""
-
-    def __call__(self, task: str, total: int, *, done: int) -> AbstractContextManager[Progress]:
-        """Start to show a task of which `done` of `total` rows are there already."""
-        ...
 
 
 def run(
@@ -36,25 +29,68 @@ def run(
     same manifest is left as it is. Raises UsageError (no such split, no resources), TeacherError
     (the teacher cannot be used) or StoreError (another store is there; too many rows failed).
     """
-    began = time.perf_counter()
-    dataset = _open(config, split)
+    [extraction] = prepare(config, [split])
+    return extraction.run(local=local, progress=progress)
+
+
+def prepare(config: Config, splits: Sequence[Split]) -> list["Extraction"]:
+    """Load the teacher once, and create or open the store of every split.
+
+    What can be refused is refused here, before any image is decoded; raises as `run` does.
+    """
+    datasets = [_open(config, split) for split in splits]
     teacher = load_teacher(config.teacher)
-    manifest = manifest_for(config, split, teacher, dataset)
-    store = FeatureStore.create(config.store_url(split), manifest, index_of(dataset))
-    tally = Tally(manifest.rows)
-    tally.resume(store.commits().values())
-    if not store.complete:
-        _complete(Job(config, split, dataset, store), teacher, local, tally, progress)
-    return ExtractReport(
-        split=split,
-        url=store.url,
-        rows=manifest.rows,
-        views=manifest.view_count,
-        failures=len(tally.failures),
-        extracted=tally.extracted,
-        seconds=time.perf_counter() - began,
-        shares=tally.shares(),
-    )
+    return [_extraction(config, s, d, teacher) for s, d in zip(splits, datasets, strict=True)]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A split whose store is there, perhaps with shards of earlier runs, and its teacher."""
+
+    job: Job
+    teacher: Teacher
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.job.store.complete
+
+    def run(self, *, local: bool, progress: OpenProgress = silent_progress) -> ExtractReport:
+        """Extract what is missing and finish the store, see `run`."""
+        began = time.perf_counter()
+        store = self.job.store
+        tally = Tally(store.manifest.rows)
+        tally.resume(store.commits().values())
+        if not store.complete:
+            self._complete(tally, local, progress)
+        return ExtractReport(
+            split=self.job.split,
+            url=store.url,
+            rows=store.manifest.rows,
+            views=store.manifest.view_count,
+            failures=len(tally.failures),
+            extracted=tally.extracted,
+            seconds=time.perf_counter() - began,
+            shares=tally.shares(),
+        )
+
+    def _complete(self, tally: Tally, local: bool, progress: OpenProgress) -> None:
+        allowed, store = self.job.config.extract.max_failures, self.job.store
+        tally.check_failures(allowed)
+        with progress(f"extract {self.job.split}", tally.rows, done=tally.done) as shown:
+            meter = Meter(shown, tally, store.manifest.view_count)
+            with closing(self._commits(local, meter)) as commits:
+                for commit in commits:
+                    meter.settle(commit)
+                    tally.check_failures(allowed)
+        store.finish()
+
+    def _commits(self, local: bool, meter: Meter) -> Generator[Commit | None, None, None]:
+        shards = self.job.store.pending()
+        if shards and local:
+            yield from extract_inline(self.job, self.teacher, shards, meter.moved)
+        elif shards:
+            yield from extract_pooled(self.job, shards, meter.note)
 
 
 def _open(config: Config, split: Split) -> Dataset:
@@ -66,57 +102,7 @@ def _open(config: Config, split: Split) -> Dataset:
     return open_dataset(source)
 
 
-def _complete(
-    job: Job, teacher: Teacher, local: bool, tally: Tally, progress: OpenProgress
-) -> None:
-    allowed = job.config.extract.max_failures
-    tally.check_failures(allowed)
-    with progress(f"extract {job.split}", tally.rows, done=tally.done) as shown:
-        meter = Meter(shown, tally, job.store.manifest.view_count)
-        with closing(_commits(job, teacher, local, meter)) as commits:
-            for commit in commits:
-                meter.settle(commit)
-                tally.check_failures(allowed)
-    job.store.finish()
-
-
-def _commits(job: Job, teacher: Teacher, local: bool, meter: "Meter") -> Iterator[Commit | None]:
-    shards = job.store.pending()
-    if not shards:
-        return
-    if local:
-        yield from extract_inline(job, teacher, shards, meter.moved)
-    else:
-        yield from extract_pooled(job, shards, meter.note)
-
-
-class Meter:
-    """Shows the tally of a run, and what the current shard adds to it."""
-
-    def __init__(self, progress: Progress, tally: Tally, view_count: int) -> None:
-        self._progress = progress
-        self._tally = tally
-        self._view_count = view_count
-        self._views = 0
-
-    def moved(self, views: int) -> None:
-        """So many views of the current shard are encoded."""
-        self._views += views
-        self._show()
-
-    def settle(self, commit: Commit | None) -> None:
-        """A shard is finished; None: nothing new."""
-        if commit is not None:
-            self._tally.add(commit)
-            self._views = 0
-        self._show()
-
-    def note(self, text: str) -> None:
-        """A message for the user."""
-        self._progress.note(text)
-
-    def _show(self) -> None:
-        shares = {f"{name}_share": round(v, 3) for name, v in self._tally.shares().items()}
-        failed = {"failed": len(self._tally.failures)} if self._tally.failures else {}
-        done = self._tally.done + self._views // self._view_count
-        self._progress.update(done, **shares, **failed)
+def _extraction(config: Config, split: Split, dataset: Dataset, teacher: Teacher) -> Extraction:
+    manifest = manifest_for(config, split, teacher, dataset)
+    store = FeatureStore.create(config.store_url(split), manifest, index_of(dataset))
+    return Extraction(Job(config, split, dataset, store), teacher)
