@@ -1,13 +1,13 @@
 """Killed with SIGKILL at random moments, a training ends with the weights of an undisturbed one."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from egapipe.pipeline.config import to_yaml
@@ -46,7 +46,7 @@ def test_killed_trainings_end_with_the_same_weights(
     config = quick(*sets)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     command = [*COMMAND, str(tmp_path / "config.yaml")]
-    rng = random.Random(seed)
+    rng = np.random.default_rng(seed)
     kills = sum(
         kill_after_progress(command, run_folder(config), rng.uniform(0, 0.15)) for _ in range(3)
     )

@@ -35,23 +35,23 @@ def assert_same_weights(one: Path, two: Path) -> None:
 
 
 def test_a_run_leaves_everything_that_explains_it(quick: MakeConfig) -> None:
-    config = quick()
+    config = quick("distill.epochs=8")
     done = distill.run(config)
     run = RunFolder(done.run)
     assert run.config() == config
     metrics = read_metrics(run)
-    assert [line["epoch"] for line in metrics] == [0, 1, 2]
+    assert [line["epoch"] for line in metrics] == list(range(8))
     assert metrics[-1]["train/ce"] < metrics[0]["train/ce"]
     summary = json.loads((done.run / "summary.json").read_text())
     assert summary == done.summary
-    assert summary["top1"] == metrics[-1]["test/top1"] > 20
+    assert summary["top1"] == metrics[-1]["test/top1"] > 25
     assert summary["top5"] == metrics[-1]["test/top5"] >= summary["top1"]
     assert summary["labelled_rows"] == 100
     assert summary["train_rows"] == 1437
     assert 0 <= summary["data_wait"] < 1
     assert {"torch", "egapipe"} <= summary["versions"].keys()
     board = EventAccumulator(str(run.tensorboard)).Reload()
-    assert [e.step for e in board.Scalars("test/top1")] == [0, 1, 2]
+    assert [e.step for e in board.Scalars("test/top1")] == list(range(8))
     assert not list(done.run.rglob("*.pkl")) + list(done.run.rglob("*.pt"))
 
 
@@ -87,12 +87,13 @@ def test_streaming_trains_the_same_student(quick: MakeConfig, tmp_path: Path) ->
 @pytest.mark.parametrize("mode", ["simultaneous", "sequential"])
 def test_every_pairing_and_head_learns(quick: MakeConfig, view: str, mode: str) -> None:
     done = distill.run(
-        quick(f"distill.student_view={view}", f"distill.head.mode={mode}", "distill.epochs=4")
+        quick(f"distill.student_view={view}", f"distill.head.mode={mode}", "distill.epochs=8")
     )
-    assert done.summary["top1"] > 20
+    assert done.summary["top1"] > 25
     assert done.summary["teacher_top1"] > 60
-    loss = [line["train/loss"] for line in read_metrics(RunFolder(done.run))]
-    assert loss[-1] < loss[0]
+    # Not the sum: the graph of a teacher head that still learns becomes harder to match.
+    losses = [line["train/ce"] for line in read_metrics(RunFolder(done.run))]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_a_sequential_head_is_frozen_while_the_student_learns(quick: MakeConfig) -> None:
@@ -114,7 +115,7 @@ def test_objectives_start_from_the_same_student(quick: MakeConfig) -> None:
 
 def test_launch_settings_do_not_make_another_run(quick: MakeConfig) -> None:
     same = ["distill.workers=2", "distill.data=stream", "extract.batch_size=7"]
-    other = ["distill.lr=0.01", "distill.seed=1", "distill.objective.ega.weight=2", "views.count=1"]
+    other = ["distill.lr=0.02", "distill.seed=1", "distill.objective.ega.weight=2", "views.count=1"]
     folder = run_folder(quick())
     assert {run_folder(quick(s)) for s in same} == {folder}
     assert folder not in {run_folder(quick(s)) for s in other}
@@ -149,7 +150,9 @@ def test_mistakes_are_one_line_before_anything_is_written(
     with pytest.raises(error, match=said) as raised:
         distill.run(quick(*sets))
     assert "\n" not in str(raised.value)
-    assert [p for p in (tmp_path / "runs").rglob("*") if p.name != "quickstart" and p.suffix != ".lock"] == []
+    assert [
+        p for p in (tmp_path / "runs").rglob("*") if p.name != "quickstart" and p.suffix != ".lock"
+    ] == []
 
 
 def test_a_damaged_checkpoint_says_what_to_do(quick: MakeConfig) -> None:

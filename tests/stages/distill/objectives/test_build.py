@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from egapipe.pipeline.config.distill import EgaOptions, ObjectiveConfig
+from egapipe.pipeline.config.objectives import EgaOptions, ObjectiveConfig
 from egapipe.stages.distill.objectives import (
     REGISTRY,
     Objective,

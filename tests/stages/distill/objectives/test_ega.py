@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egapipe.pipeline.config.distill import EgaOptions
+from egapipe.pipeline.config.objectives import EgaOptions
 from egapipe.stages.distill.objectives import Ega, Pair, ega_loss
 
 FORMS = ["direct", "factored"]

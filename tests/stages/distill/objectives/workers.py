@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from egapipe.pipeline.config.distill import EgaOptions
+from egapipe.pipeline.config.objectives import EgaOptions
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.objectives import Ega, Pair, ega_loss
 
