@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
 
 class Section(BaseModel):
@@ -17,6 +17,14 @@ class Section(BaseModel):
     )
 
 
-Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
+# Strict: pydantic would take `true` for 1 and "5" for 5. An integer still is a Real.
+Integer = Annotated[int, Strict()]
+Real = Annotated[float, Strict()]
+Positive = Annotated[Integer, Field(ge=1)]
+Count = Annotated[Integer, Field(ge=0)]
+Fraction = Annotated[Real, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[Real, Field(ge=0.0)]
+AboveZero = Annotated[Real, Field(gt=0.0)]
+# The order of an epoch is drawn from 32 bits of the seed: larger ones would repeat smaller ones.
+Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
+Text = Annotated[str, Field(min_length=1)]

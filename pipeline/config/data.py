@@ -4,7 +4,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from egapipe.pipeline.config.base import Fraction, Positive, Section
+from egapipe.pipeline.config.base import (
+    AboveZero,
+    Count,
+    Fraction,
+    Positive,
+    Real,
+    Section,
+    Seed,
+    Text,
+)
 
 
 class Source(Section):
@@ -25,14 +34,14 @@ class DigitsSource(Source):
 class ColumnsSource(Source):
     """A table with an image column, read by Hugging Face `datasets`."""
 
-    split: str = "train"
+    split: Text = "train"
     """Split, in `datasets` syntax: `train`, `test`, `train[:5000]`."""
-    image_column: str | None = None
+    image_column: Text | None = None
     """Column of images ({bytes, path} or an Image feature); found when there is only one."""
-    label_column: str | None = None
+    label_column: Text | None = None
     """Column of class numbers; found when it is called label, labels or fine_label, or is the only
     ClassLabel. `none` for no labels."""
-    key_column: str | None = None
+    key_column: Text | None = None
     """Column of unique, stable ids. Without it the key is `<split>/<row>`."""
 
 
@@ -40,11 +49,11 @@ class HubSource(ColumnsSource):
     """A data set of the Hugging Face hub."""
 
     kind: Literal["hub"]
-    name: str
+    name: Text
     """Repository, e.g. `uoft-cs/cifar100`."""
-    config: str | None = None
+    config: Text | None = None
     """Configuration of the data set, where it has several."""
-    revision: str | None = None
+    revision: Text | None = None
     """Branch, tag or commit."""
 
 
@@ -52,7 +61,7 @@ class ParquetSource(ColumnsSource):
     """Local parquet files in the layout of the hub's image data sets."""
 
     kind: Literal["parquet"]
-    files: Annotated[list[str], Field(min_length=1)]
+    files: Annotated[list[Text], Field(min_length=1)]
     """Paths or glob patterns, in the order of their rows."""
 
     @field_validator("files", mode="before")
@@ -65,7 +74,7 @@ class FolderSource(Source):
     """A folder of images; with sub-folders, each is a class."""
 
     kind: Literal["folder"]
-    path: str
+    path: Text
     """The folder."""
 
 
@@ -89,18 +98,18 @@ class ViewsConfig(Section):
     A view is a pure function of (plan, key, view number), see `egapipe.pipeline.views`.
     """
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all views."""
-    count: Annotated[int, Field(ge=0)] = 4
+    count: Count = 4
     """Augmented views an image, beside the clean one."""
     crop: Literal["none", "pad", "scale"] = "pad"
     """`pad`: the image padded by `padding`, a crop of its own size; `scale`: a crop of random area
     and aspect ratio, as in random resized crops."""
     padding: Fraction = 0.125
     """For `pad`: padding on each side as a share of the image's side (4 pixels of 32 = 0.125)."""
-    scale: tuple[float, float] = (0.25, 1.0)
+    scale: tuple[Real, Real] = (0.25, 1.0)
     """For `scale`: least and largest area as a share of the image's."""
-    ratio: tuple[float, float] = (0.75, 4 / 3)
+    ratio: tuple[Real, Real] = (0.75, 4 / 3)
     """For `scale`: least and largest aspect ratio, width / height."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip."""
@@ -119,13 +128,13 @@ class ViewsConfig(Section):
 class StoreConfig(Section):
     """Where embeddings are kept, and in which form."""
 
-    url: str | None = None
+    url: Text | None = None
     """Folder or fsspec URL that holds `train.zarr` and `test.zarr`; default `stores/<name>`."""
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """Stored type of the embeddings."""
     shard_rows: Positive = 4096
     """Rows a shard: the unit of work, of writing and of resuming."""
-    cache_dir: str | None = None
+    cache_dir: Text | None = None
     """Node-local folder of the memory-mapped copies; default `$EGAPIPE_CACHE` or
     `~/.cache/egapipe`."""
 
@@ -133,11 +142,9 @@ class StoreConfig(Section):
 class Normalize(Section):
     """Channel mean and standard deviation of images scaled to 0..1."""
 
-    mean: tuple[float, float, float]
+    mean: tuple[Real, Real, Real]
     """Mean of R, G, B."""
-    std: tuple[
-        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
-    ]
+    std: tuple[AboveZero, AboveZero, AboveZero]
     """Standard deviation of R, G, B."""
 
 

@@ -1,19 +1,28 @@
 """Stage two: student, heads, objective, schedule."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from egapipe.pipeline.config.base import Fraction, NonNegative, Positive, Section
+from egapipe.pipeline.config.base import (
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    Section,
+    Seed,
+    Text,
+)
 from egapipe.pipeline.config.data import Normalize, ViewsConfig
+from egapipe.pipeline.config.objectives import EgaOptions, ObjectiveConfig
 
 
 class StudentConfig(Section):
     """The network to train."""
 
-    name: str = "resnet8x4"
+    name: Text = "resnet8x4"
     """A registered student, or `module:callable` giving an nn.Module of images -> features."""
-    args: dict[str, Any] = Field(default={})
+    args: dict[str, JsonValue] = Field(default={})
     """Keyword arguments of the callable."""
 
 
@@ -31,41 +40,6 @@ class HeadConfig(Section):
     """Epochs of the teacher's head in `sequential` mode."""
 
 
-class Objective(Section):
-    """What every objective has."""
-
-    weight: NonNegative = 1.0
-    """Factor of this objective in the loss (the paper's lambda_EGA or beta)."""
-
-
-class EgaOptions(Objective):
-    """Embedding Graph Alignment, arXiv 2211.13264."""
-
-    node_weight: NonNegative = 0.8
-    """Weight of the node-matching term."""
-    edge_weight: NonNegative = 0.24
-    """Weight of the edge-matching term (lambda_edge)."""
-    form: Literal["auto", "direct", "factored"] = "auto"
-    """How it is computed; the value is the same."""
-    scope: Literal["global", "local"] = "global"
-    """Graph over the batch of all workers, or one graph a worker."""
-
-
-class ObjectiveConfig(Section):
-    """The weighted sum of distillation objectives; none at all is cross-entropy alone."""
-
-    ega: EgaOptions | None = None
-    """Embedding Graph Alignment. `ega: 1.0` is short for `ega: {weight: 1.0}`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _weights(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        number = (int, float, str)
-        return {k: {"weight": v} if isinstance(v, number) else v for k, v in value.items()}
-
-
 class DistillConfig(Section):
     """One student's training. Defaults are the paper's protocol on CIFAR-100."""
 
@@ -77,7 +51,7 @@ class DistillConfig(Section):
     """Weighted sum of objectives beside the cross-entropy."""
     ce_weight: NonNegative = 1.0
     """Factor of the student's cross-entropy (gamma)."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of weights, order, augmentation and the choice of labels."""
     epochs: Positive = 240
     """Passes over the training rows."""
@@ -85,7 +59,7 @@ class DistillConfig(Section):
     """Rows of one step over all workers."""
     lr: NonNegative = 0.05
     """Student's initial learning rate."""
-    milestones: tuple[Annotated[float, Field(ge=0)], ...] = (150, 180, 210)
+    milestones: tuple[NonNegative, ...] = (150, 180, 210)
     """Epochs at which the student's rate is multiplied by `decay`; below 1: a share of `epochs`."""
     decay: NonNegative = 0.1
     """Factor at each milestone."""
@@ -117,9 +91,9 @@ class DistillConfig(Section):
     """Type of the forward pass (autocast below float32)."""
     threads: Positive | None = None
     """CPU threads a worker; default: torch's own choice."""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Count = 0
     """Ray Train workers; 0 trains in this process, without Ray."""
-    max_failures: Annotated[int, Field(ge=0)] = 3
+    max_failures: Count = 3
     """Times Ray Train replaces lost workers."""
     checkpoint_epochs: Positive = 1
     """Epochs between checkpoints."""
@@ -136,8 +110,20 @@ class DistillConfig(Section):
 class CompareConfig(Section):
     """Variants of one experiment trained side by side on one store."""
 
-    variants: dict[str, dict[str, Any]] = Field(default={})
-    """Name of a variant -> overrides, e.g. {ce: {distill.objective: {}}}. The first is the
-    baseline."""
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    variants: dict[str, dict[str, JsonValue]] = Field(default={})
+    """Name of a variant -> overrides by dotted path, e.g. {ce: {distill.objective: {}}}. The first
+    is the baseline."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     """Seeds every variant is trained with."""
+
+    @model_validator(mode="after")
+    def _dotted_paths(self) -> Self:
+        """`{distill: {lr: 1}}` would silently set all of distill but lr to its defaults."""
+        for variant, changes in self.variants.items():
+            for path, value in changes.items():
+                if "." not in path and isinstance(value, dict):
+                    raise ValueError(
+                        f"variant {variant!r} would replace the whole section {path}: write dotted"
+                        f" paths, e.g. {{{path}.{next(iter(value), 'key')}: ...}}"
+                    )
+        return self

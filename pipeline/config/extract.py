@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from egapipe.pipeline.config.base import Fraction, Positive, Section
+from egapipe.pipeline.config.base import AboveZero, Count, Fraction, Positive, Section, Text
+from egapipe.pipeline.config.data import Normalize
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -13,9 +14,9 @@ class TransformersTeacher(Section):
     """A vision encoder of the `transformers` library."""
 
     backend: Literal["transformers"]
-    model: str
+    model: Text
     """Hub name, folder, or `package:<module>` for one shipped inside a Python package."""
-    revision: str | None = None
+    revision: Text | None = None
     """Branch, tag or commit on the hub."""
     pooling: Literal["auto", "cls", "mean", "pooler", "projection"] = "auto"
     """Which output is the embedding; `auto` takes what the family was trained with."""
@@ -23,8 +24,17 @@ class TransformersTeacher(Section):
     """Type of the forward pass (autocast below float32)."""
 
 
-# One backend so far: with the second this becomes a union discriminated by `backend`.
-TeacherConfig = TransformersTeacher
+class ImportedTeacher(Section):
+    """An encoder that ran elsewhere: its embeddings come in with `egapipe store import`."""
+
+    backend: Literal["imported"]
+    model: Text
+    """Name of the encoder, for the manifest."""
+    normalize: Normalize = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    """Its input normalisation, the student's default; default: ImageNet's."""
+
+
+TeacherConfig = Annotated[TransformersTeacher | ImportedTeacher, Field(discriminator="backend")]
 
 
 class ExtractConfig(Section):
@@ -38,17 +48,17 @@ class ExtractConfig(Section):
     """Start as soon as so many workers have their resources."""
     max_workers: Positive | None = None
     """Most workers, one a device; default: every GPU, or one worker on CPU."""
-    gpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    gpus_per_worker: AboveZero = 1.0
     """GPUs a worker takes (a fraction shares one), on `cuda`."""
     cpus_per_worker: Positive | None = None
     """CPUs a worker takes; default: this machine's cores over the workers."""
     decode_threads: Positive = 2
     """Threads that read and decode ahead of the teacher."""
-    max_failures: Annotated[int, Field(ge=0)] | Fraction = 0.01
+    max_failures: Count | Fraction = 0.01
     """Most unreadable images: a count (integer) or a share of the rows (0.01 = 1 %)."""
-    max_restarts: Annotated[int, Field(ge=0)] = 3
+    max_restarts: Count = 3
     """Times one shard may lose its worker before the run stops."""
-    start_timeout: Annotated[float, Field(gt=0)] = 300.0
+    start_timeout: AboveZero = 300.0
     """Seconds to wait for the first `min_workers` workers."""
 
     @model_validator(mode="after")
@@ -63,7 +73,7 @@ class ExtractConfig(Section):
 class ClusterConfig(Section):
     """The Ray cluster that workers run on."""
 
-    address: str | None = None
+    address: Text | None = None
     """`auto` or `ray://host:port` to join a cluster; nothing starts a local one."""
     cpus: Positive | None = None
     """Logical CPUs of a local Ray; default: this machine's cores."""

@@ -5,9 +5,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from egapipe.pipeline.config import syntax
 from egapipe.pipeline.config.explain import explain
 from egapipe.pipeline.config.tree import Config
 from egapipe.pipeline.errors import UsageError
@@ -22,7 +22,7 @@ def load_config(name: str | None = None, overrides: Sequence[str] = ()) -> Confi
     UsageError: no such file, not YAML, an unknown key (the nearest valid one is named), or a value
     that does not fit.
     """
-    name = name or DEFAULT
+    name = DEFAULT if name is None else name
     return check(override(read_yaml(name), parse_overrides(overrides)), name)
 
 
@@ -36,7 +36,7 @@ def check(tree: Mapping[str, Any], origin: str) -> Config:
 
 def to_yaml(config: Config) -> str:
     """The resolved configuration, every default included, as YAML that loads again."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return syntax.dump(config.model_dump(mode="json"))
 
 
 def shipped() -> list[str]:
@@ -50,13 +50,12 @@ def shipped() -> list[str]:
 def read_yaml(name: str) -> dict[str, Any]:
     """The plain tree of a shipped configuration or a YAML file."""
     try:
-        tree = yaml.safe_load(_text(name))
-    except yaml.YAMLError as error:
-        raise UsageError(f"config {name} is not YAML: {' '.join(str(error).split())}") from None
+        tree = syntax.parse(_text(name))
+    except ValueError as error:
+        raise UsageError(f"config {name} is not usable YAML: {error}") from None
     if not isinstance(tree, dict):
-        raise UsageError(
-            f"config {name} must be a mapping of sections, it is {type(tree).__name__}"
-        )
+        what = "is empty" if tree is None else f"is a {type(tree).__name__}"
+        raise UsageError(f"config {name} {what}: it must be a mapping of sections")
     return tree
 
 
@@ -64,44 +63,60 @@ def _text(name: str) -> str:
     if name in shipped():
         return (resources.files("egapipe.configs") / f"{name}.yaml").read_text("utf-8")
     path = Path(name)
-    if not path.is_file():
-        known = ", ".join(shipped())
-        raise UsageError(f"no config {name!r}: give the path of a YAML file or one of: {known}")
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"config {name} cannot be read: {error}") from None
+        # A pipe is what the shell makes of `-c <(egapipe config show ...)`.
+        if path.is_file() or path.is_fifo():
+            return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"config {name!r} is not UTF-8 text: {error.reason}") from None
+    except OSError as error:
+        raise UsageError(f"config {name!r} cannot be read: {error.strerror}") from None
+    known = ", ".join(shipped())
+    raise UsageError(f"no config {name!r}: give the path of a YAML file or one of: {known}")
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """`["a.b=1"]` to `{"a.b": 1}`; values are YAML."""
-    parsed = {}
+    """`["a.b=1"]` to `{"a.b": 1}`; values are YAML, of equal paths the last one counts.
+
+    Raises UsageError for a text that is not of this form.
+    """
+    parsed: dict[str, Any] = {}
     for text in overrides:
-        path, equals, value = text.partition("=")
-        if not equals or not path.strip():
+        path, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not all(key.strip() and key.isprintable() for key in path.split(".")):
             raise UsageError(f"--set {text!r} is not of the form section.key=value")
+        # Removed first: it must come after what was set since, `a={}` between two `a.b=1`.
+        parsed.pop(path, None)
         try:
-            parsed[path.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UsageError(f"--set {path}: {value!r} is not a YAML value") from None
+            parsed[path] = syntax.parse(value)
+        except ValueError as error:
+            raise UsageError(
+                f"--set {path}: {value!r} is not a YAML value ({error}); put special characters"
+                f" in quotes: --set '{path}=\"...\"'"
+            ) from None
     return parsed
 
 
 def override(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a plain tree with `{"a.b": value}` set; missing sections are made."""
+    """A copy of a plain tree with `{"a.b": value}` set, in this order; missing sections are made.
+
+    A value takes the place of what was there: a section that is set forgets its other keys. Raises
+    UsageError where the path leads through something that is not a section.
+    """
     result = dict(tree)
     for path, value in values.items():
-        result = _set(result, path.split("."), value, path)
+        _set(result, path, value)
     return result
 
 
-def _set(tree: dict[str, Any], keys: list[str], value: Any, path: str) -> dict[str, Any]:
-    head, *rest = keys
-    if not rest:
-        return {**tree, head: value}
-    below = tree.get(head)
-    if below is None:
-        below = {}
-    if not isinstance(below, dict):
-        raise UsageError(f"cannot set {path}: {head} is the value {below!r}, not a section")
-    return {**tree, head: _set(below, rest, value, path)}
+def _set(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Set in place, in copies of the sections on the way."""
+    *sections, last = path.split(".")
+    for depth, key in enumerate(sections, start=1):
+        below = tree.get(key)
+        if below is not None and not isinstance(below, dict):
+            above = ".".join(sections[:depth])
+            raise UsageError(f"cannot set {path}: {above} is {below!r}, not a section")
+        tree[key] = dict(below or {})
+        tree = tree[key]
+    tree[last] = value

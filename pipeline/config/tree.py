@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from egapipe.pipeline.config.base import Section
+from egapipe.pipeline.config.base import Section, Text
 from egapipe.pipeline.config.data import DatasetConfig, SourceConfig, StoreConfig, ViewsConfig
 from egapipe.pipeline.config.distill import CompareConfig, DistillConfig
 from egapipe.pipeline.config.extract import ClusterConfig, ExtractConfig, TeacherConfig
@@ -33,7 +33,7 @@ class Config(Section):
     """Variants trained side by side."""
     cluster: ClusterConfig = ClusterConfig()
     """The Ray cluster."""
-    runs: str = "runs"
+    runs: Text = "runs"
     """Folder of run folders."""
 
     def source(self, split: Split) -> SourceConfig | None:

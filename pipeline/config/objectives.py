@@ -1,0 +1,154 @@
+"""The distillation objectives and their options.
+
+Weights: the paper's tables take 1 for every objective; the CRD benchmark, whose forms several of
+these are, weighs them as each docstring says.
+"""
+
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from egapipe.pipeline.config.base import AboveZero, Fraction, NonNegative, Positive, Section
+
+
+class Objective(Section):
+    """What every objective has."""
+
+    weight: NonNegative = 1.0
+    """Factor of this objective in the loss (the paper's lambda_EGA or beta)."""
+
+
+class GraphObjective(Objective):
+    """An objective over the graph of a batch."""
+
+    scope: Literal["global", "local"] = "global"
+    """Graph over the batch of all workers, or one graph a worker."""
+
+
+class EgaOptions(GraphObjective):
+    """Embedding Graph Alignment, arXiv 2211.13264."""
+
+    node_weight: NonNegative = 0.8
+    """Weight of the node-matching term."""
+    edge_weight: NonNegative = 0.24
+    """Weight of the edge-matching term (lambda_edge)."""
+    form: Literal["auto", "direct", "factored"] = "auto"
+    """How it is computed; the value is the same."""
+
+
+class KdOptions(Objective):
+    """Softened predictions, arXiv 1503.02531 (CRD benchmark: 0.9, beside 0.1 cross-entropy)."""
+
+    temperature: AboveZero = 4.0
+    """Divides the logits."""
+
+
+class FitnetOptions(Objective):
+    """FitNets' hint, arXiv 1412.6550 (CRD benchmark: 100)."""
+
+    features: Literal["nodes", "grid"] = "nodes"
+    """Embeddings, or feature maps: the teacher's from the store, the student's before pooling."""
+
+
+class SpOptions(GraphObjective):
+    """Similarity-Preserving, arXiv 1907.09682 (CRD benchmark: 3000)."""
+
+    features: Literal["nodes", "grid"] = "nodes"
+    """Embeddings, or feature maps: the teacher's from the store, the student's before pooling."""
+    form: Literal["auto", "direct", "factored"] = "auto"
+    """How it is computed; the value is the same."""
+
+
+class CcOptions(GraphObjective):
+    """Correlation Congruence, arXiv 1904.01802 (CRD benchmark: 0.02)."""
+
+
+class PktOptions(GraphObjective):
+    """Probabilistic Knowledge Transfer, arXiv 1803.10837 (CRD benchmark: 30000)."""
+
+
+class RkdOptions(GraphObjective):
+    """Relational Knowledge Distillation, arXiv 1904.05068 (CRD benchmark: 1)."""
+
+    distance_weight: NonNegative = 25.0
+    """Weight of the distances."""
+    angle_weight: NonNegative = 50.0
+    """Weight of the angles."""
+
+
+class NceOptions(GraphObjective):
+    """Noise-Contrastive Estimation over classes, arXiv 2104.10955."""
+
+    temperature: AboveZero = 0.1
+    """Divides the cosines."""
+
+
+class IrgOptions(GraphObjective):
+    """Instance Relationship Graph, Liu et al., CVPR 2019."""
+
+    vertex_weight: NonNegative = 0.1
+    """Weight of the embeddings' distance."""
+    edge_weight: NonNegative = 5.0
+    """Weight of the graphs' distance."""
+    normalize: bool = True
+    """Divide each graph by its largest edge."""
+
+
+class CrdOptions(Objective):
+    """Contrastive Representation Distillation, arXiv 1910.10699 (its own benchmark: 0.8)."""
+
+    dim: Positive = 128
+    """Width of the contrast; the banks are two times images x dim numbers."""
+    negatives: Positive = 16384
+    """Images that each one is contrasted with."""
+    other_classes: bool = True
+    """Take them from other classes, where the label is known; otherwise from all other images."""
+    temperature: AboveZero = 0.07
+    """Divides the cosines."""
+    momentum: Fraction = 0.5
+    """Share of the old row in a bank's new one."""
+
+
+class CclOptions(GraphObjective):
+    """Compositional Contrastive Learning, arXiv 2104.10955."""
+
+    temperature: AboveZero = 0.1
+    """Divides the cosines."""
+
+
+class ObjectiveConfig(Section):
+    """The weighted sum of distillation objectives; none at all is cross-entropy alone.
+
+    `ega: 1.0` is short for `ega: {weight: 1.0}`, and so for each of them.
+    """
+
+    ega: EgaOptions | None = None
+    """Embedding Graph Alignment."""
+    kd: KdOptions | None = None
+    """Softened predictions."""
+    fitnet: FitnetOptions | None = None
+    """Embeddings, or feature maps, themselves."""
+    sp: SpOptions | None = None
+    """Similarities between images."""
+    cc: CcOptions | None = None
+    """Products of neighbouring images' distances."""
+    pkt: PktOptions | None = None
+    """Probabilities of neighbours."""
+    rkd: RkdOptions | None = None
+    """Distances and angles between images."""
+    nce: NceOptions | None = None
+    """Contrast of classes within the batch."""
+    irg: IrgOptions | None = None
+    """Embeddings and distances between images."""
+    crd: CrdOptions | None = None
+    """Contrast of images with a memory bank."""
+    ccl: CclOptions | None = None
+    """Contrast of classes within the batch, and predictions."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        number = (int, float, str)
+        return {k: {"weight": v} if isinstance(v, number) else v for k, v in value.items()}

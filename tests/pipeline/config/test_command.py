@@ -1,0 +1,67 @@
+"""`egapipe config`: what it prints loads again, and it answers at once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from egapipe.pipeline.config import load_config, to_yaml
+from egapipe.pipeline.config.load import shipped
+from tests.command import egapipe, processor_seconds
+
+HEAVY = ("torch", "ray", "zarr", "pyarrow", "numpy", "datasets", "transformers", "sklearn", "PIL")
+
+WATCHED = """
+import sys
+import egapipe.pipeline.cli as cli
+sys.argv = ["egapipe", *sys.argv[1:]]
+try:
+    cli.main()
+finally:
+    print(*sorted(sys.modules), file=sys.stderr)
+"""
+
+
+def test_list_names_the_shipped_configurations() -> None:
+    assert egapipe("config", "list").stdout.split() == shipped()
+
+
+def test_show_prints_the_resolved_configuration_which_loads_as_the_same(tmp_path: Path) -> None:
+    overrides = ["distill.lr=1e-3", "runs='007'", "distill.student.args={a: 'no', b: null}"]
+    options = [word for override in overrides for word in ("--set", override)]
+    shown = egapipe("config", "show", "-c", "cifar100", *options)
+    assert shown.stderr == ""
+    config = load_config("cifar100", overrides)
+    assert shown.stdout == to_yaml(config)
+    (tmp_path / "again.yaml").write_text(shown.stdout)
+    assert load_config(str(tmp_path / "again.yaml")) == config
+
+
+def test_without_a_name_it_shows_the_quickstart() -> None:
+    assert egapipe("config", "show").stdout == to_yaml(load_config("quickstart"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["-c", "absent.yaml"], ["-c", ""], ["--set", "lr"], ["--set", "distill.lr=fast"]],
+    ids=["missing file", "empty name", "no value", "wrong value"],
+)
+def test_a_mistake_is_one_line_and_prints_no_configuration(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    done = egapipe("config", "show", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["config", "show"]], ids=" ".join)
+def test_it_imports_nothing_heavy_and_takes_less_than_half_a_second(arguments: list[str]) -> None:
+    code = [sys.executable, "-c", WATCHED, *arguments]
+    watched = subprocess.run(code, capture_output=True, text=True, check=False)
+    modules = watched.stderr.splitlines()[-1].split()
+    assert "egapipe.pipeline.cli" in modules
+    assert not set(HEAVY) & set(modules)
+    assert min(processor_seconds(*arguments) for _ in range(3)) < 0.5
