@@ -64,18 +64,23 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
         return
     with os.scandir(folder) as entries:
         for entry in entries:
-            key = prefix + _utf8(entry)
             if _hidden(entry):
                 continue
             if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{key}/", (*above, here))
-            elif key.lower().endswith(SUFFIXES) and (entry.is_file() or entry.is_symlink()):
-                # A broken link is listed: it is then reported as unreadable instead of missed.
-                yield key
+                yield from _walk(Path(entry.path), f"{prefix}{_utf8(entry)}/", (*above, here))
+            elif _is_image(entry):
+                yield prefix + _utf8(entry)
 
 
 def _hidden(entry: os.DirEntry[str]) -> bool:
     return entry.name.startswith(".")
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    """By its ending. A broken link is one: it is then reported as unreadable instead of missed."""
+    return entry.name.lower().endswith(SUFFIXES) and (
+        entry.is_file() or not os.path.exists(entry.path)
+    )
 
 
 def _utf8(entry: os.DirEntry[str]) -> str:

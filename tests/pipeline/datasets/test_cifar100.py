@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from egapipe.pipeline.config import load_config
 from egapipe.pipeline.config.data import HubSource
 from egapipe.pipeline.datasets import open_dataset
 from tests.pipeline.datasets.samples import parquet
@@ -24,6 +25,15 @@ def test_the_published_statistics() -> None:
     assert sample.shape == (4000, 32, 32, 3)
     np.testing.assert_allclose(sample.mean(axis=(0, 1, 2)), (0.5071, 0.4865, 0.4409), atol=0.01)
     np.testing.assert_allclose(sample.std(axis=(0, 1, 2)), (0.2673, 0.2564, 0.2762), atol=0.01)
+
+
+def test_the_shipped_configuration_opens_both_splits() -> None:
+    files = [f"dataset.{split}.files={CIFAR100 / split}.parquet" for split in ("train", "test")]
+    config = load_config("cifar100", files)
+    train, test = open_dataset(config.dataset.train), open_dataset(config.dataset.test)
+    assert (len(train), len(test)) == (50_000, 10_000)
+    assert set(train.labels.tolist()) == set(test.labels.tolist()) == set(range(100))
+    assert train.image(0).size == test.image(9_999).size == (32, 32)
 
 
 def test_the_fingerprint_of_50_000_rows_is_quick_and_then_remembered(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def test_a_device_file_is_not_an_image(tmp_path: Path) -> None:
     """Reading a pipe would wait for ever."""
     write_folder(tmp_path, {"a.png": PNG})
     os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "pipe.png")
     assert list(keys_and_labels(tmp_path)) == ["a.png"]
 
 
@@ -127,6 +128,13 @@ def test_mistakes_in_one_line(tmp_path: Path) -> None:
         open_dataset(folder(tmp_path / "file.png"))
     with pytest.raises(UsageError, match="folder/empty has no images"):
         open_dataset(folder(tmp_path / "empty"))
+
+
+def test_files_that_are_left_out_may_have_any_name(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a.png": PNG})
+    for name in (b".caf\xe9.png", b"caf\xe9.txt"):
+        (tmp_path / os.fsdecode(name)).write_bytes(PNG)
+    assert list(keys_and_labels(tmp_path)) == ["a.png"]
 
 
 def test_a_file_name_that_is_not_text(tmp_path: Path) -> None:

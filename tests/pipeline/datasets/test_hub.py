@@ -12,7 +12,7 @@ import pytest
 from egapipe.pipeline.config.data import HubSource
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import UsageError
-from tests.pipeline.datasets.samples import images, write_parquet
+from tests.pipeline.datasets.samples import images, write_folder, write_parquet
 
 IMAGES = images(5)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -98,6 +98,21 @@ def test_mistakes_in_one_line(repository: Path, tmp_path: Path) -> None:
     assert mistake(hub("./absent")) == "data set folder ./absent does not exist"
     assert "use `kind: parquet`" in mistake(hub("parquet"))
     assert "use `kind: folder`" in mistake(hub("imagefolder"))
+
+
+def test_a_script_in_a_repository_is_never_run(repository: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (repository / "animals.py").write_text(f"open({str(ran)!r}, 'w')")
+    assert "animals.py" in mistake(hub(repository))
+    assert not ran.exists()
+
+
+def test_a_repository_of_image_files(tmp_path: Path) -> None:
+    files = {f"train/{'cat' if row % 2 else 'dog'}/{row}.png": IMAGES[row] for row in range(4)}
+    dataset = open_dataset(hub(write_folder(tmp_path / "photos", files)))
+    assert dataset.classes == ["cat", "dog"]
+    assert dataset.labels.tolist() == [0, 0, 1, 1]
+    assert [dataset.encoded(row) for row in range(4)] == [IMAGES[row] for row in (1, 3, 0, 2)]
 
 
 def test_without_a_network_the_error_says_what_to_do(tmp_path: Path) -> None:

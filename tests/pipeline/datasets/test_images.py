@@ -5,13 +5,17 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from egapipe.pipeline.datasets.images import MAX_PIXELS, decode, read_bytes
 from egapipe.pipeline.errors import ImageError
 from tests.pipeline.datasets.samples import encode, pixels
+
+# A busy machine may stall any example: its time is not what is tested.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 RGB = pixels(3)
 HEIGHT, WIDTH = RGB.shape[:2]
@@ -60,6 +64,14 @@ def test_an_animation_gives_its_first_frame(format: str) -> None:
     with Image.open(io.BytesIO(data)) as image:
         assert image.n_frames == 3
     assert (rgb(data) == (255, 0, 0)).all()
+
+
+def test_a_telephones_two_pictures_in_one_file_give_the_first() -> None:
+    """Multi-Picture Object: a JPEG file with a second one behind it."""
+    data = encode(RGB, "MPO", save_all=True, append_images=[Image.fromarray(pixels(4))], quality=95)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == "MPO"
+    assert np.abs(rgb(data).astype(int) - RGB).max() <= 8
 
 
 def test_grey_is_repeated_over_the_channels() -> None:

@@ -255,7 +255,7 @@ def test_a_table_without_rows(tmp_path: Path, file: Path) -> None:
     assert len(open_dataset(parquet(empty, file))) == 6
 
 
-@pytest.mark.parametrize("split", ["train[:2", "train[a:b]", "", "train+test", "train[:200%]"])
+@pytest.mark.parametrize("split", ["train[:2", "train[a:b]", " ", "train+test", "train[:200%]"])
 def test_a_split_that_is_none(file: Path, split: str) -> None:
     assert f"split {split!r}" in mistake(parquet(file, split=split))
 
