@@ -6,11 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
+from egapipe.pipeline import views
 from egapipe.pipeline.config.data import DigitsSource, ViewsConfig
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.views import (
@@ -24,6 +25,10 @@ from egapipe.pipeline.views import (
     view_params,
 )
 
+# A busy machine may stall any example: its time is not what is tested.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
 
 def ranges(low: float, high: float) -> st.SearchStrategy[tuple[float, float]]:
     return st.tuples(st.floats(low, high), st.floats(low, high)).map(
@@ -33,7 +38,7 @@ def ranges(low: float, high: float) -> st.SearchStrategy[tuple[float, float]]:
 
 PLANS = st.builds(
     ViewsConfig,
-    seed=st.integers(-(2**63), 2**64),
+    seed=st.integers(0, 2**32 - 1),
     count=st.integers(0, 8),
     crop=st.sampled_from(["none", "pad", "scale"]),
     padding=st.floats(0, 1),
@@ -56,7 +61,7 @@ GOLDEN_PAD = [
 ]
 GOLDEN_SCALE = [(70, 13, 142, 149, False), (45, 6, 131, 162, False), (16, 80, 203, 214, True)]
 GOLDEN_TEACHER = [3, 3, 2, 4, 1, 4, 3, 2]
-GOLDEN_PLAN = "bb93a5d6c54d3c5f1001ecf56a5320ccaa78cecfe614b1731d5b619123781d32"
+GOLDEN_PLAN = "1abbbb5a077c87fb8e8d2e5cc6607b674c0ee1fa0d4b57ef5c4dd094a3343075"
 
 
 def hashes(n: int, prefix: str = "train") -> np.ndarray:
@@ -168,7 +173,8 @@ for row, key in enumerate(dataset.keys):
         view = view_params(plan, key, k, (image.height, image.width))
         pixels = apply_view(image, view).tobytes()
         seen.append([*view, hashlib.sha256(pixels).hexdigest()])
-print(json.dumps([seen, teacher_views(plan.count, plan.seed, 3, key_hashes(dataset.keys)).tolist()]))
+numbers = teacher_views(plan.count, plan.seed, 3, key_hashes(dataset.keys))
+print(json.dumps([seen, numbers.tolist()]))
 """
 
 
@@ -320,6 +326,12 @@ def test_the_hash_of_a_plan_covers_every_field(field: str, value: object) -> Non
     fields = set(ViewsConfig.model_fields)
     assert fields == {"seed", "count", "crop", "padding", "scale", "ratio", "flip"}
     assert plan_hash(ViewsConfig.model_validate({field: value})) != plan_hash(ViewsConfig())
+
+
+def test_the_hash_of_a_plan_covers_the_method(monkeypatch) -> None:
+    before = plan_hash(PAD)
+    monkeypatch.setattr(views, "METHOD", "egapipe views 2")
+    assert plan_hash(PAD) != before
 
 
 def test_nothing_at_all() -> None:
