@@ -52,7 +52,7 @@ class Digits(NamedTuple):
 
 
 def read_digits() -> tuple[Digits, Digits]:
-    """The train split (rows 0 to 1436) and the test split (the last 360 rows, other writers)."""
+    """The train split (rows 0 to 1436) and the test split (the last 360 rows)."""
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     labels = bunch.target.astype(np.int64)
@@ -209,7 +209,7 @@ def fit(
             a, b = projector(embed(encoder, pair, pixels)).chunk(2)
             loss = nt_xent(a, b)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
             total += loss.item()
