@@ -54,12 +54,14 @@ def run(
     StoreError or TrainingError, each one line.
     """
     folder = run_folder(config)
+    if folder.finished and not restart:
+        return DistillReport(folder.path, folder.summary(), finished_before=True)
+    started = time.perf_counter()
+    # Everything is checked before anything is written, the lock included.
+    job = prepare(config, World.alone(pick_device(config.distill.device)))
     with folder.exclusive():
         if folder.finished and not restart:
             return DistillReport(folder.path, folder.summary(), finished_before=True)
-        started = time.perf_counter()
-        # Everything is checked before the first file is written.
-        job = prepare(config, World.alone(pick_device(config.distill.device)))
         if restart:
             folder.clear()
         folder.begin(config, store_record(job))

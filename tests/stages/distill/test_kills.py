@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from egapipe.pipeline.config import to_yaml
 from egapipe.pipeline.runs import RunFolder, run_folder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill
+from tests.command import COMMAND
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_training import assert_same_weights
-
-COMMAND = [sys.executable, "-m", "egapipe.pipeline.cli", "distill", "-c"]
 
 
 def kill_after_progress(command: list[str], run: RunFolder, pause: float) -> bool:
@@ -45,7 +43,7 @@ def test_killed_trainings_end_with_the_same_weights(
     undisturbed = distill.run(quick(*sets, f"runs={tmp_path / 'undisturbed'}"))
     config = quick(*sets)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    command = [*COMMAND, str(tmp_path / "config.yaml")]
+    command = [*COMMAND, "distill", "-c", str(tmp_path / "config.yaml")]
     rng = np.random.default_rng(seed)
     kills = sum(
         kill_after_progress(command, run_folder(config), rng.uniform(0, 0.15)) for _ in range(3)
