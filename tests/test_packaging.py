@@ -1,6 +1,7 @@
 """The wheel holds exactly what lies in pipeline/, stages/ and configs/."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,9 +16,14 @@ DATA = {".yaml", ".json", ".safetensors", ".md", ".typed"}
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    out = tmp_path_factory.mktemp("wheel")
+    # A copy: setuptools would pack what an earlier build left in the project's build folder.
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
-    built = subprocess.run([*command, str(ROOT)], capture_output=True, text=True, check=False)
+    built = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     return zipfile.ZipFile(next(out.glob("*.whl")))
 
