@@ -8,40 +8,80 @@ from typing import Any
 from torch import nn
 
 from egapipe.pipeline.errors import UsageError
+from egapipe.stages.distill.students.backbone import (
+    Backbone,
+    GivesMaps,
+    maps_and_features,
+    require_maps,
+)
 from egapipe.stages.distill.students.digits import digits_cnn
 from egapipe.stages.distill.students.imported import import_callable, one_line
+from egapipe.stages.distill.students.large_resnet import resnet18, resnet50
+from egapipe.stages.distill.students.mobilenet_v2 import mobilenet_v2_half
 from egapipe.stages.distill.students.resnet import resnet8, resnet8x4, resnet20, resnet32x4
-from egapipe.stages.distill.students.width import feature_width
+from egapipe.stages.distill.students.shufflenet_v1 import shufflenet_v1
+from egapipe.stages.distill.students.shufflenet_v2 import shufflenet_v2
+from egapipe.stages.distill.students.vgg import vgg8, vgg13
+from egapipe.stages.distill.students.wide_resnet import wrn_40_2
+from egapipe.stages.distill.students.width import feature_width, map_shape
+from egapipe.stages.distill.students.zoo import ZOOS
 
-__all__ = ["REGISTRY", "build_student", "feature_width"]
+__all__ = [
+    "REGISTRY",
+    "Backbone",
+    "GivesMaps",
+    "build_student",
+    "feature_width",
+    "map_shape",
+    "maps_and_features",
+    "require_maps",
+]
 
-REGISTRY: dict[str, Callable[..., nn.Module]] = {
+REGISTRY: dict[str, Callable[..., Backbone]] = {
     "digits_cnn": digits_cnn,
+    "mobilenet_v2_half": mobilenet_v2_half,
     "resnet8": resnet8,
     "resnet8x4": resnet8x4,
+    "resnet18": resnet18,
     "resnet20": resnet20,
     "resnet32x4": resnet32x4,
+    "resnet50": resnet50,
+    "shufflenet_v1": shufflenet_v1,
+    "shufflenet_v2": shufflenet_v2,
+    "vgg8": vgg8,
+    "vgg13": vgg13,
+    "wrn_40_2": wrn_40_2,
 }
-"""Name -> function of keyword arguments that gives a network with `num_features`."""
+"""Name -> function of keyword arguments that gives a backbone."""
 
 
 def build_student(name: str, args: dict[str, Any]) -> nn.Module:
     """A new student: float images [B, 3, H, W] to features [B, F] (F: see `feature_width`).
 
-    name: a registered student, or `module:callable`, which is imported and called. args: keyword
+    name: a registered student; `timm:<name>` or `torchvision:<name>`, the network without its
+    classifier; or any other `module:callable`, which is imported and called. args: keyword
     arguments. Weights are drawn from torch's random state. Raises UsageError: no such name, the
     arguments do not fit, the callable fails or gives no nn.Module.
     """
-    factory = import_callable(name) if ":" in name else _registered(name)
+    factory = _factory(name)
     _check_arguments(name, factory, args)
     try:
         student = factory(**args)
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(f"student {name!r} cannot be built: {one_line(error)}") from error
     if not isinstance(student, nn.Module):
         kind = type(student).__name__
         raise UsageError(f"student {name!r} gives {kind}: it must give a torch.nn.Module")
     return student
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    package, colon, _ = name.partition(":")
+    if not colon:
+        return _registered(name)
+    return ZOOS[package](name) if package in ZOOS else import_callable(name)
 
 
 def _registered(name: str) -> Callable[..., nn.Module]:
@@ -51,7 +91,7 @@ def _registered(name: str) -> Callable[..., nn.Module]:
     known = ", ".join(REGISTRY)
     raise UsageError(
         f"no student {name!r}, did you mean {nearest}? Known: {known}; "
-        "any other network is named module:callable"
+        "others are timm:<name>, torchvision:<name> or module:callable"
     )
 
 

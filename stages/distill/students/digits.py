@@ -4,8 +4,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from egapipe.stages.distill.students.backbone import Backbone
 
-class DigitsCnn(nn.Module):
+
+class DigitsCnn(Backbone):
     """Float images [B, 3, H, W] to features [B, 2 * width]: three convolutions, then the mean."""
 
     def __init__(self, width: int) -> None:
@@ -17,9 +19,9 @@ class DigitsCnn(nn.Module):
             *_convolution(2 * width, 2 * width, 1),
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Float [B, 3, H, W] to [B, num_features]."""
-        return cast(Tensor, self.layers(images).mean(dim=(2, 3)))
+    def maps(self, images: Tensor) -> Tensor:
+        """Float [B, 3, H, W] to [B, num_features, H / 2, W / 2]."""
+        return cast(Tensor, self.layers(images))
 
 
 def _convolution(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:

@@ -9,20 +9,20 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from egapipe.stages.distill.students.backbone import Backbone
+from egapipe.stages.distill.students.layers import conv, conv_norm, kaiming_by_fan_out, stage
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.conv1 = conv(inputs, outputs, 3, stride)
         self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.conv2 = conv(outputs, outputs, 3)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
-            self.shortcut.append(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
-            self.shortcut.append(nn.BatchNorm2d(outputs))
+        self.shortcut = projection(inputs, outputs, stride)
 
     def forward(self, maps: Tensor) -> Tensor:
         """[B, inputs, H, W] to [B, outputs, H / stride, W / stride]."""
@@ -30,8 +30,14 @@ class BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(inner)) + self.shortcut(maps))
 
 
-class ResNet(nn.Module):
-    """Float images [B, 3, H, W] to features [B, widths[-1]].
+def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    """A shortcut: empty, or a 1x1 convolution where the shape changes."""
+    same = stride == 1 and inputs == outputs
+    return nn.Sequential() if same else conv_norm(inputs, outputs, 1, stride)
+
+
+class ResNet(Backbone):
+    """Float images [B, 3, H, W] to features [B, widths[-1]]; maps of H / 4 x W / 4.
 
     depth: 6 n + 2, for n blocks a stage. widths: channels of the stem and of the three stages, of
     which the second and third halve the resolution. Raises ValueError for other depths or numbers
@@ -47,25 +53,15 @@ class ResNet(nn.Module):
         if len(stages) != 3:
             raise ValueError(f"widths are those of the stem and three stages, got {list(widths)}")
         self.num_features = stages[-1]
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
-        )
+        self.stem = conv_norm(3, stem, 3).append(nn.ReLU())
         self.stages = nn.Sequential()
         for inputs, outputs, stride in zip(widths, stages, (1, 2, 2), strict=False):
-            self.stages.append(_stage(inputs, outputs, stride, blocks))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            self.stages.append(stage(BasicBlock, inputs, outputs, stride, blocks))
+        kaiming_by_fan_out(self)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Float [B, 3, H, W] to [B, num_features]."""
-        maps = self.stages(self.stem(images))
-        return cast(Tensor, maps.mean(dim=(2, 3)))
-
-
-def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
-    first = BasicBlock(inputs, outputs, stride)
-    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+    def maps(self, images: Tensor) -> Tensor:
+        """Float [B, 3, H, W] to [B, num_features, H / 4, W / 4]."""
+        return cast(Tensor, self.stages(self.stem(images)))
 
 
 THIN = (16, 16, 32, 64)

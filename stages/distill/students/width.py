@@ -1,4 +1,4 @@
-"""How wide a student's features are."""
+"""The shapes of what a student gives."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from egapipe.pipeline.errors import UsageError
+from egapipe.stages.distill.students.backbone import require_maps
 from egapipe.stages.distill.students.imported import one_line
 
 
@@ -18,12 +19,7 @@ def feature_width(module: nn.Module, image_size: int | tuple[int, int]) -> int:
     Raises UsageError: the student fails on such images, its output is not a floating [B, F], or F
     is not the `num_features` it declares.
     """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    what = f"student {type(module).__name__} on images [2, 3, {height}, {width}]"
-    try:
-        output = _evaluate(module, height, width)
-    except Exception as error:
-        raise UsageError(f"{what} fails: {one_line(error)}") from error
+    output, what = _output(module, module, image_size)
     if not isinstance(output, Tensor):
         raise UsageError(f"{what} gives {type(output).__name__}: it must give one tensor [B, F]")
     shape = list(output.shape)
@@ -36,6 +32,43 @@ def feature_width(module: nn.Module, image_size: int | tuple[int, int]) -> int:
             "leave out its classifier, or correct num_features"
         )
     return shape[1]
+
+
+def map_shape(module: nn.Module, image_size: int | tuple[int, int]) -> tuple[int, int, int]:
+    """C, h and w of the maps [B, C, h, w] that a student gives for images [B, 3, H, W].
+
+    As `feature_width`. Raises UsageError: the student has no maps, fails on such images, or gives
+    no floating [B, C, h, w].
+    """
+    output, what = _output(module, _Maps(module), image_size)
+    if not isinstance(output, Tensor) or output.ndim != 4 or not output.is_floating_point():
+        raise UsageError(f"{what} gives no floating maps [B, C, h, w]")
+    _, channels, height, width = output.shape
+    return channels, height, width
+
+
+class _Maps(nn.Module):
+    """A student of which the maps are the output."""
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, images: Tensor) -> Tensor:
+        return require_maps(self.student).maps(images)
+
+
+def _output(
+    student: nn.Module, module: nn.Module, image_size: int | tuple[int, int]
+) -> tuple[object, str]:
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    what = f"student {type(student).__name__} on images [2, 3, {height}, {width}]"
+    try:
+        return _evaluate(module, height, width), what
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{what} fails: {one_line(error)}") from error
 
 
 def _evaluate(module: nn.Module, height: int, width: int) -> object:
