@@ -13,6 +13,8 @@ from egapipe.pipeline.config.tree import Config
 from egapipe.pipeline.errors import UsageError
 
 DEFAULT = "quickstart"
+# A number right below this section is short for a section with this key: `ega: 1.0`.
+_SHORT_SECTION, _SHORT_KEY = ["distill", "objective"], "weight"
 
 
 def load_config(name: str | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -114,6 +116,8 @@ def _set(tree: dict[str, Any], path: str, value: Any) -> None:
     *sections, last = path.split(".")
     for depth, key in enumerate(sections, start=1):
         below = tree.get(key)
+        if isinstance(below, int | float) and sections[: depth - 1] == _SHORT_SECTION:
+            below = {_SHORT_KEY: below}
         if below is not None and not isinstance(below, dict):
             above = ".".join(sections[:depth])
             raise UsageError(f"cannot set {path}: {above} is {below!r}, not a section")

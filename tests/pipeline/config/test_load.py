@@ -231,6 +231,17 @@ def test_later_overrides_come_after_earlier_ones() -> None:
     assert overridden(inner, whole, inner).distill.student.args == {"a": 1, "b": 2}
 
 
+def test_an_objective_may_be_given_by_its_weight_first() -> None:
+    config = load_config(
+        "quickstart", ["distill.objective.ega=2", "distill.objective.ega.edge_weight=3"]
+    )
+    ega = config.distill.objective.ega
+    assert ega is not None
+    assert (ega.weight, ega.edge_weight) == (2, 3)
+    with pytest.raises(UsageError, match=r"distill\.lr is 0\.01, not a section"):
+        load_config("quickstart", ["distill.lr.weight=1"])
+
+
 def test_a_section_that_is_set_forgets_its_other_keys() -> None:
     assert overridden("distill.epochs=7", "distill.lr=1").distill.epochs == 7
     assert overridden("distill.epochs=7", "distill={lr: 1}").distill.epochs == 240
