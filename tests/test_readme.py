@@ -77,7 +77,7 @@ def test_the_python_examples_run(
     import torch
 
     monkeypatch.chdir(after_the_commands)
-    run = next((after_the_commands / "runs" / "mine").glob("*seed0*"))
+    run = next((after_the_commands / "runs" / "mine").glob("resnet8x4-*-seed0-*"))
     examples = [text for language, text in blocks("Your own images") if language == "python"]
     names = {"student": torch.randn(8, 16), "teacher": torch.randn(8, 16)}
     for text in examples:
