@@ -130,6 +130,8 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
 def _distributed(job: Job) -> nn.Module:
     if job.world.group is None:
         return job.model
+    equal = [f"objective.{name}" for name in job.model.objective.replicated]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(job.model, equal)
     return DistributedDataParallel(job.model, process_group=job.world.group)
 
 

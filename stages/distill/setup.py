@@ -22,7 +22,7 @@ from egapipe.stages.distill.evaluation import Evaluation
 from egapipe.stages.distill.images import Images, ResidentImages, Size, StreamedImages
 from egapipe.stages.distill.loader import Loader
 from egapipe.stages.distill.model import Distillation, Head, Student
-from egapipe.stages.distill.objectives import build_objective
+from egapipe.stages.distill.objectives import Facts, build_objective
 from egapipe.stages.distill.order import UNLABELLED, keep_labels
 from egapipe.stages.distill.pixels import SizeMismatchError, decoded_images, first_size
 from egapipe.stages.distill.spec import StudentSpec
@@ -87,7 +87,7 @@ def prepare(config: Config, world: World) -> Job:
     return Job(
         config=config,
         spec=spec,
-        model=build_model(config, spec, backbone, features.dim, world),
+        model=build_model(config, spec, backbone, features.dim, labels, world),
         loader=loader,
         test=open_test(config, classes, size, world),
         teacher_test=open_teacher_test(config),
@@ -219,9 +219,17 @@ def student_spec(
 
 
 def build_model(
-    config: Config, spec: StudentSpec, backbone: nn.Module, features: int, world: World
+    config: Config,
+    spec: StudentSpec,
+    backbone: nn.Module,
+    features: int,
+    labels: npt.NDArray[np.int64],
+    world: World,
 ) -> Distillation:
-    """Student, heads and objective. features: width of the teacher's embeddings."""
+    """Student, heads and objective.
+
+    features: width of the teacher's embeddings. labels: int64 [N] that training may use.
+    """
     distill = config.distill
     if spec.dim is None and spec.features != features:
         raise UsageError(
@@ -231,10 +239,16 @@ def build_model(
     # Student before teacher before objective: a seed gives the same student whatever follows.
     student = spec.build(backbone)
     teacher_head = Head(features, spec.dim, spec.classes)
+    facts = Facts(
+        student_dim=spec.dim or spec.features,
+        teacher_dim=spec.dim or features,
+        labels=torch.from_numpy(labels),
+        seed=distill.seed,
+    )
     return Distillation(
         student,
         teacher_head,
-        build_objective(distill.objective),
+        build_objective(distill.objective, facts),
         ce_weight=distill.ce_weight,
         precision=PRECISIONS[distill.precision],
         world=world,

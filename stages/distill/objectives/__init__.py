@@ -2,40 +2,95 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from egapipe.stages.distill.objectives.base import Objective, Pair, WeightedSum
+from egapipe.pipeline.errors import UsageError
+from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, WeightedSum
+from egapipe.stages.distill.objectives.cc import Cc, cc_loss
+from egapipe.stages.distill.objectives.ccl import Ccl, ccl_loss
+from egapipe.stages.distill.objectives.crd import Crd, CrdState, crd_loss
 from egapipe.stages.distill.objectives.ega import Ega, ega_loss
+from egapipe.stages.distill.objectives.fitnet import Fitnet, fitnet_loss
+from egapipe.stages.distill.objectives.irg import Irg, irg_loss
+from egapipe.stages.distill.objectives.kd import Kd, kd_loss
+from egapipe.stages.distill.objectives.nce import Nce, nce_loss
 from egapipe.stages.distill.objectives.pearson import correlation
+from egapipe.stages.distill.objectives.pkt import Pkt, pkt_loss
+from egapipe.stages.distill.objectives.rkd import Rkd, rkd_loss
+from egapipe.stages.distill.objectives.sp import Sp, sp_loss
 
 if TYPE_CHECKING:
-    from egapipe.pipeline.config.distill import ObjectiveConfig
+    from egapipe.pipeline.config.objectives import ObjectiveConfig
 
 __all__ = [
     "REGISTRY",
+    "Cc",
+    "Ccl",
+    "Crd",
+    "CrdState",
     "Ega",
+    "Facts",
+    "Fitnet",
+    "Irg",
+    "Kd",
+    "Nce",
     "Objective",
     "Pair",
+    "Pkt",
+    "Rkd",
+    "Sp",
     "WeightedSum",
     "build_objective",
+    "cc_loss",
+    "ccl_loss",
     "correlation",
+    "crd_loss",
     "ega_loss",
+    "find_objective",
+    "fitnet_loss",
+    "irg_loss",
+    "kd_loss",
+    "nce_loss",
+    "pkt_loss",
+    "rkd_loss",
+    "sp_loss",
 ]
 
 REGISTRY: dict[str, type[Objective]] = {
     "ega": Ega,
+    "kd": Kd,
+    "fitnet": Fitnet,
+    "sp": Sp,
+    "cc": Cc,
+    "pkt": Pkt,
+    "rkd": Rkd,
+    "nce": Nce,
+    "irg": Irg,
+    "crd": Crd,
+    "ccl": Ccl,
 }
-"""Field of the configuration's objective section -> class, which is called with that field."""
+"""Field of the configuration's objective section -> class, which is built from that field."""
 
 
-def build_objective(config: ObjectiveConfig) -> WeightedSum:
+def find_objective(name: str) -> type[Objective]:
+    """The class of a registered objective. Raises UsageError, with the nearest name, for others."""
+    if name in REGISTRY:
+        return REGISTRY[name]
+    nearest = get_close_matches(name, REGISTRY, n=1, cutoff=0.0)[0]
+    known = ", ".join(REGISTRY)
+    raise UsageError(f"no objective {name!r}, did you mean {nearest}? Known: {known}")
+
+
+def build_objective(config: ObjectiveConfig, facts: Facts | None = None) -> WeightedSum:
     """The weighted sum of the objectives that the configuration sets; of none if it sets none.
 
-    config: one optional field an objective, with its `weight` and its own options.
+    config: one optional field an objective, with its `weight` and its own options. facts: of the
+    training; crd, and fitnet and sp on grids, cannot do without. Raises UsageError where they do
+    not allow what is configured.
     """
-    chosen = {name: getattr(config, name, None) for name in REGISTRY}
-    options = {name: option for name, option in chosen.items() if option is not None}
+    chosen = {name: options for name, options in config if options is not None}
     return WeightedSum(
-        {name: REGISTRY[name](option) for name, option in options.items()},
-        {name: option.weight for name, option in options.items()},
+        {name: find_objective(name).build(options, facts) for name, options in chosen.items()},
+        {name: options.weight for name, options in chosen.items()},
     )

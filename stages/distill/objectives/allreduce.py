@@ -33,6 +33,15 @@ def global_sums(tensors: Sequence[Tensor], group: ProcessGroup | None) -> list[T
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
+def global_mean(losses: Tensor, group: ProcessGroup | None) -> Tensor:
+    """Mean over the rows of all workers of one loss a row, [b] on this worker; 0 without any row.
+
+    The gradient follows the convention of `global_sums`.
+    """
+    total, rows = global_sums([losses.sum(), losses.new_tensor(len(losses))], group)
+    return total / rows.clamp(min=1)
+
+
 class _AllReduce(torch.autograd.Function):
     """Sum over workers. The backward pass multiplies by their number.
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+Scope = Literal["global", "local"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +24,8 @@ class Pair:
     student_logits, teacher_logits: float [B, C].
     labels: int64 [B], -1 = unlabelled.
     rows: int64 [B], numbers of the rows in the data set.
+    student_grid, teacher_grid: float [B, F, H, W], feature maps before pooling; F, H and W may
+    differ between the two.
     group: the workers that hold the other parts of the global batch; None: this is all of it.
     """
 
@@ -31,14 +35,46 @@ class Pair:
     teacher_logits: Tensor | None = None
     labels: Tensor | None = None
     rows: Tensor | None = None
+    student_grid: Tensor | None = None
+    teacher_grid: Tensor | None = None
     group: ProcessGroup | None = None
+
+    def need(self, name: str) -> Tensor:
+        """A field that must not be None. Raises ValueError if it is."""
+        value: Tensor | None = getattr(self, name)
+        if value is None:
+            raise ValueError(f"the batch lacks {name}")
+        return value
+
+    def group_of(self, scope: Scope) -> ProcessGroup | None:
+        """Whose rows a graph has: those of all workers ("global"), or of this one ("local")."""
+        return self.group if scope == "global" else None
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What an objective may want to know of a training when it is built.
+
+    student_dim, teacher_dim: widths of the embeddings after their node layers.
+    labels: int64 [N], of every row of the data set that training may use, -1 = unlabelled.
+    seed: of everything the objective draws; the same on every worker.
+    student_channels, teacher_channels: widths F of the grids; None where there is none.
+    """
+
+    student_dim: int
+    teacher_dim: int
+    labels: Tensor
+    seed: int = 0
+    student_channels: int | None = None
+    teacher_channels: int | None = None
 
 
 class Objective(nn.Module, ABC):
     """One distillation loss. `needs` names the fields of `Pair` that must not be None.
 
     An objective may have parameters, which are optimised with the student's, and buffers, which are
-    kept in checkpoints.
+    kept in checkpoints. `replicated` names those that are equal on all workers without being sent:
+    DistributedDataParallel need not broadcast them.
 
     With several workers each returns the same value, the loss of the global batch, and the MEAN
     over workers of the parameters' gradients, as DistributedDataParallel takes it, is the gradient
@@ -46,7 +82,17 @@ class Objective(nn.Module, ABC):
     mean of the workers' losses is minimised.
     """
 
-    needs: ClassVar[frozenset[str]]
+    needs: frozenset[str]
+    replicated: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def build(cls, options: Any, facts: Facts | None) -> Self:
+        """The objective with the options of the configuration; most need no facts.
+
+        Raises UsageError where the facts do not allow the options.
+        """
+        del facts
+        return cls(options)
 
     @abstractmethod
     def forward(self, pair: Pair) -> Tensor:
@@ -61,6 +107,12 @@ class WeightedSum(nn.Module):
         self.objectives = nn.ModuleDict(objectives)
         self.weights = {name: weights[name] for name in objectives}
         self.needs = frozenset[str]().union(*(o.needs for o in objectives.values()))
+        self.replicated = frozenset(
+            f"objectives.{name}.{buffer}"
+            for name, objective in objectives.items()
+            for buffer in objective.replicated
+        )
+        """Names, among `named_buffers()`, of those that need no broadcast."""
 
     def forward(self, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum, and each objective's value by name, detached and not weighted.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,14 +10,15 @@ from torch import Tensor
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.objectives.allreduce import count_workers, global_sums
 from egapipe.stages.distill.objectives.base import Objective, Pair
+from egapipe.stages.distill.objectives.form import Form, check_form
 from egapipe.stages.distill.objectives.pearson import unit_rows
+from egapipe.stages.distill.objectives.precision import full_precision
+from egapipe.stages.distill.objectives.shapes import check_rows
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-    from egapipe.pipeline.config.distill import EgaOptions
-
-Form = Literal["auto", "direct", "factored"]
+    from egapipe.pipeline.config.objectives import EgaOptions
 
 
 def ega_loss(
@@ -33,6 +34,9 @@ def ega_loss(
 
     student, teacher: [B, D], after their node layers. E_t, E_s are the Pearson correlations between
     the rows of teacher and student, N_st those of teacher rows (down) with student rows (across).
+
+    Source: Ma, Chen and Akata 2022, section 3. The weights are the public code's, which gives NaN
+    for a row without variance.
 
     form: "direct" builds the B x B matrices, "factored" the same value from D x D ones, and "auto"
     takes the factored form for B > 1.5 D: with a teacher that needs no gradient they multiply
@@ -55,10 +59,12 @@ def ega_loss(
     Raises ValueError: shapes that differ or are not [B, D], an unknown form, or the direct form
     with several workers.
     """
-    _check(student, teacher, form, group)
-    dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    with torch.autocast(student.device.type, enabled=False):
-        zs, zt = unit_rows(student.to(dtype)), unit_rows(teacher.to(dtype))
+    check_rows("EGA", student, teacher)
+    check_form(form)
+    if form == "direct" and count_workers(group) > 1:
+        raise ValueError("the direct form sees one worker's rows only: use auto or factored")
+    with full_precision(student, teacher) as (student, teacher):
+        zs, zt = unit_rows(student), unit_rows(teacher)
         if _is_factored(form, zs, group):
             node, edge = _factored(zs, zt, group)
         else:
@@ -69,7 +75,7 @@ def ega_loss(
 class Ega(Objective):
     """EGA with the options of the configuration."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"student", "teacher"})
+    needs = frozenset({"student", "teacher"})
 
     def __init__(self, options: EgaOptions) -> None:
         super().__init__()
@@ -81,7 +87,7 @@ class Ega(Objective):
         Raises UsageError for form "direct" with several workers and scope "global".
         """
         options = self.options
-        group = pair.group if options.scope == "global" else None
+        group = pair.group_of(options.scope)
         if options.form == "direct" and count_workers(group) > 1:
             raise UsageError(
                 "distill.objective.ega: form direct cannot see the rows of other workers: "
@@ -95,16 +101,6 @@ class Ega(Objective):
             form=options.form,
             group=group,
         )
-
-
-def _check(student: Tensor, teacher: Tensor, form: Form, group: ProcessGroup | None) -> None:
-    if student.shape != teacher.shape or student.dim() != 2 or student.shape[1] == 0:
-        shapes = f"student {list(student.shape)}, teacher {list(teacher.shape)}"
-        raise ValueError(f"EGA needs two [B, D] tensors of one shape, D >= 1: {shapes}")
-    if form not in get_args(Form):
-        raise ValueError(f"form {form!r} is none of {', '.join(get_args(Form))}")
-    if form == "direct" and count_workers(group) > 1:
-        raise ValueError("the direct form sees one worker's rows only: use auto or factored")
 
 
 def _is_factored(form: Form, rows: Tensor, group: ProcessGroup | None) -> bool:

@@ -199,3 +199,16 @@ def test_epochs_use_other_views(quick: MakeConfig) -> None:
     shared = sorted(first.keys() & second.keys())
     differ = np.mean([not torch.equal(first[row], second[row]) for row in shared])
     assert differ > 0.7
+
+
+@pytest.mark.parametrize("name", ["kd", "fitnet", "cc", "pkt", "rkd", "nce", "irg", "crd", "ccl"])
+def test_every_objective_trains_and_repeats_itself(
+    quick: MakeConfig, tmp_path: Path, name: str
+) -> None:
+    options = "{weight: 0.1, negatives: 64}" if name == "crd" else "0.1"
+    sets = ["distill.epochs=2", f"distill.objective={{{name}: {options}}}"]
+    first = distill.run(quick(*sets, f"runs={tmp_path / 'first'}"))
+    assert np.isfinite(first.summary["top1"])
+    assert all(np.isfinite(m[f"train/{name}"]) for m in read_metrics(RunFolder(first.run)))
+    again = distill.run(quick(*sets, f"runs={tmp_path / 'again'}"))
+    assert_same_weights(first.run, again.run)

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from egapipe.pipeline.config.objectives import EgaOptions, ObjectiveConfig
+from egapipe.pipeline.config import load_config
+from egapipe.pipeline.config.objectives import EgaOptions, KdOptions, ObjectiveConfig
+from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.objectives import (
     REGISTRY,
     Objective,
@@ -13,7 +15,10 @@ from egapipe.stages.distill.objectives import (
     WeightedSum,
     build_objective,
     ega_loss,
+    find_objective,
+    kd_loss,
 )
+from tests.stages.distill.objectives.samples import CONFIGS, build, facts, pair
 
 
 class LogitDistance(Objective):
@@ -21,7 +26,7 @@ class LogitDistance(Objective):
 
     needs = frozenset({"student_logits", "teacher_logits"})
 
-    def __init__(self):
+    def __init__(self, options=None):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(2.0))
         self.register_buffer("calls", torch.tensor(0))
@@ -37,17 +42,29 @@ def a_pair(**more):
 
 
 def test_every_field_of_the_configuration_has_an_objective():
-    assert set(ObjectiveConfig.model_fields) == set(REGISTRY)
+    assert list(ObjectiveConfig.model_fields) == list(REGISTRY)
+    assert set(REGISTRY) == {
+        *("ega", "kd", "fitnet", "sp", "cc", "pkt", "rkd", "nce", "irg", "crd", "ccl")
+    }
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_needs_are_fields_of_the_pair(name):
-    assert REGISTRY[name].needs <= {field.name for field in fields(Pair)}
+    assert build(name).needs <= {field.name for field in fields(Pair)}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_not_declared_is_not_needed(name):
+    """The loop provides what `needs` names, and may leave out everything else."""
+    objective = build(name)
+    given = {field: getattr(pair(6), field) for field in objective.needs | {"student", "teacher"}}
+    loss, _ = objective(Pair(**given))
+    assert loss.isfinite()
 
 
 def test_one_objective_with_its_weight():
     pair = a_pair()
-    objective = build_objective(ObjectiveConfig(ega=EgaOptions(weight=3, edge_weight=0.3)))
+    objective = build_objective(ObjectiveConfig(ega=EgaOptions(weight=3.0, edge_weight=0.3)))
     total, values = objective(pair)
     ega = ega_loss(pair.student, pair.teacher, edge_weight=0.3)
     torch.testing.assert_close(total, 3 * ega)
@@ -64,13 +81,43 @@ def test_none_at_all_is_zero():
     assert total.shape == ()
     assert values == {}
     assert objective.needs == frozenset()
+    assert objective.replicated == frozenset()
     assert list(objective.parameters()) == []
 
 
-def test_a_sum_of_several(monkeypatch):
-    """Another objective is one more line in the registry and field of the configuration."""
-    monkeypatch.setitem(REGISTRY, "distance", lambda options: LogitDistance())
-    config = SimpleNamespace(ega=EgaOptions(weight=0.5), distance=SimpleNamespace(weight=10.0))
+def test_a_sum_of_several():
+    """The paper's ega + kd, in the short form and in the long one."""
+    config = ObjectiveConfig.model_validate({"ega": 1.0, "kd": {"weight": 0.5, "temperature": 2.0}})
+    assert config == ObjectiveConfig(ega=EgaOptions(), kd=KdOptions(weight=0.5, temperature=2.0))
+    batch = pair(8)
+    total, values = build_objective(config)(batch)
+    ega = ega_loss(batch.student, batch.teacher)
+    kd = kd_loss(batch.student_logits, batch.teacher_logits, temperature=2.0)
+    torch.testing.assert_close(total, ega + 0.5 * kd)
+    assert list(values) == ["ega", "kd"]
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_objective_by_a_setting(name):
+    config = load_config("quickstart", [f"distill.objective.{name}=0.25"])
+    assert getattr(config.distill.objective, name).weight == 0.25
+    objective = build_objective(config.distill.objective, facts())
+    assert set(objective.weights) == {"ega", name}
+
+
+def test_a_wrong_name_gives_the_nearest():
+    with pytest.raises(UsageError, match=r"no objective 'egaa', did you mean ega\? Known: ega, kd"):
+        find_objective("egaa")
+    with pytest.raises(UsageError, match=r"distill.objective.fit_net is not a key.*fitnet"):
+        load_config("quickstart", ["distill.objective.fit_net=1.0"])
+    with pytest.raises(UsageError, match=r"distill.objective.rkd.angle is not a key.*angle_weight"):
+        load_config("quickstart", ["distill.objective.rkd={angle: 1.0}"])
+
+
+def test_another_objective_is_a_line_in_the_registry(monkeypatch):
+    """Its parameters and buffers are the sum's."""
+    monkeypatch.setitem(REGISTRY, "distance", LogitDistance)
+    config = [("ega", EgaOptions(weight=0.5)), ("distance", SimpleNamespace(weight=10.0))]
     objective = build_objective(config)
     pair = a_pair(student_logits=torch.ones(6, 3), teacher_logits=torch.zeros(6, 3))
     total, values = objective(pair)
@@ -93,6 +140,24 @@ def test_a_missing_need_is_named():
     objective = WeightedSum({"distance": LogitDistance()}, {"distance": 1.0})
     with pytest.raises(ValueError, match="distance: the batch lacks teacher_logits"):
         objective(a_pair(student_logits=torch.ones(6, 3)))
+    with pytest.raises(ValueError, match="the batch lacks teacher_logits"):
+        a_pair().need("teacher_logits")
+
+
+@pytest.mark.parametrize("name", ["sp", "fitnet"])
+def test_grids_that_nobody_has_are_refused(name):
+    config = ObjectiveConfig.model_validate({name: {"features": "grid"}})
+    for known in (None, facts(teacher_channels=None)):
+        with pytest.raises(UsageError, match=rf"objective\.{name}\.features is grid, but.*nodes"):
+            build_objective(config, known)
+
+
+def test_a_bank_needs_to_know_the_data_set():
+    config = ObjectiveConfig.model_validate({"crd": 1.0})
+    with pytest.raises(ValueError, match="facts"):
+        build_objective(config)
+    with pytest.raises(UsageError, match=r"contrasts rows, the data set has 1: "):
+        build_objective(config, facts(torch.tensor([0])))
 
 
 def test_an_objective_without_a_formula_is_refused():

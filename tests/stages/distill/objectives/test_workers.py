@@ -1,14 +1,14 @@
-"""The graph of the global batch over real processes that talk through gloo."""
+"""The loss of the global batch over real processes that talk through gloo."""
 
 import multiprocessing
+from functools import cache
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 
-from egapipe.stages.distill.objectives import ega_loss
 from tests.stages.distill.objectives import workers
-from tests.stages.distill.objectives.workers import DTYPES, SPLITS, NodeLayers
+from tests.stages.distill.objectives.workers import DTYPES, GRAPHS, OBJECTIVES, SPLITS
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
@@ -26,13 +26,10 @@ def seen(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(workers.WORLD)]
 
 
-def alone(type_name):
-    """Loss and gradients of all rows in this process, by the definition."""
-    dtype = DTYPES[type_name]
-    model = NodeLayers(dtype)
-    loss = model(workers.batch(dtype), None)
-    loss.backward()
-    return loss.detach(), workers.gradients(model)
+@cache
+def alone(name, type_name):
+    """The same steps on all rows in this process."""
+    return workers.steps(name, DTYPES[type_name], SPLITS["1 x 64"], 0, None)
 
 
 def relative_error(actual, expected):
@@ -41,34 +38,47 @@ def relative_error(actual, expected):
 
 @pytest.mark.parametrize("type_name", DTYPES)
 @pytest.mark.parametrize("split", SPLITS)
-def test_workers_together_are_one_worker(seen, split, type_name):
-    loss, gradients = alone(type_name)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_workers_together_are_one_worker(seen, name, split, type_name):
+    expected = alone(name, type_name)
+    assert expected["gradients"].norm() > 0
     for rank in range(len(SPLITS[split])):
-        result = seen[rank][f"{split} {type_name}"]
-        assert relative_error(result["loss"], loss) <= TOLERANCE[type_name]
-        assert relative_error(result["gradients"], gradients) <= TOLERANCE[type_name]
+        result = seen[rank][f"{name} {split} {type_name}"]
+        for what in ("loss", "gradients"):
+            assert relative_error(result[what], expected[what]) <= TOLERANCE[type_name]
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_worker_sees_the_same_loss(seen, split):
-    losses = {seen[rank][f"{split} float64"]["loss"].item() for rank in range(len(SPLITS[split]))}
-    assert len(losses) == 1
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_worker_sees_the_same_loss(seen, name, split):
+    losses = [seen[r][f"{name} {split} float64"]["loss"] for r in range(len(SPLITS[split]))]
+    assert all(torch.equal(loss, losses[0]) for loss in losses)
 
 
-def test_scope_decides_whose_rows_the_graph_has(seen):
-    rows = workers.batch(torch.float64)
-    student, teacher = rows[:, :10], rows[:, 10:20]
-    whole = ega_loss(student, teacher)
-    for rank, part in enumerate(torch.arange(64).split(16)):
-        own = ega_loss(student[part], teacher[part])
-        scopes = seen[rank]["scopes"]
-        torch.testing.assert_close(scopes["global"], whole)
-        torch.testing.assert_close(scopes["local"], own)
-        torch.testing.assert_close(scopes["local direct"], own)
+@pytest.mark.parametrize("type_name", DTYPES)
+@pytest.mark.parametrize("split", SPLITS)
+def test_banks_stay_equal_without_being_sent(seen, split, type_name):
+    banks = [
+        seen[rank][f"crd {split} {type_name}"]["buffers"] for rank in range(len(SPLITS[split]))
+    ]
+    expected = alone("crd", type_name)["buffers"]
+    assert len(expected) == 2
+    for name, bank in expected.items():
+        assert all(torch.equal(own[name], banks[0][name]) for own in banks)
+        torch.testing.assert_close(banks[0][name], bank)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_scope_decides_whose_rows_the_graph_has(seen, name):
+    whole = alone(name, "float64")["loss"][0]
+    for rank in range(workers.WORLD):
+        own = workers.local(name, rank, None)
+        torch.testing.assert_close(seen[rank][f"{name} local"], own)
+        assert relative_error(own, whole) > 1e-6
 
 
 def test_the_direct_form_over_workers_is_refused(seen):
     for worker in seen:
-        error = worker["scopes"]["error"]
+        error = worker["refusal"]
         assert "form direct" in error
         assert "scope to local" in error

@@ -10,10 +10,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from egapipe.pipeline.config.objectives import EgaOptions
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.objectives import Ega, Pair, ega_loss
+from egapipe.stages.distill.objectives import Ega, Pair
+from tests.stages.distill.objectives import samples
 
 WORLD = 4
-DIM = 24
+BATCH = 64
+ROWS = 100
+"""Of the data set."""
+STEPS = 2
 SPLITS = {
     "1 x 64": [64],
     "2 x 32": [32, 32],
@@ -22,36 +26,99 @@ SPLITS = {
     "one has all": [0, 64],
 }
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# The direct form of ega knows the rows of one worker only.
+OBJECTIVES = [name for name in samples.CONFIGS if name != "ega direct"]
+GRAPHS = [name for name in samples.CONFIGS if name.split()[0] not in ("kd", "fitnet", "crd")]
 
 
-class NodeLayers(nn.Module):
-    """A loss over trained layers of both sides, as in a training step."""
+class Distilled(nn.Module):
+    """An objective over trained layers of both sides, as in a training step."""
 
-    def __init__(self, dtype):
+    def __init__(self, name, dtype):
         super().__init__()
+        dim, classes = samples.DIM, samples.CLASSES
+        self.student = nn.Linear(10, dim)
+        self.teacher = nn.Linear(12, dim)
+        self.student_logits = nn.Linear(dim, classes)
+        self.teacher_logits = nn.Linear(dim, classes)
+        self.student_grid = nn.Linear(10, 3 * 4 * 6)
+        self.teacher_grid = nn.Linear(12, 4 * 2 * 3)
         generator = torch.Generator().manual_seed(7)
-        self.student = nn.Linear(10, DIM, dtype=dtype)
-        self.teacher = nn.Linear(12, DIM, dtype=dtype)
         for parameter in self.parameters():
-            values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.data = values.to(dtype)
+            parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        self.objective = samples.build(name, torch.float64, samples.labels_of(ROWS))
+        self.to(dtype)
 
-    def forward(self, rows, group):
-        student, teacher = self.student(rows[:, :10]), self.teacher(rows[:, 10:])
-        return ega_loss(student, teacher, group=group)
+    def forward(self, batch, group):
+        images, features, rows = batch
+        student, teacher = self.student(images), self.teacher(features)
+        pair = Pair(
+            student=student,
+            teacher=teacher,
+            student_logits=self.student_logits(student),
+            teacher_logits=self.teacher_logits(teacher),
+            labels=samples.labels_of(ROWS)[rows],
+            rows=rows,
+            student_grid=self.student_grid(images).view(-1, 3, 4, 6),
+            teacher_grid=self.teacher_grid(features).view(-1, 4, 2, 3),
+            group=group,
+        )
+        loss, _ = self.objective(pair)
+        # As the cross-entropies do in a training: every layer takes part.
+        tensors = (value for value in vars(pair).values() if torch.is_tensor(value))
+        return loss + sum(0 * value.sum() for value in tensors if value.requires_grad)
 
 
-def batch(dtype):
-    rows = torch.randn(64, 22, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    return rows.to(dtype)
+def batches(dtype):
+    """The global batches of the steps: inputs of both sides, and rows of the data set."""
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(STEPS):
+        inputs = torch.randn(BATCH, 22, generator=generator, dtype=torch.float64).to(dtype)
+        yield inputs[:, :10], inputs[:, 10:], torch.randperm(ROWS, generator=generator)[:BATCH]
 
 
-def gradients(model):
-    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+def steps(name, dtype, counts, rank, group):
+    """Loss of each step, the sum of their gradients, and the buffers afterwards."""
+    model = Distilled(name, dtype)
+    step = model
+    if group is not None:
+        own = [f"objective.{buffer}" for buffer in model.objective.replicated]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, own)
+        step = DistributedDataParallel(model, process_group=group)
+    losses = []
+    for batch in batches(dtype):
+        loss = step([tensor.split(counts)[rank] for tensor in batch], group)
+        loss.backward()
+        losses.append(loss.detach())
+    gradients = [p.grad.flatten() for p in model.parameters()]
+    return {
+        "loss": torch.stack(losses),
+        "gradients": torch.cat(gradients),
+        "buffers": {k: v for k, v in model.objective.state_dict().items() if "bank" in k},
+    }
+
+
+def local(name, rank, group):
+    """Loss of the first step with scope "local"."""
+    model = Distilled(name, torch.float64)
+    (objective,) = model.objective.objectives.values()
+    objective.options = objective.options.model_copy(update={"scope": "local"})
+    batch = next(batches(torch.float64))
+    return model([tensor.split(SPLITS["4 x 16"])[rank] for tensor in batch], group).detach()
+
+
+def refusal(group):
+    """What is said of the form that several workers cannot have."""
+    rows = torch.eye(4)
+    try:
+        Ega(EgaOptions(form="direct"))(Pair(student=rows, teacher=rows, group=group))
+    except UsageError as error:
+        return str(error)
+    return ""
 
 
 def run(rank: int, folder: str) -> None:
-    """Every split on a group of its size; each rank saves what it saw."""
+    """Every objective in every split on a group of its size; each rank saves what it saw."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -64,33 +131,15 @@ def run(rank: int, folder: str) -> None:
         # Every process must take part in making every group.
         groups = {size: dist.new_group(list(range(size))) for size in (1, 2, 4)}
         seen = {}
-        for name, counts in SPLITS.items():
-            for type_name, dtype in DTYPES.items():
-                if rank < len(counts):
-                    mine = batch(dtype).split(counts)[rank]
-                    seen[f"{name} {type_name}"] = step(mine, groups[len(counts)], dtype)
-        seen["scopes"] = scopes(rank, groups[4])
+        for name in OBJECTIVES:
+            for split, counts in SPLITS.items():
+                for type_name, dtype in DTYPES.items():
+                    if rank < len(counts):
+                        found = steps(name, dtype, counts, rank, groups[len(counts)])
+                        seen[f"{name} {split} {type_name}"] = found
+        for name in GRAPHS:
+            seen[f"{name} local"] = local(name, rank, groups[4])
+        seen["refusal"] = refusal(groups[4])
         torch.save(seen, Path(folder) / f"{rank}.pt")
     finally:
         dist.destroy_process_group()
-
-
-def step(rows, group, dtype):
-    """Loss and gradients by DistributedDataParallel, and of the embeddings themselves."""
-    model = DistributedDataParallel(NodeLayers(dtype), process_group=group)
-    loss = model(rows, group)
-    loss.backward()
-    return {"loss": loss.detach(), "gradients": gradients(model.module)}
-
-
-def scopes(rank, group):
-    """The module's two scopes, and the form that several workers cannot have."""
-    rows = batch(torch.float64).split(16)[rank]
-    pair = Pair(student=rows[:, :10], teacher=rows[:, 10:20], group=group)
-    seen = {scope: Ega(EgaOptions(scope=scope))(pair) for scope in ("global", "local")}
-    seen["local direct"] = Ega(EgaOptions(scope="local", form="direct"))(pair)
-    try:
-        Ega(EgaOptions(form="direct"))(pair)
-    except UsageError as error:
-        seen["error"] = str(error)
-    return seen

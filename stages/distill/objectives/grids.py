@@ -1,0 +1,28 @@
+"""Feature maps before pooling, where an objective compares those."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from egapipe.pipeline.errors import UsageError
+from egapipe.stages.distill.objectives.base import Facts
+
+
+def grid_widths(name: str, facts: Facts | None) -> tuple[int, int]:
+    """Widths of the student's and the teacher's grid.
+
+    Raises UsageError where there is none, for the objective of that name.
+    """
+    if facts is None or facts.student_channels is None or facts.teacher_channels is None:
+        raise UsageError(
+            f"distill.objective.{name}.features is grid, but student or store has no grid: "
+            "extract the teacher's grid features too, or set it to nodes"
+        )
+    return facts.student_channels, facts.teacher_channels
+
+
+def one_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both grids [B, F, H, W] averaged down to the smaller height and the smaller width."""
+    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+    return F.adaptive_avg_pool2d(student, size), F.adaptive_avg_pool2d(teacher, size)

@@ -1,0 +1,73 @@
+"""A batch for every objective, and every objective for it."""
+
+from dataclasses import replace
+
+import torch
+
+from egapipe.pipeline.config.objectives import ObjectiveConfig
+from egapipe.stages.distill.objectives import REGISTRY, Facts, Pair, build_objective
+
+DIM = 16
+CLASSES = 5
+ROWS = 60
+"""Of the data set."""
+
+CONFIGS = {
+    **{name: {name: {}} for name in REGISTRY},
+    "crd": {"crd": {"negatives": 40, "dim": 8}},
+    "ega direct": {"ega": {"form": "direct"}},
+    "ega factored": {"ega": {"form": "factored"}},
+    "sp direct": {"sp": {"form": "direct"}},
+    "sp factored": {"sp": {"form": "factored"}},
+    "sp grid": {"sp": {"features": "grid"}},
+    "fitnet grid": {"fitnet": {"features": "grid"}},
+    "irg raw": {"irg": {"normalize": False}},
+}
+"""Every objective, and those of their options that compute in another way."""
+
+
+def labels_of(rows: int, seed: int = 0) -> torch.Tensor:
+    """Labels of a data set of which some rows have none."""
+    return torch.randint(-1, CLASSES, (rows,), generator=torch.Generator().manual_seed(seed))
+
+
+def facts(labels: torch.Tensor | None = None, **changes) -> Facts:
+    labels = labels_of(ROWS) if labels is None else labels
+    known = Facts(DIM, DIM, labels, seed=7, student_channels=3, teacher_channels=4)
+    return replace(known, **changes)
+
+
+def build(name, dtype=torch.float64, labels=None):
+    """A named configuration's objective, with the same parameters at every call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = ObjectiveConfig.model_validate(CONFIGS[name])
+        return build_objective(config, facts(labels)).to(dtype)
+
+
+def pair(batch: int, dtype=torch.float64, seed=0, **changes) -> Pair:
+    """Random rows whose floating tensors want gradients; `changes` replace fields."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape):
+        values = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return values.to(dtype).requires_grad_()
+
+    rows = torch.randperm(ROWS, generator=generator)[:batch]
+    made = Pair(
+        student=rand(batch, DIM),
+        teacher=rand(batch, DIM),
+        student_logits=rand(batch, CLASSES),
+        teacher_logits=rand(batch, CLASSES),
+        labels=labels_of(ROWS)[rows],
+        rows=rows,
+        student_grid=rand(batch, 3, 4, 6),
+        teacher_grid=rand(batch, 4, 2, 3),
+    )
+    return replace(made, **changes)
+
+
+def gradients(found: Pair) -> dict[str, torch.Tensor]:
+    """Of the pair's tensors, those that received one."""
+    tensors = {name: value for name, value in vars(found).items() if torch.is_tensor(value)}
+    return {name: t.grad for name, t in tensors.items() if t.grad is not None}

@@ -1,0 +1,161 @@
+"""Every objective on the batches that break a formula: loss and gradients stay finite."""
+
+import pytest
+import torch
+
+from tests.stages.distill.objectives.samples import CLASSES, CONFIGS, DIM, build, gradients, pair
+
+BATCH = 6
+
+
+def constant(dtype):
+    return torch.full((BATCH, DIM), 0.3, dtype=dtype)
+
+
+def one_zero_row(dtype):
+    rows = torch.randn(BATCH, DIM, generator=torch.Generator().manual_seed(5)).to(dtype)
+    rows[2] = 0
+    return rows
+
+
+def with_twins(dtype):
+    rows = torch.randn(BATCH, DIM, generator=torch.Generator().manual_seed(6)).to(dtype)
+    rows[1] = rows[3]
+    return rows
+
+
+def logits(value):
+    return lambda dtype: torch.full((BATCH, CLASSES), value, dtype=dtype)
+
+
+def grids(value, *shape):
+    return lambda dtype: torch.full((BATCH, *shape), value, dtype=dtype)
+
+
+def labels(*values):
+    return lambda dtype: torch.tensor(values)
+
+
+ZERO_GRIDS = {"student_grid": grids(0.0, 3, 4, 6), "teacher_grid": grids(0.0, 4, 2, 3)}
+BATCHES = {
+    "constant rows": {"student": constant, "teacher": constant},
+    "constant student": {"student": constant, "student_grid": grids(1.0, 3, 4, 6)},
+    "zero rows": {
+        "student": lambda dtype: constant(dtype) * 0,
+        "teacher": lambda dtype: constant(dtype) * 0,
+        **ZERO_GRIDS,
+    },
+    "a zero row": {"student": one_zero_row, "teacher": one_zero_row},
+    "twins": {"student": with_twins},
+    "tiny rows": {"student": lambda dtype: one_zero_row(dtype) * 1e-6},
+    "large rows": {"student": lambda dtype: one_zero_row(dtype) * 1e3},
+    "certain logits": {"student_logits": logits(0.0), "teacher_logits": logits(500.0)},
+    "one class": {"labels": labels(3, 3, 3, 3, 3, 3)},
+    "no label": {"labels": labels(-1, -1, -1, -1, -1, -1)},
+    "one label": {"labels": labels(-1, -1, 2, -1, -1, -1)},
+}
+
+
+def made(name, dtype):
+    fields = {field: make(dtype) for field, make in BATCHES[name].items()}
+    for value in fields.values():
+        value.requires_grad_(value.is_floating_point())
+    if "teacher_logits" in fields:
+        fields["teacher_logits"].data[:, 0] = -500
+    return pair(BATCH, dtype, **fields)
+
+
+def assert_finite(objective, batch):
+    loss, _ = objective(batch)
+    assert loss.isfinite()
+    loss.backward()
+    for gradient in gradients(batch).values():
+        assert gradient.isfinite().all()
+        # A spurious division by eps would give 1e7 and more.
+        assert gradient.abs().max() < 1e6 * max(1, loss.detach().abs())
+    return loss
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_degenerate_batches(name, batch, dtype):
+    assert_finite(build(name, dtype), made(batch, dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_single_row(name, dtype):
+    assert_finite(build(name, dtype), pair(1, dtype))
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "crd"])
+def test_no_row_is_zero_and_stays_in_the_graph(name):
+    batch = pair(0)
+    loss, _ = build(name)(batch)
+    assert loss == 0
+    loss.backward()
+    assert gradients(batch)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_autocast_does_not_lower_the_precision(name):
+    plain, cast = pair(BATCH, torch.float32), pair(BATCH, torch.float32)
+    expected, _ = build(name, torch.float32)(plain)
+    expected.backward()
+    objective = build(name, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _ = objective(cast)
+        assert (cast.student @ cast.student.T).dtype == torch.bfloat16
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, expected)
+    for name_, gradient in gradients(plain).items():
+        assert torch.equal(gradients(cast)[name_], gradient)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_raised_to_float32(name, dtype):
+    """As the outputs of layers under autocast are."""
+    batch = pair(BATCH, dtype)
+    loss, _ = build(name, torch.float32)(batch)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
+    for gradient in gradients(batch).values():
+        assert gradient.dtype == dtype
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_nan_is_not_hidden(name):
+    batch = pair(BATCH, labels=torch.tensor([0, 1, 1, 0, 2, -1]))
+    for tensor in (batch.student, batch.student_logits, batch.student_grid):
+        tensor.data[3] = float("nan")
+    loss, _ = build(name)(batch)
+    assert loss.isnan()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradient_is_that_of_finite_differences(name):
+    batch = pair(5, seed=3)
+    fields = ["student", "student_logits", "student_grid"]
+    objective = build(name)
+    objective(pair(6, seed=4))
+    objective.eval()  # crd has measured its normalisers, and its banks stay where they are
+    loss, _ = objective(batch)
+    loss.backward()
+    for field in fields:
+        tensor = getattr(batch, field)
+        if tensor.grad is None:
+            continue
+        step = torch.randn_like(tensor) * 1e-6
+        with torch.no_grad():
+            tensor += step
+            up, _ = objective(batch)
+            tensor -= 2 * step
+            down, _ = objective(batch)
+            tensor += step
+        expected = (tensor.grad * step).sum()
+        torch.testing.assert_close((up - down) / 2, expected, rtol=1e-5, atol=1e-14)
