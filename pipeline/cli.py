@@ -17,6 +17,7 @@ COMMANDS = (
     "egapipe.stages.compare.command",
     "egapipe.stages.bench.command",
     "egapipe.pipeline.store.command",
+    "egapipe.stages.extract.import_command",
     "egapipe.pipeline.config.command",
 )
 

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store.dtypes import NUMPY, Stored
 from egapipe.pipeline.store.objects import PARTIAL, unusable
-from egapipe.pipeline.store.records import all_failures
+from egapipe.pipeline.store.records import all_failures, content_hash
 from egapipe.pipeline.store.store import FeatureStore
 
 SUFFIX = ".arrow"
@@ -63,7 +63,10 @@ def map_or_build(store: FeatureStore, name: str, content: str, path: Path) -> Ma
 
 
 def map_cache(store: FeatureStore, name: str, content: str, path: Path) -> Mapped | None:
-    """Map the copy at `path`. None if there is none, or if it is unreadable or another array's."""
+    """Map the copy at `path`. None if there is none, or if it is unreadable or another array's.
+
+    Its structure is verified, its numbers are not: that would read all of it.
+    """
     manifest = store.manifest
     try:
         options = pa.ipc.IpcReadOptions(use_threads=False)
@@ -71,7 +74,9 @@ def map_cache(store: FeatureStore, name: str, content: str, path: Path) -> Mappe
         if not reader.schema.equals(_schema(store, name, content), check_metadata=True):
             return None
         batch = reader.get_batch(0)
-    except (OSError, pa.ArrowException, IndexError):
+        # A damaged length aborts the process in what follows, unless it is found here.
+        batch.validate()
+    except (OSError, ValueError, pa.ArrowException):
         return None
     if batch.num_rows != manifest.rows:
         return None
@@ -83,6 +88,9 @@ def map_cache(store: FeatureStore, name: str, content: str, path: Path) -> Mappe
 def _build(store: FeatureStore, name: str, content: str, path: Path) -> None:
     """Write the copy beside its place and rename it. Memory: one shard, however many there are."""
     commits = store.finished_commits()
+    # A Features that was pickled may arrive after a shard was done again.
+    if content_hash(store.manifest.hash(), commits) != content:
+        raise StoreError(f"store {store.url} has changed since it was opened: start again")
     valid = np.ones(store.manifest.rows, dtype=bool)
     valid[[failure.row for failure in all_failures(commits)]] = False
     before, after = _around_values(store, name, content, valid)

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from rich.filesize import decimal
 
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import layout
+from egapipe.pipeline.store.create import read_created
 from egapipe.pipeline.store.dtypes import Stored, is_finite, not_a_number
 from egapipe.pipeline.store.records import (
     NOT_FINITE,
     Commit,
     Finished,
-    Record,
     all_failures,
     content_hash,
     sha256,
@@ -59,6 +60,15 @@ class CheckReport:
         """Whether nothing is wrong. An unfinished store can be all right."""
         return not self.problems
 
+    def line(self) -> str:
+        """What was checked, and how many problems there are."""
+        state = "complete" if self.complete else "unfinished (`egapipe extract` continues it)"
+        read = f"{decimal(self.bytes)} in {self.seconds:.1f} s"
+        return (
+            f"{self.url}: {state}, {self.committed} of {self.shards} shards, read {read}, "
+            f"problems: {len(self.problems)}"
+        )
+
 
 def check_store(url: str, progress: Progress | None = None) -> CheckReport:
     """Read all of a store and compare it with its records and its manifest.
@@ -91,22 +101,22 @@ class _Check:
     def run(self) -> Problems:
         for part in (self.metadata, self.index, self.shards, self.end, self.unknown):
             yield from part()
-        self.report.committed = len(self.commits)
 
     def metadata(self) -> Problems:
         """The manifest's own bytes were verified when the store was opened."""
         created, manifest = self.store.created, self.manifest
-        yield from self.canonical(layout.CREATED, created)
         expected = layout.metadata_documents(manifest)
         if created.sha256.keys() != {*expected, layout.INDEX}:
             yield f"{layout.CREATED} does not list the objects of this manifest"
         if plan_hash(manifest.views) != manifest.views_hash:
             yield "views_hash is not the hash of the view plan: its views cannot be replayed"
         for key in map(layout.array_key, manifest.outputs):
-            data = self.objects.get(key)
-            if data is None or sha256(data) != created.sha256.get(key):
-                yield f"{key} " + ("is missing" if data is None else "has not its checksum")
-            elif _meaning(data) != _meaning(expected[key]):
+            try:
+                data = read_created(self.objects, created, key)
+            except StoreError as error:
+                yield str(error)
+                continue
+            if _meaning(data) != _meaning(expected[key]):
                 yield f"{key} describes another array than the manifest"
 
     def index(self) -> Problems:
@@ -121,6 +131,7 @@ class _Check:
                 commit = self.store.commit(shard)
                 if commit is not None:
                     self.commits[shard] = commit
+                    self.report.committed += 1
                     yield from self.shard(commit)
             except StoreError as error:
                 yield str(error)
@@ -128,7 +139,6 @@ class _Check:
 
     def shard(self, commit: Commit) -> Problems:
         key = layout.commit_key(commit.shard)
-        yield from self.canonical(key, commit)
         rows = [failure.row for failure in commit.failures]
         if rows != sorted(set(rows)) or not set(rows) <= set(range(commit.start, commit.stop)):
             yield f"{key} lists failed rows that are not different rows of the shard, in order"
@@ -165,15 +175,21 @@ class _Check:
         except StoreError as error:
             yield str(error)
             return
-        yield from self.canonical(layout.FINISHED, finished)
         missing = [i for i in range(len(self.store.shards)) if i not in self.commits]
         if missing:
-            yield f"the store was finished, but shard {missing[0]} has no valid commit record"
+            key = layout.commit_key(missing[0])
+            yield (
+                f"the store was finished, but {key} is missing or damaged: "
+                "run `egapipe extract` again to redo the shard"
+            )
             return
+        problems = [*self.content(finished), *self.failures(finished)]
+        self.report.complete = not problems
+        yield from problems
+
+    def content(self, finished: Finished) -> Problems:
         if content_hash(self.manifest.hash(), self.commits) != finished.content:
             yield f"{layout.FINISHED} is of other shards: {Finished.remedy()}"
-        yield from self.failures(finished)
-        self.report.complete = True
 
     def failures(self, finished: Finished) -> Problems:
         data = self.objects.get(layout.FAILURES)
@@ -196,11 +212,6 @@ class _Check:
                 yield f"{key} does not belong to the store"
             elif self.report.complete:
                 yield f"{key} was left by a killed writer: {Finished.remedy()}"
-
-    def canonical(self, key: str, record: Record) -> Problems:
-        """Every byte of a record counts, not only those that a parser looks at."""
-        if self.objects.get(key) != record.encode():
-            yield f"{key} is not written as egapipe writes it: {record.remedy()}"
 
 
 def _meaning(document: bytes) -> dict[str, object]:

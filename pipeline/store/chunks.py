@@ -8,18 +8,20 @@ import numpy as np
 
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import layout
+from egapipe.pipeline.store.create import read_created
 from egapipe.pipeline.store.dtypes import NUMPY, Stored, not_a_number
 from egapipe.pipeline.store.manifest import Manifest
 from egapipe.pipeline.store.objects import Objects
-from egapipe.pipeline.store.records import Commit, sha256
+from egapipe.pipeline.store.records import Commit, Created, sha256
 
 
 class Chunks:
     """Writes chunks through zarr, and reads them as bytes that are hashed and used at once."""
 
-    def __init__(self, objects: Objects, manifest: Manifest) -> None:
+    def __init__(self, objects: Objects, manifest: Manifest, created: Created) -> None:
         self._objects = objects
         self._manifest = manifest
+        self._created = created
         self._opened: tuple[int, dict[str, Any]] | None = None
 
     def write(self, shard: int, rows: range, name: str, block: Stored) -> str:
@@ -71,13 +73,17 @@ class Chunks:
         if self._opened is None or self._opened[0] != os.getpid():
             import zarr
 
+            # Zarr believes what these documents say of type and shape.
+            for name in self._manifest.outputs:
+                read_created(self._objects, self._created, layout.array_key(name))
             store = self._objects.zarr(read_only=False)
-            # Zarr would leave out a chunk that is all NaN; here every shard is an object.
-            always: Any = {"write_empty_chunks": True}
-            arrays = {
-                name: zarr.open_array(store, path=name, mode="r+").with_config(always)
-                for name in self._manifest.outputs
-            }
+            # Zarr would leave out a chunk that is all NaN; here every shard is an object. An array
+            # keeps the setting that it was opened with.
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                arrays = {
+                    name: zarr.open_array(store, path=name, mode="r+")
+                    for name in self._manifest.outputs
+                }
             self._opened = (os.getpid(), arrays)
         return self._opened[1]
 

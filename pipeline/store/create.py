@@ -26,7 +26,7 @@ def create_store(objects: Objects, manifest: Manifest, index: pa.Table) -> None:
     _refuse_other_content(objects, manifest)
     documents = {
         **layout.metadata_documents(manifest),
-        layout.INDEX: encode_index(index, manifest.rows),
+        layout.INDEX: encode_index(index),
     }
     for key, data in documents.items():
         objects.put(key, data)
@@ -39,14 +39,23 @@ def open_store(objects: Objects) -> tuple[Manifest, Created]:
 
     Raises StoreError if there is no store, if it was not created to the end, or if it is damaged.
     """
-    record, group = objects.get_many([layout.CREATED, layout.GROUP])
+    record = objects.get(layout.CREATED)
     if record is None:
-        raise StoreError(_no_store(objects, group))
+        raise StoreError(_no_store(objects, objects.get(layout.GROUP)))
     created = Created.decode(record, f"{objects.url}/{layout.CREATED}")
-    if group is None or sha256(group) != created.sha256.get(layout.GROUP):
-        what = "is missing" if group is None else "has not the recorded checksum"
-        raise StoreError(f"{objects.url}/{layout.GROUP} {what}: {Created.remedy()}")
-    return manifest_of(group, objects.url), created
+    return manifest_of(read_created(objects, created, layout.GROUP), objects.url), created
+
+
+def read_created(objects: Objects, created: Created, key: str) -> bytes:
+    """An object that the record of a store's creation vouches for.
+
+    Raises StoreError if it is missing or its bytes have not the recorded checksum.
+    """
+    data = objects.get(key)
+    if data is None or sha256(data) != created.sha256.get(key):
+        what = "is missing" if data is None else "has not the recorded checksum"
+        raise StoreError(f"{objects.url}/{key} {what}: {Created.remedy()}")
+    return data
 
 
 def require_equal(stored: Manifest, asked: Manifest, url: str, *, versions: bool) -> None:

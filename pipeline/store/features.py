@@ -1,5 +1,6 @@
 """Features: random access to the embeddings of a complete store, at memory speed."""
 
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,6 +54,9 @@ class Features:
         folder cannot be written.
         """
         store.require_output(name)
+        # Whoever unpickles it may have another working folder; a home folder is each node's own.
+        if cache_dir is not None and not cache_dir.startswith("~"):
+            cache_dir = os.path.abspath(cache_dir)
         content = content_hash(store.manifest.hash(), store.finished_commits())
         return cls(store, name, content, cache_dir)
 

@@ -123,7 +123,10 @@ def manifest_of(group: bytes, url: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise StoreError(f"store {url} has a damaged manifest: {where}: {first['msg']}") from error
+        raise StoreError(
+            f"store {url} has a damaged manifest ({where}: {first['msg']}): "
+            "restore the store from a copy, or extract into another store.url"
+        ) from error
 
 
 def group_attributes(group: bytes) -> dict[str, Any] | None:

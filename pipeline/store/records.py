@@ -18,6 +18,7 @@ Count = Annotated[int, Field(ge=0)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 NOT_FINITE = "teacher output is not finite in {dtype}"
+_CHECKSUM = "checksum"
 
 
 class Failure(NamedTuple):
@@ -29,23 +30,35 @@ class Failure(NamedTuple):
 
 
 class Record(BaseModel):
-    """A small JSON object. Its text is canonical: equal records are equal bytes."""
+    """A small JSON object. Its text is canonical: equal records are equal bytes.
+
+    Its last member, `checksum`, is the SHA-256 of all bytes before that member's line: nothing else
+    vouches for a record, and a wrong digit in it would still be JSON.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def encode(self) -> bytes:
         """The stored bytes."""
         text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)
-        return f"{text}\n".encode()
+        body = text.removesuffix("\n}").encode() + b",\n"
+        return body + f' "{_CHECKSUM}": "{sha256(body)}"\n}}\n'.encode()
 
     @classmethod
     def decode(cls, data: bytes, where: str) -> Self:
-        """The record in stored bytes. Raises StoreError naming `where` if they are damaged."""
+        """The record in stored bytes. Raises StoreError naming `where` if any of them is wrong."""
         try:
-            return cls.model_validate_json(data)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
+            tree = json.loads(data)
+            if isinstance(tree, dict):
+                tree.pop(_CHECKSUM, None)
+            record = cls.model_validate(tree)
+            whole = record.encode() == data
+        except ValueError as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise StoreError(f"{where} is damaged ({reason}): {cls.remedy()}") from error
+        if not whole:
+            raise StoreError(f"{where} is damaged (it has not its checksum): {cls.remedy()}")
+        return record
 
     @classmethod
     def remedy(cls) -> str:
@@ -87,6 +100,11 @@ class Finished(Record):
 
     content: Hex
     sha256: dict[str, Hex]
+
+    @classmethod
+    def remedy(cls) -> str:
+        """It is made from the commit records."""
+        return "run `egapipe extract` again to finish the store anew"
 
 
 def content_hash(manifest_hash: str, commits: Mapping[int, Commit]) -> str:

@@ -13,12 +13,14 @@ from egapipe.pipeline.store.chunks import Chunks
 from egapipe.pipeline.store.create import (
     create_store,
     open_store,
+    read_created,
     require_equal,
     require_same_rows,
 )
 from egapipe.pipeline.store.dtypes import Floats, Stored
+from egapipe.pipeline.store.location import open_objects
 from egapipe.pipeline.store.manifest import Manifest
-from egapipe.pipeline.store.objects import Objects, open_objects
+from egapipe.pipeline.store.objects import Objects
 from egapipe.pipeline.store.records import (
     Commit,
     Created,
@@ -29,7 +31,7 @@ from egapipe.pipeline.store.records import (
     sha256,
 )
 from egapipe.pipeline.store.shard import prepare_shard
-from egapipe.pipeline.store.tables import decode_index, encode_failures
+from egapipe.pipeline.store.tables import decode_index, encode_failures, plain_index
 
 _RUN_EXTRACT = "run `egapipe extract` to finish it"
 
@@ -45,7 +47,7 @@ class FeatureStore:
         self.manifest = manifest
         self.created = created
         self.objects = objects
-        self.chunks = Chunks(objects, manifest)
+        self.chunks = Chunks(objects, manifest, created)
         self.shards = layout.plan_shards(manifest.rows, manifest.shard_rows)
         self._index: pa.Table | None = None
 
@@ -57,9 +59,10 @@ class FeatureStore:
         Raises StoreError if the URL holds anything else, and lists the differences.
         """
         objects = open_objects(url)
+        index = plain_index(index, manifest.rows)
         create_store(objects, manifest, index)
         store = cls(objects, *open_store(objects))
-        versions = store.manifest.versions != manifest.versions and not store.complete
+        versions = store.manifest.versions != manifest.versions and bool(store.pending())
         require_equal(store.manifest, manifest, store.url, versions=versions)
         require_same_rows(store.index(), index, store.url)
         return store
@@ -90,6 +93,7 @@ class FeatureStore:
 
     def commit(self, shard: int) -> Commit | None:
         """The record of a shard, None if it is not finished. Raises StoreError if it is damaged."""
+        self._require_planned(shard)
         data = self.objects.get(layout.commit_key(shard))
         return None if data is None else self._decode(shard, data)
 
@@ -113,8 +117,9 @@ class FeatureStore:
         seconds: time by phase, recorded together with the time of this call as `write`.
 
         One writer a shard; different shards may be written by different processes at once. A shard
-        that is committed is left as it is, and its record returned. Raises StoreError if the bytes
-        cannot be stored.
+        that is committed is left as it is, and its record returned. Raises IndexError if no such
+        shard is planned, ValueError if the arguments are not of it, StoreError if the bytes cannot
+        be stored.
         """
         started = time.perf_counter()
         done = self.commit(shard)
@@ -186,12 +191,8 @@ class FeatureStore:
     def index(self) -> pa.Table:
         """Columns row int64, key string, label int64 (-1 = none), source string; N rows."""
         if self._index is None:
-            where = f"{self.url}/{layout.INDEX}"
-            data = self.objects.get(layout.INDEX)
-            if data is None or sha256(data) != self.created.sha256.get(layout.INDEX):
-                what = "is missing" if data is None else "has not the recorded checksum"
-                raise StoreError(f"{where} {what}: {Created.remedy()}")
-            self._index = decode_index(data, where)
+            data = read_created(self.objects, self.created, layout.INDEX)
+            self._index = decode_index(data, f"{self.url}/{layout.INDEX}")
         return self._index
 
     def keys(self, rows: Sequence[int]) -> list[str]:
@@ -235,6 +236,11 @@ class FeatureStore:
         if record is None or failures is None or len(commits) < len(self.shards):
             return False
         return record == self._finished(commits, failures).encode()
+
+    def _require_planned(self, shard: int) -> None:
+        # A negative number would count from the end, and overwrite another shard's chunk.
+        if not 0 <= shard < len(self.shards):
+            raise IndexError(f"shard {shard} is not in 0..{len(self.shards) - 1}")
 
     def _require_all(self, commits: Mapping[int, Commit]) -> None:
         if len(commits) < len(self.shards):

@@ -27,20 +27,26 @@ FAILURES_SCHEMA = pa.schema(
 )
 
 
-def encode_index(index: pa.Table, rows: int) -> bytes:
-    """Parquet bytes of an index: row int64, key string, label int64 (-1 = none), source string.
+def plain_index(index: pa.Table, rows: int) -> pa.Table:
+    """An index in the stored types: row int64, key string, label int64 (-1 = none), source string.
 
     Raises StoreError if it is not one of `rows` rows in order, with unique keys.
     """
     try:
         plain = index.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
         plain.validate(full=True)
-    except (KeyError, pa.ArrowException) as error:
-        raise StoreError(f"the index has not the columns of a store: {error}") from error
+    except (KeyError, ValueError, pa.ArrowException) as error:
+        reason = error.args[0] if error.args else error
+        raise StoreError(f"the index has not the columns of a store: {reason}") from error
     problems = index_problems(plain, rows)
     if problems:
         raise StoreError(f"the data set cannot be stored: {problems[0]}")
-    return _to_parquet(plain)
+    return plain
+
+
+def encode_index(index: pa.Table) -> bytes:
+    """Parquet bytes of a plain index."""
+    return _to_parquet(index)
 
 
 def index_problems(index: pa.Table, rows: int) -> list[str]:

@@ -1,0 +1,137 @@
+"""A store on a local disk, or on any file system that is mounted."""
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from egapipe.pipeline.store.objects import PARTIAL, Objects
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+_NO_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+class LocalObjects(Objects):
+    """A folder."""
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes of a file, or None if there is none."""
+        with self.explained("read", key):
+            try:
+                return self._path(key).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a file beside its place, flush it to disk and rename it there."""
+        path = self._path(key)
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+        with self.explained("write", key):
+            _make_folder(path.parent)
+            try:
+                with temporary.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            self._flush_folders(path)
+
+    def flush(self, key: str) -> None:
+        """Flush a file and the folders it lies in."""
+        path = self._path(key)
+        with self.explained("write", key):
+            _fsync(path)
+            self._flush_folders(path)
+
+    def delete(self, key: str) -> None:
+        """Remove a file."""
+        with self.explained("delete", key):
+            self._path(key).unlink(missing_ok=True)
+
+    def names(self) -> list[str]:
+        """Entries of the folder; none if there is no folder."""
+        with self.explained("list", ""):
+            try:
+                return sorted(os.listdir(self.url))
+            except FileNotFoundError:
+                return []
+
+    def folders(self) -> list[str]:
+        """Folders in the folder; none if there is no folder."""
+        with self.explained("list", ""):
+            try:
+                with os.scandir(self.url) as entries:
+                    return sorted(entry.name for entry in entries if entry.is_dir())
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Every file below the folder, by its path relative to it."""
+        root = Path(self.url)
+        found = {}
+        with self.explained("list", prefix):
+            for path in _files(root / prefix):
+                # Meanwhile another writer may have renamed its temporary file.
+                with suppress(FileNotFoundError):
+                    found[path.relative_to(root).as_posix()] = path.lstat().st_size
+        return dict(sorted(found.items()))
+
+    def zarr(self, *, read_only: bool) -> "Store":
+        """Zarr's store of a folder."""
+        from zarr.storage import LocalStore
+
+        return LocalStore(self.url, read_only=read_only)
+
+    def _path(self, key: str) -> Path:
+        return Path(self.url, key)
+
+    def _flush_folders(self, path: Path) -> None:
+        """A new file survives a power failure once the folders that name it are flushed too."""
+        for folder in path.parents:
+            _fsync_folder(folder)
+            if folder == Path(self.url):
+                break
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Every file below a folder; none if there is no folder."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for here, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(here, name) for name in names)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those it lies in, each flushed in the one that names it."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _fsync_folder(folder.parent)
+
+
+def _fsync_folder(folder: Path) -> None:
+    try:
+        _fsync(folder)
+    except OSError as error:
+        # Some network file systems flush files only.
+        if error.errno not in _NO_FLUSH:
+            raise
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

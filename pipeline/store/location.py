@@ -1,0 +1,20 @@
+"""From a URL to the objects there."""
+
+import os
+
+from egapipe.pipeline.store.local import LocalObjects
+from egapipe.pipeline.store.objects import Objects
+from egapipe.pipeline.store.remote import RemoteObjects
+
+
+def open_objects(url: str) -> Objects:
+    """The objects at a URL: a local path or file:// URL, else any URL that fsspec knows.
+
+    A local path becomes absolute, because workers on other processes have other working folders.
+    """
+    for local in ("file://", "local://"):
+        url = url.removeprefix(local)
+    if "://" in url:
+        scheme, _, path = url.partition("://")
+        return RemoteObjects(f"{scheme}://{path.rstrip('/')}")
+    return LocalObjects(os.path.abspath(os.path.expanduser(url)))

@@ -1,0 +1,116 @@
+"""A store in an object store, or at any other URL that fsspec opens."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.store.objects import Objects, one_line
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+_READS = 16
+
+
+class RemoteObjects(Objects):
+    """A prefix of an object store, or anything else that fsspec opens."""
+
+    # Every remote client has exceptions of its own (botocore's are no OSErrors).
+    unreachable = (Exception,)
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes of an object, or None if there is none."""
+        with self.explained("read", key):
+            fs, root = self._open()
+            try:
+                data: bytes = fs.cat_file(f"{root}/{key}")
+            except FileNotFoundError:
+                return None
+            return data
+
+    def get_many(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        """Many small reads: their latencies overlap."""
+        with ThreadPoolExecutor(_READS) as pool:
+            yield from pool.map(self.get, keys)
+
+    def put(self, key: str, data: bytes) -> None:
+        """One put, atomic and durable by itself."""
+        with self.explained("write", key):
+            fs, root = self._open()
+            fs.pipe_file(f"{root}/{key}", data)
+
+    def flush(self, key: str) -> None:
+        """Nothing to do: what a remote store has accepted is durable."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object."""
+        with self.explained("delete", key):
+            fs, root = self._open()
+            try:
+                fs.rm_file(f"{root}/{key}")
+            except FileNotFoundError:
+                return
+
+    def names(self) -> list[str]:
+        """First components of the keys below the prefix."""
+        return [_name(entry) for entry in self._entries()]
+
+    def folders(self) -> list[str]:
+        """Those first components that are a prefix of others."""
+        return [_name(entry) for entry in self._entries() if entry["type"] == "directory"]
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Every object below the prefix."""
+        with self.explained("list", prefix):
+            fs, root = self._open()
+            try:
+                found = fs.find(f"{root}/{prefix}".rstrip("/"), detail=True)
+            except FileNotFoundError:
+                return {}
+            start = len(root.strip("/"))
+            return {
+                path.strip("/")[start:].lstrip("/"): int(found[path]["size"])
+                for path in sorted(found)
+            }
+
+    def zarr(self, *, read_only: bool) -> "Store":
+        """Zarr's store of an fsspec URL."""
+        from zarr.storage import FsspecStore
+
+        with self.explained("open", ""):
+            return FsspecStore.from_url(self.url, read_only=read_only)
+
+    def _entries(self) -> list[dict[str, Any]]:
+        """fsspec's entries of the prefix, without the empty object that some clients put there."""
+        with self.explained("list", ""):
+            fs, root = self._open()
+            try:
+                found = fs.ls(root, detail=True)
+            except FileNotFoundError:
+                return []
+            inside = [entry for entry in found if entry["name"].strip("/") != root.strip("/")]
+            return sorted(inside, key=_name)
+
+    def _open(self) -> tuple[Any, str]:
+        """File system and path. fsspec keeps one file system a process, so this is cheap.
+
+        Raises UsageError if the URL is none that fsspec knows, or needs a package to be installed.
+        """
+        from fsspec.core import url_to_fs
+
+        try:
+            fs, path = url_to_fs(self.url)
+        except (ValueError, ImportError) as error:
+            raise UsageError(
+                f"cannot open {self.url}: {one_line(error)}: "
+                "correct store.url, or install the package that it needs"
+            ) from error
+        # Other processes write here too: a remembered listing would hide their objects.
+        fs.invalidate_cache()
+        return fs, path.rstrip("/")
+
+
+def _name(entry: dict[str, Any]) -> str:
+    name: str = entry["name"]
+    return name.rstrip("/").rpartition("/")[2]

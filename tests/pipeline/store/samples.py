@@ -1,0 +1,96 @@
+"""Small stores, made through the public interface."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.store import Commit, FeatureStore, Manifest
+from egapipe.pipeline.views import plan_hash
+
+Arrays = dict[str, npt.NDArray[np.float32]]
+
+OUTPUTS = {"embedding": (3,), "logits": (2,)}
+
+
+def make_manifest(
+    rows: int = 10,
+    shard_rows: int = 4,
+    view_count: int = 2,
+    dtype: str = "float16",
+    outputs: Mapping[str, tuple[int, ...]] = OUTPUTS,
+    **changes: Any,
+) -> Manifest:
+    """view_count: V, the clean one included. changes: other fields of the manifest."""
+    plan = ViewsConfig(count=view_count - 1)
+    content: dict[str, Any] = {
+        "dataset": {"name": "sample", "fingerprint": "f" * 64, "rows": rows},
+        "teacher": {"model": "vit", "sha256": "a" * 64},
+        "preprocessing": {"size": 224},
+        "views": plan,
+        "views_hash": plan_hash(plan),
+        "outputs": dict(outputs),
+        "dtype": dtype,
+        "shard_rows": shard_rows,
+        "versions": {"torch": "2.13"},
+    }
+    return Manifest(**{**content, **changes})
+
+
+def make_index(rows: int = 10) -> pa.Table:
+    return pa.table(
+        {
+            "row": pa.array(range(rows), pa.int64()),
+            "key": [f"train/{row}" for row in range(rows)],
+            "label": pa.array([row % 3 - 1 for row in range(rows)], pa.int64()),
+            "source": ["sample"] * rows,
+        }
+    )
+
+
+def make_arrays(manifest: Manifest, rows: range) -> Arrays:
+    """The teacher's outputs for some rows: a function of the row, as a real teacher's are."""
+    return {
+        name: np.stack(
+            [
+                np.random.default_rng([row, len(name)]).standard_normal(
+                    (manifest.view_count, *shape), dtype=np.float32
+                )
+                for row in rows
+            ]
+        )
+        for name, shape in manifest.outputs.items()
+    }
+
+
+def create(url: str, manifest: Manifest | None = None) -> FeatureStore:
+    manifest = manifest or make_manifest()
+    return FeatureStore.create(url, manifest, make_index(manifest.rows))
+
+
+def write(store: FeatureStore, shard: int) -> Commit:
+    return store.write_shard(shard, make_arrays(store.manifest, store.shards[shard]))
+
+
+def complete(store: FeatureStore, shards: Iterable[int] | None = None) -> FeatureStore:
+    """Write what is missing, in the order given, and finish."""
+    for shard in store.pending() if shards is None else shards:
+        write(store, shard)
+    store.finish()
+    return store
+
+
+def finished(url: str, manifest: Manifest | None = None) -> FeatureStore:
+    return complete(create(url, manifest))
+
+
+def snapshot(store: FeatureStore) -> dict[str, bytes]:
+    """Every object. Of a commit record, all that is the same in every run: not time and host."""
+    objects = {key: store.objects.get(key) or b"" for key in store.objects.sizes()}
+    for shard, commit in store.commits().items():
+        same = commit.model_copy(update={"seconds": {}, "host": ""})
+        objects[f"commits/{shard:06d}.json"] = same.encode()
+    return objects
