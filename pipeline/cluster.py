@@ -1,4 +1,4 @@
-"""The Ray session that launchers work in: joined where there is one, started where there is none."""
+"""The Ray session that launchers work in: joined where there is one, else started."""
 
 import logging
 import os
@@ -9,11 +9,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from egapipe.pipeline.config.extract import ClusterConfig
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.errors import EgapipeError, UsageError
 
 # Pixels and embeddings never pass through Ray's object store.
 _OBJECT_STORE_BYTES = 256 * 2**20
 _ANSWER_SECONDS = 10.0
+_LOCALHOST = {"localhost", "127.0.0.1", "::1"}
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -35,9 +36,7 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
     `config.cpus` logical CPUs. Raises UsageError if nothing answers at the address.
     """
     address = config.address or os.environ.get("RAY_ADDRESS") or None
-    for name, value in (_QUIET if address else _QUIET | _LOOPBACK).items():
-        os.environ.setdefault(name, value)
-    # The environment is read when Ray is imported.
+    quiet_environment(local=address is None)
     import ray
 
     if ray.is_initialized():
@@ -50,25 +49,36 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
         ray.shutdown()
 
 
+def quiet_environment(*, local: bool) -> None:
+    """Set what Ray reads from the environment when it is imported, unless it is set already.
+
+    local: for a Ray of this machine, which then listens on the loopback interface alone. Must be
+    called before the first `import ray` of the process.
+    """
+    for name, value in (_QUIET | _LOOPBACK if local else _QUIET).items():
+        os.environ.setdefault(name, value)
+
+
 def _start(address: str | None, cpus: int | None) -> None:
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        cpus = cpus or os.cpu_count()
-        options |= {"num_cpus": cpus, "object_store_memory": _OBJECT_STORE_BYTES}
-        ray.init(include_dashboard=False, **options)
-        return
-    _check_answers(address)
+        options |= {"num_cpus": cpus or os.cpu_count(), "include_dashboard": False}
+        options |= {"object_store_memory": _OBJECT_STORE_BYTES}
+    else:
+        _check_answers(address)
     try:
         ray.init(address=address, **options)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if address is None:
+            raise EgapipeError(f"Ray cannot be started on this machine: {reason}") from error
         raise UsageError(_no_cluster(address, reason)) from error
 
 
 def _check_answers(address: str) -> None:
-    """Ask the port first: Ray would try for half a minute and then print a traceback."""
+    """Ask the port first: Ray would try for minutes and then print a traceback."""
     if address in ("auto", "local"):
         return
     parts = urlsplit(address if "://" in address else f"//{address}")
@@ -78,6 +88,11 @@ def _check_answers(address: str) -> None:
         raise UsageError(_no_cluster(address, str(error))) from None
     if host is None or port is None:
         return
+    if host in _LOCALHOST and not parts.scheme:
+        import ray
+
+        # What Ray makes of it: this machine's own address, where a cluster listens.
+        host = ray.util.get_node_ip_address()
     try:
         with closing(socket.create_connection((host, port), _ANSWER_SECONDS)):
             pass
@@ -87,6 +102,7 @@ def _check_answers(address: str) -> None:
 
 def _no_cluster(address: str, reason: str) -> str:
     return (
-        f"no Ray cluster answers at {address} ({reason}): start one with `ray start --head`, or leave "
-        "cluster.address and RAY_ADDRESS empty to start a local one"
+        f"no Ray cluster answers at {address} ({reason}): start one with `ray start --head`, set "
+        "RAY_AUTH_MODE=token if it wants a token, or leave cluster.address and RAY_ADDRESS empty "
+        "to start a local one"
     )

@@ -17,7 +17,7 @@ class Display(Protocol):
     """Where progress is shown."""
 
     def show(self, state: Mapping[str, Value]) -> None:
-        """Show a state: task, done, total, unit, per_second, eta_seconds, and the run's own fields."""
+        """Show a state: task, done, total, unit, per_second, eta_seconds, the run's own fields."""
         ...
 
     def note(self, text: str) -> None:
@@ -145,10 +145,13 @@ class TerminalBar:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
+        from rich.table import Column
 
         text = TextColumn("{task.fields[text]}", markup=False)
         name = TextColumn("{task.description}", markup=False)
-        self._bar = Bar(name, BarColumn(bar_width=24), text, console=Console(stderr=True))
+        # The bar takes what the words leave of the line.
+        bar = BarColumn(bar_width=None, table_column=Column(ratio=1))
+        self._bar = Bar(name, bar, text, console=Console(stderr=True), expand=True)
         self._bar.start()
         self._task = self._bar.add_task("", text="", total=None)
 
@@ -186,14 +189,13 @@ def silent_progress(task: str, total: int, *, done: int = 0, unit: str = "rows")
 
 
 def describe(state: Mapping[str, Value]) -> str:
-    """`1,024/50,000 rows  512 rows/s  1:36 left  wait 3 %`, from a state as displays get it.
+    """`1,024/50,000  512 rows/s  1:36 left  wait 3 %`, from a state as displays get it.
 
     Fields called `<name>_share` are fractions, shown in percent.
     """
-    unit = state["unit"]
     parts = [
-        f"{state['done']:,}/{state['total']:,} {unit}",
-        f"{float(state['per_second']):,.4g} {unit}/s",
+        f"{state['done']:,}/{state['total']:,}",
+        f"{float(state['per_second']):,.4g} {state['unit']}/s",
     ]
     if "eta_seconds" in state:
         parts.append(f"{_minutes(float(state['eta_seconds']))} left")

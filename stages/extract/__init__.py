@@ -5,12 +5,21 @@ from typing import TYPE_CHECKING
 from egapipe.pipeline.lazy import lazy
 
 if TYPE_CHECKING:
+    from egapipe.stages.extract.importing import import_embeddings
     from egapipe.stages.extract.manifest import manifest_for
     from egapipe.stages.extract.report import ExtractReport
-    from egapipe.stages.extract.runner import run
+    from egapipe.stages.extract.runner import Extraction, prepare, run
 
-__all__ = ["ExtractReport", "manifest_for", "run"]
+__all__ = ["ExtractReport", "Extraction", "import_embeddings", "manifest_for", "prepare", "run"]
 
 __getattr__ = lazy(
-    __name__, {"ExtractReport": "report", "manifest_for": "manifest", "run": "runner"}
+    __name__,
+    {
+        "ExtractReport": "report",
+        "Extraction": "runner",
+        "import_embeddings": "importing",
+        "manifest_for": "manifest",
+        "prepare": "runner",
+        "run": "runner",
+    },
 )

@@ -1,5 +1,6 @@
 """`egapipe extract`: teacher embeddings of every view of every image, into the store."""
 
+from contextlib import nullcontext
 from typing import Annotated, Literal
 
 import typer
@@ -26,11 +27,16 @@ def extract(
 
     Run it again after an interruption: it continues where it stopped.
     """
+    from egapipe.pipeline.cluster import ray_session
     from egapipe.pipeline.config import load_config
     from egapipe.pipeline.progress import open_progress
-    from egapipe.stages.extract import run
+    from egapipe.stages.extract import prepare
 
     loaded = load_config(config, overrides or [])
-    for name in loaded.splits() if split == "all" else [split]:
-        report = run(loaded, split=name, local=local, progress=open_progress)
-        typer.echo(report.line())
+    extractions = prepare(loaded, loaded.splits() if split == "all" else [split])
+    on_ray = not local and any(not extraction.complete for extraction in extractions)
+    # One Ray for all splits: it takes longer to start than a small split to extract.
+    with ray_session(loaded.cluster) if on_ray else nullcontext():
+        for extraction in extractions:
+            report = extraction.run(local=local, progress=open_progress)
+            typer.echo(report.line())

@@ -7,6 +7,9 @@ from typing import NamedTuple
 from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.errors import UsageError
 
+# A third of a GPU fits three times.
+_ROUNDING = 1e-6
+
 
 class Node(NamedTuple):
     """Logical resources of a machine of the cluster."""
@@ -26,7 +29,7 @@ class Fleet:
     minimum: int
     """Workers to start with."""
     cpus: int
-    """CPUs a worker takes, and its threads in the network."""
+    """CPUs a worker takes, and its teacher's cores on the CPU."""
     gpus: float
     """GPUs a worker takes."""
 
@@ -46,7 +49,7 @@ def plan_fleet(settings: ExtractConfig, nodes: Sequence[Node], cores: int) -> Fl
     device = settings.device
     if device == "auto":
         device = "cuda" if gpus >= settings.gpus_per_worker else "cpu"
-    default = int(gpus / settings.gpus_per_worker) if device == "cuda" else 1
+    default = int(gpus / settings.gpus_per_worker + _ROUNDING) if device == "cuda" else 1
     size = settings.max_workers or max(default, settings.min_workers)
     largest = int(max((node.cpus for node in nodes), default=1))
     # A GPU's worker computes on the GPU: it must not wait for CPUs that nobody needs.
@@ -61,11 +64,19 @@ def plan_fleet(settings: ExtractConfig, nodes: Sequence[Node], cores: int) -> Fl
 
 
 def check_fits(fleet: Fleet, nodes: Sequence[Node]) -> None:
-    """Raise UsageError if no machine can hold even one worker: it would wait for ever."""
-    if any(n.cpus >= fleet.cpus and n.gpus >= min(1.0, fleet.gpus) for n in nodes):
+    """Raise UsageError if the machines cannot hold the minimum: it would be waited for in vain."""
+    room = sum(_room(fleet, node) for node in nodes)
+    if room >= fleet.minimum:
         return
     there = "; ".join(f"{node.cpus:g} CPU and {node.gpus:g} GPU" for node in nodes)
     raise UsageError(
-        f"a worker asks for {fleet.resources}, but Ray has no machine with that ({there}): change "
-        "extract.device, extract.cpus_per_worker or extract.gpus_per_worker"
+        f"{fleet.minimum} workers of {fleet.resources} each are needed, but Ray's machines "
+        f"({there}) have room for {room}: change extract.device, extract.min_workers, "
+        "extract.cpus_per_worker or extract.gpus_per_worker"
     )
+
+
+def _room(fleet: Fleet, node: Node) -> int:
+    """How many workers a machine can hold."""
+    room = node.cpus // fleet.cpus
+    return int(min(room, node.gpus / fleet.gpus + _ROUNDING) if fleet.gpus else room)

@@ -1,5 +1,6 @@
-"""The teacher on its device, one batch ahead of the host."""
+"""The teacher on its device, a few batches ahead of the host."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -22,40 +23,99 @@ class Pending(Protocol):
         ...
 
 
-class Ready:
+class Inference(Protocol):
+    """A teacher on a device."""
+
+    ahead: int
+    """Batches worth having in flight before the first of them is waited for."""
+
+    def submit(self, pixels: Tensor) -> Pending:
+        """Encode uint8 [B, 3, H, W] of host memory."""
+        ...
+
+    def close(self) -> None:
+        """Stop."""
+        ...
+
+
+def open_inference(teacher: Teacher, device: torch.device, threads: int) -> Inference:
+    """Put a teacher on a device. threads: CPU cores it may use, on the CPU."""
+    teacher.to(device)
+    return OnCpu(teacher, threads) if device.type == "cpu" else OnGpu(teacher, device)
+
+
+class OnCpu:
+    """Forward passes of one thread each, side by side.
+
+    Threads inside a pass would split its sums, and how many there are would show in the last bits:
+    the stored bytes would depend on the cores of whoever computed them.
+    """
+
+    def __init__(self, teacher: Teacher, threads: int) -> None:
+        self.ahead = threads
+        self._teacher = teacher
+        self._threads_before = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(
+            threads, "infer", initializer=torch.set_num_threads, initargs=(1,)
+        )
+
+    def submit(self, pixels: Tensor) -> Pending:
+        """Encode as soon as a thread is free."""
+        return self._pool.submit(self._forward, pixels)
+
+    def close(self) -> None:
+        """Stop the threads; what they have not begun is dropped."""
+        self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._threads_before)
+
+    def _forward(self, pixels: Tensor) -> Arrays:
+        return {name: output.numpy() for name, output in self._teacher.forward(pixels).items()}
+
+
+class OnGpu:
+    """Forward passes queued one behind the other, so that the GPU is never idle between two.
+
+    Copies go through pinned memory and are ordered by the stream.
+    """
+
+    ahead = 1
+
+    def __init__(self, teacher: Teacher, device: torch.device) -> None:
+        self._teacher = teacher
+        self._device = device
+
+    def submit(self, pixels: Tensor) -> Pending:
+        """Queue a batch of pinned memory.
+
+        Raises TeacherError if it does not fit in the device's memory.
+        """
+        try:
+            outputs = self._teacher.forward(pixels.to(self._device, non_blocking=True))
+            host = {name: _to_pinned(output) for name, output in outputs.items()}
+        except torch.OutOfMemoryError as error:
+            raise TeacherError(
+                f"teacher {self._teacher.spec['model']} runs out of {self._device} memory with "
+                f"{len(pixels)} images at once: set extract.batch_size lower, e.g. "
+                f"{max(1, len(pixels) // 2)}"
+            ) from error
+        event = torch.cuda.Event()
+        event.record()
+        return _Copied(host, event)
+
+    def close(self) -> None:
+        """Nothing is to be stopped."""
+
+
+class _Copied:
     """Outputs in host memory, copied there by the time an event has happened."""
 
-    def __init__(self, outputs: Outputs, event: torch.cuda.Event | None = None) -> None:
+    def __init__(self, outputs: Outputs, event: torch.cuda.Event) -> None:
         self._outputs = outputs
         self._event = event
 
     def result(self) -> Arrays:
-        """Wait for the outputs."""
-        if self._event is not None:
-            self._event.synchronize()
+        self._event.synchronize()
         return {name: output.numpy() for name, output in self._outputs.items()}
-
-
-def submit(teacher: Teacher, pixels: Tensor, device: torch.device) -> Pending:
-    """Encode uint8 [B, 3, H, W] of host memory.
-
-    On a GPU this returns as soon as the work is queued: copies go through pinned memory and are
-    ordered by the stream, so that the next batch can be queued before this one is read. Raises
-    TeacherError if the batch does not fit in the device's memory.
-    """
-    try:
-        if device.type != "cuda":
-            return Ready(teacher.forward(pixels))
-        outputs = teacher.forward(pixels.to(device, non_blocking=True))
-        host = {name: _to_pinned(output) for name, output in outputs.items()}
-    except torch.OutOfMemoryError as error:
-        raise TeacherError(
-            f"teacher {teacher.spec['model']} runs out of {device} memory with {len(pixels)} images "
-            f"at once: set extract.batch_size lower, e.g. {max(1, len(pixels) // 2)}"
-        ) from error
-    event = torch.cuda.Event()
-    event.record()
-    return Ready(host, event)
 
 
 def _to_pinned(output: Tensor) -> Tensor:

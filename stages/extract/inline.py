@@ -1,8 +1,7 @@
 """Extraction in this process, without Ray."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 
 import torch
 
@@ -14,20 +13,17 @@ from egapipe.stages.extract.teachers import Teacher
 
 def extract_inline(
     job: Job, teacher: Teacher, shards: Sequence[int], moved: Callable[[int], None]
-) -> Iterator[Commit]:
+) -> Generator[Commit, None, None]:
     """Extract shards one after the other; `moved` is told the number of views of every batch.
 
     Raises UsageError if the device is not there.
     """
     settings = job.config.extract
-    threads = settings.cpus_per_worker or os.cpu_count() or 1
-    with _torch_threads(threads):
-        worker = job.worker(teacher, _device(settings.device), moved)
-        try:
-            for shard, upcoming in zip(shards, [*shards[1:], None], strict=True):
-                yield worker.extract(shard, upcoming)
-        finally:
-            worker.close()
+    cores = settings.cpus_per_worker or torch.get_num_threads()
+    worker = job.worker(teacher, _device(settings.device), cores, moved)
+    with closing(worker):
+        for shard, upcoming in zip(shards, [*shards[1:], None], strict=True):
+            yield worker.extract(shard, upcoming)
 
 
 def _device(asked: str) -> str:
@@ -38,13 +34,3 @@ def _device(asked: str) -> str:
             "cluster that has GPUs (without --local)"
         )
     return "cuda" if available and asked != "cpu" else "cpu"
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

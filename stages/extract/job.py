@@ -24,9 +24,16 @@ class Job:
     store: FeatureStore
 
     def worker(
-        self, teacher: Teacher, device: str, moved: Callable[[int], None] = lambda views: None
+        self,
+        teacher: Teacher,
+        device: str,
+        cores: int,
+        moved: Callable[[int], None] = lambda views: None,
     ) -> Worker:
-        """A worker of this job on a device; `moved` is told the number of views of every batch."""
+        """A worker of this job on a device; `moved` is told the number of views of every batch.
+
+        cores: CPU cores for the teacher, on the CPU.
+        """
         settings = self.config.extract
         return Worker(
             teacher,
@@ -35,5 +42,6 @@ class Job:
             batch_size=settings.batch_size,
             decode_threads=settings.decode_threads,
             device=torch.device(device),
+            cores=cores,
             moved=moved,
         )

@@ -1,6 +1,8 @@
 """What a store will hold, resolved before the first image is read."""
 
+from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -15,7 +17,21 @@ from egapipe.stages.extract.teachers import Teacher
 _SOFTWARE = ("egapipe", "numpy", "pillow", "torch", "transformers")
 
 
-def manifest_for(config: Config, split: Split, teacher: Teacher, dataset: Dataset) -> Manifest:
+@dataclass(frozen=True)
+class Origin:
+    """Where embeddings come from, as plain JSON. outputs: name -> shape of one embedding."""
+
+    spec: dict[str, Any]
+    preprocessing: dict[str, Any]
+    outputs: dict[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, teacher: Teacher) -> Self:
+        """The origin of what a teacher will compute."""
+        return cls(teacher.spec, teacher.preprocessing.to_json(), teacher.outputs)
+
+
+def manifest_for(config: Config, split: Split, origin: Origin, dataset: Dataset) -> Manifest:
     """The manifest of a split's store: dataset, teacher, preprocessing, views, layout, software.
 
     Reads every image's bytes for the fingerprint, decodes none. Raises ImageError if one cannot be
@@ -26,11 +42,11 @@ def manifest_for(config: Config, split: Split, teacher: Teacher, dataset: Datase
         dataset=DatasetRecord(
             name=dataset.name, fingerprint=dataset.fingerprint(), rows=len(dataset)
         ),
-        teacher=teacher.spec,
-        preprocessing=teacher.preprocessing.to_json(),
+        teacher=origin.spec,
+        preprocessing=origin.preprocessing,
         views=plan,
         views_hash=plan_hash(plan),
-        outputs=teacher.outputs,
+        outputs=origin.outputs,
         dtype=config.store.dtype,
         shard_rows=config.store.shard_rows,
         versions=software(),

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from egapipe.pipeline.errors import EgapipeError, UsageError
 from egapipe.pipeline.store import Commit
@@ -28,7 +28,7 @@ class Terms:
     max_restarts: int
     """Times one shard may lose its worker."""
     start_timeout: float
-    """Seconds until the minimum must be ready."""
+    """Seconds until the minimum must be ready, and that the run may be without any worker later."""
     resources: str
     """What one worker asks for, for messages."""
 
@@ -49,16 +49,19 @@ class Pool:
         hire: Callable[[], Any],
         terms: Terms,
         *,
+        arguments: Sequence[Any],
         committed: Callable[[int], Commit | None],
         note: Callable[[str], None],
     ) -> None:
         """Start nothing yet.
 
-        hire: makes an actor with the methods of `ExtractActor`. committed: the record of a shard
-        in the store, if there is one. note: told about lost workers.
+        hire: makes an actor with the methods of `ExtractActor`. arguments: of its `prepare`.
+        committed: the record of a shard in the store, if there is one. note: told about lost
+        workers.
         """
         self._hire = hire
         self._terms = terms
+        self._arguments = arguments
         self._committed = committed
         self._note = note
         self._schedule: Schedule[_Member] = Schedule(())
@@ -66,6 +69,8 @@ class Pool:
         self._calls: dict[Any, _Member] = {}
         self._idle: list[_Member] = []
         self._lost_unready = 0
+        self._started = False
+        self._deadline = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -89,10 +94,9 @@ class Pool:
         self._schedule = Schedule(shards)
         for _ in range(min(self._terms.size, len(shards))):
             self._add()
-        deadline, started = time.monotonic() + self._terms.start_timeout, False
+        self._deadline = time.monotonic() + self._terms.start_timeout
         while self._schedule.unfinished:
-            started = started or self._enough_ready(deadline)
-            if started:
+            if self._enough_ready():
                 self._assign()
             settled, _ = ray.wait(list(self._calls), timeout=_TICK_SECONDS)
             if not settled:
@@ -103,17 +107,22 @@ class Pool:
     def _add(self) -> None:
         member = _Member(self._hire())
         self._members.append(member)
-        self._calls[member.handle.prepare.remote()] = member
+        self._calls[member.handle.prepare.remote(*self._arguments)] = member
 
-    def _enough_ready(self, deadline: float) -> bool:
+    def _enough_ready(self) -> bool:
+        """Whether shards may be handed out: the minimum to start with, then anybody."""
         ready = sum(member.ready for member in self._members)
-        needed = min(self._terms.minimum, len(self._members))
-        if ready < needed and time.monotonic() > deadline:
+        needed = 1 if self._started else min(self._terms.minimum, len(self._members))
+        if ready >= needed:
+            self._started = True
+            self._deadline = time.monotonic() + self._terms.start_timeout
+        elif time.monotonic() > self._deadline:
             raise UsageError(
-                f"{ready} of {needed} workers are ready after {self._terms.start_timeout:g} s: each "
-                f"asks for {self._terms.resources}, free are {_shown(ray.available_resources())} of "
-                f"{_shown(ray.cluster_resources())}; lower extract.min_workers, "
-                "extract.gpus_per_worker or extract.cpus_per_worker, or add nodes"
+                f"{ready} of {needed} workers are ready after {self._terms.start_timeout:g} s: "
+                f"each asks for {self._terms.resources}, free are "
+                f"{_shown(ray.available_resources())} of {_shown(ray.cluster_resources())}: lower "
+                "extract.min_workers, extract.gpus_per_worker or extract.cpus_per_worker, "
+                "or add nodes"
             )
         return ready >= needed
 
@@ -132,14 +141,16 @@ class Pool:
             answer = ray.get(call)
         except RayTaskError as error:
             raise _own_error(error) from None
-        except RayActorError as error:
+        except RayError as error:
             yield from self._replace(member, _why_died(error))
             return
         self._idle.append(member)
         if member.ready:
             self._schedule.finish(member)
             yield answer
-        member.ready = True
+        else:
+            member.ready = True
+            self._lost_unready = 0
 
     def _replace(self, member: _Member, why: str) -> Iterator[Commit]:
         self._members.remove(member)
@@ -155,8 +166,8 @@ class Pool:
                 yield commit
             elif times > self._terms.max_restarts:
                 raise EgapipeError(
-                    f"shard {shard} lost its worker {times} times, which is more than "
-                    f"extract.max_restarts ({self._terms.max_restarts}) allows; the last time: {why}"
+                    f"shard {shard} lost its worker {times} times, more than extract.max_restarts "
+                    f"({self._terms.max_restarts}) allows; the last time: {why}"
                 )
             else:
                 self._note(f"shard {shard} lost its worker ({why}); another one takes it")
@@ -177,7 +188,7 @@ def _own_error(error: RayTaskError) -> BaseException:
     return cause if isinstance(cause, EgapipeError) else error
 
 
-def _why_died(error: RayActorError) -> str:
+def _why_died(error: RayError) -> str:
     text = " ".join(str(error).split())
     detail = text.partition(_DETAIL)[2].strip() or text
     return detail.partition(". There are some potential root causes")[0][:300]

@@ -1,19 +1,21 @@
 """Extraction over a pool of Ray workers."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import pickle
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any
 
 from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.store import Commit
 from egapipe.stages.extract.fleet import Fleet, Node, check_fits, plan_fleet
+from egapipe.stages.extract.host import sample
 from egapipe.stages.extract.job import Job
 
 
 def extract_pooled(
     job: Job, shards: Sequence[int], note: Callable[[str], None]
-) -> Iterator[Commit | None]:
+) -> Generator[Commit | None, None, None]:
     """Extract shards over the cluster's workers; None about once a second while they work.
 
     note: told about workers that were lost. Raises UsageError if there is no cluster, or none with
@@ -32,8 +34,19 @@ def extract_pooled(
             start_timeout=settings.start_timeout,
             resources=fleet.resources,
         )
-        hire = partial(_hire, job, fleet)
-        with Pool(hire, terms, committed=job.store.commit, note=note) as pool:
+        with Pool(
+            partial(_hire, fleet),
+            terms,
+            arguments=(
+                pickle.dumps(job),
+                sample(job.dataset),
+                fleet.device,
+                fleet.cpus,
+                os.getcwd(),
+            ),
+            committed=job.store.commit,
+            note=note,
+        ) as pool:
             yield from pool.run(shards)
 
 
@@ -49,10 +62,10 @@ def _fleet(job: Job) -> Fleet:
     return fleet
 
 
-def _hire(job: Job, fleet: Fleet) -> Any:
+def _hire(fleet: Fleet) -> Any:
     import ray
 
     from egapipe.stages.extract.actor import ExtractActor
 
     actor = ray.remote(ExtractActor).options(num_cpus=fleet.cpus, num_gpus=fleet.gpus)
-    return actor.remote(job, fleet.device, fleet.cpus, os.getcwd())
+    return actor.remote()

@@ -25,7 +25,7 @@ class ExtractReport:
     extracted: int
     """Rows of this run; the others were there before."""
     seconds: float
-    """Wall-clock seconds of this run, start-up included."""
+    """Wall-clock seconds of this run, start-up of Ray and its workers included."""
     shares: dict[str, float]
     """Share of the workers' time: `wait` for decoded images, `infer`, `write`. Empty if nothing was
     extracted."""
@@ -40,12 +40,15 @@ class ExtractReport:
         """What held the run up, and what would make it faster."""
         wait, infer, write = (self.shares.get(phase, 0.0) for phase in _PHASES)
         if wait > max(_NOTABLE, write):
-            return f"the teacher waited for images {wait:.0%} of its time: raise extract.decode_threads"
+            return (
+                f"the teacher waited for images {wait:.0%} of the time: "
+                "raise extract.decode_threads"
+            )
         if write > _NOTABLE:
             return f"writing took {write:.0%} of the time: choose a nearer or faster store.url"
         return (
-            f"the teacher was busy {infer:.0%} of the time: only more devices (extract.max_workers) "
-            "or a lower teacher.precision are faster"
+            f"the teacher was busy {infer:.0%} of the time: only more devices "
+            "(extract.max_workers) or a lower teacher.precision are faster"
         )
 
     def line(self) -> str:
@@ -55,7 +58,8 @@ class ExtractReport:
         if not self.extracted:
             return f"{what}{failed}: complete already"
         rate = f"{self.seconds:.1f} s, {self.rows_per_second:,.0f} rows/s"
-        return f"{what}{failed}, {rate}; {self.advice}"
+        advice = f"; {self.advice}" if self.shares else ""
+        return f"{what}{failed}, {rate}{advice}"
 
 
 @dataclass
@@ -100,5 +104,6 @@ class Tally:
         more = "; ..." if len(self.failures) > _QUOTED else ""
         raise StoreError(
             f"{len(self.failures):,} of {self.rows:,} rows failed, extract.max_failures allows "
-            f"{allowed}: {reasons}{more}"
+            f"{allowed}: {reasons}{more}: repair or remove the images, or allow more; where "
+            "outputs are not finite, set teacher.precision or store.dtype to float32"
         )

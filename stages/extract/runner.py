@@ -13,7 +13,7 @@ from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.store import Commit, FeatureStore
 from egapipe.stages.extract.inline import extract_inline
 from egapipe.stages.extract.job import Job
-from egapipe.stages.extract.manifest import index_of, manifest_for
+from egapipe.stages.extract.manifest import Origin, index_of, manifest_for
 from egapipe.stages.extract.meter import Meter
 from egapipe.stages.extract.pooled import extract_pooled
 from egapipe.stages.extract.report import ExtractReport, Tally
@@ -103,6 +103,6 @@ def _open(config: Config, split: Split) -> Dataset:
 
 
 def _extraction(config: Config, split: Split, dataset: Dataset, teacher: Teacher) -> Extraction:
-    manifest = manifest_for(config, split, teacher, dataset)
+    manifest = manifest_for(config, split, Origin.of(teacher), dataset)
     store = FeatureStore.create(config.store_url(split), manifest, index_of(dataset))
     return Extraction(Job(config, split, dataset, store), teacher)

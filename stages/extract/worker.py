@@ -1,6 +1,7 @@
 """One worker: a teacher, the images and the store. The same inline and on a cluster."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ import torch
 
 from egapipe.pipeline.store import Commit, FeatureStore
 from egapipe.stages.extract.decode import Batch, Decoder, Reader
-from egapipe.stages.extract.inference import Arrays, Pending, submit
+from egapipe.stages.extract.inference import Arrays, Pending, open_inference
 from egapipe.stages.extract.teachers import Teacher, check_distinct
 
 
@@ -25,18 +26,18 @@ class Worker:
         batch_size: int,
         decode_threads: int,
         device: torch.device,
+        cores: int,
         moved: Callable[[int], None] = lambda views: None,
     ) -> None:
         """Put the teacher on its device and start the decoding threads.
 
-        batch_size: views in one forward pass. moved: called with the number of views of every
-        batch that has been encoded.
+        batch_size: views in one forward pass. cores: CPU cores for the teacher, on the CPU. moved:
+        called with the number of views of every batch that has been encoded.
         """
-        teacher.to(device)
         self._teacher = teacher
         self._store = store
-        self._device = device
         self._moved = moved
+        self._inference = open_inference(teacher, device, cores)
         self._decoder = Decoder(reader, batch_size, decode_threads, pinned=device.type == "cuda")
 
     def extract(self, shard: int, upcoming: int | None = None) -> Commit:
@@ -54,26 +55,26 @@ class Worker:
         return self._store.write_shard(shard, arrays, failures=images.failures, seconds=seconds)
 
     def close(self) -> None:
-        """Stop the decoding threads."""
+        """Stop the threads."""
         self._decoder.close()
+        self._inference.close()
 
     def _encode(self, batches: Iterator[Batch], rows: int, clock: "Clock") -> Arrays:
         """All embeddings of a shard, float32 [rows, V, *shape] a name."""
         manifest = self._store.manifest
         views = rows * manifest.view_count
         flat = {name: np.empty((views, *s), np.float32) for name, s in manifest.outputs.items()}
-        queued: tuple[Batch, Pending] | None = None
+        flight: deque[tuple[Batch, Pending]] = deque()
         while True:
             with clock.phase("wait"):
                 batch = next(batches, None)
             with clock.phase("infer"):
-                # Queue the next batch before waiting for the last: the device is never idle.
-                following = batch and (batch, submit(self._teacher, batch.pixels, self._device))
-                if queued is not None:
-                    self._collect(*queued, flat)
-            if following is None:
+                if batch is not None:
+                    flight.append((batch, self._inference.submit(batch.pixels)))
+                while flight and (batch is None or len(flight) > self._inference.ahead):
+                    self._collect(*flight.popleft(), flat)
+            if batch is None:
                 break
-            queued = following
         return {n: a.reshape(rows, manifest.view_count, *a.shape[1:]) for n, a in flat.items()}
 
     def _collect(self, batch: Batch, pending: Pending, flat: Arrays) -> None:

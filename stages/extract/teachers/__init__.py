@@ -1,13 +1,15 @@
 """Frozen encoders: one module a library, one protocol for all."""
 
 from collections.abc import Callable
+from typing import Any
 
 from egapipe.pipeline.config.extract import TeacherConfig
-from egapipe.stages.extract.teachers import transformers
+from egapipe.stages.extract.teachers import imported, transformers
 from egapipe.stages.extract.teachers.base import Outputs, Teacher, check_distinct, probe
 from egapipe.stages.extract.teachers.preprocessing import Pixels, Preprocessing
 
-BACKENDS: dict[str, Callable[[TeacherConfig], Teacher]] = {
+BACKENDS: dict[str, Callable[[Any], Teacher]] = {
+    "imported": imported.load,
     "transformers": transformers.load,
 }
 """Value of `teacher.backend` -> what loads it."""

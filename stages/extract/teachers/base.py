@@ -41,12 +41,14 @@ class Teacher(Protocol):
 def probe(teacher: Teacher) -> dict[str, tuple[int, ...]]:
     """Shapes of a teacher's outputs for one image, found by encoding noise.
 
-    Raises TeacherError if an output is not finite or differs between two passes over the same
-    images: nothing could be resumed or reproduced with it.
+    Raises TeacherError if an output is not finite, is the same for different images, or differs
+    between two passes over the same ones: nothing could be resumed or reproduced with it.
     """
     height, width = teacher.preprocessing.input_size
-    noise = np.random.default_rng(0).integers(0, 256, (_PROBE_IMAGES, 3, height, width), np.uint8)
-    first, second = (teacher.forward(torch.from_numpy(noise)) for _ in range(2))
+    rng = np.random.default_rng(0)
+    shape = (_PROBE_IMAGES, 3, height, width)
+    noise = torch.from_numpy(rng.integers(0, 256, shape, np.uint8))
+    first, second = (teacher.forward(noise) for _ in range(2))
     for name, output in first.items():
         _check_finite(teacher, name, output)
         if not torch.equal(output, second[name]):
@@ -54,6 +56,7 @@ def probe(teacher: Teacher) -> dict[str, tuple[int, ...]]:
                 f"teacher {teacher.spec['model']} gives another {name} for the same image at every "
                 "pass: it draws random numbers in its forward pass, use another encoder"
             )
+    check_distinct(teacher, noise, {name: output.numpy() for name, output in first.items()})
     return {name: tuple(output.shape[1:]) for name, output in first.items()}
 
 
@@ -73,10 +76,6 @@ def _check_finite(teacher: Teacher, name: str, output: Tensor) -> None:
     if bad:
         raise TeacherError(
             f"teacher {teacher.spec['model']} gives non-finite outputs ({bad} of {output.numel()} "
-            f"values of {name} for noise images in {teacher.spec['precision']}): check its weights"
-            + (
-                ""
-                if teacher.spec["precision"] == "float32"
-                else " or set teacher.precision=float32"
-            )
+            f"values of {name} for noise images in {teacher.spec['precision']}): check its "
+            "weights, or set teacher.precision=float32 where it is lower"
         )

@@ -26,7 +26,7 @@ def resolve_pooling(
 
     hidden: the model's output for one image. patches: patch tokens of an input. `auto` takes the
     projection into the shared space of a text-and-image model, else what the family was trained
-    with, else the model's pooled output, else the mean. Raises ValueError if there is no such output.
+    with, else the model's pooled output, else the mean. Raises ValueError if there is none such.
     """
     pooled = getattr(hidden, "pooler_output", None) is not None
     tokens = hidden.last_hidden_state.shape[1] if hidden.last_hidden_state.ndim == 3 else 0

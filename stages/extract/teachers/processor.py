@@ -24,16 +24,17 @@ def read_preprocessing(model: str, source: str, where: dict[str, str]) -> Prepro
     processor = _processor(model, source, where)
     try:
         preprocessing = translate(processor)
-    except ValueError as error:
-        raise TeacherError(
-            f"teacher {model}: its image processor cannot be used: {error}"
-        ) from None
-    if not agrees(preprocessing, processor):
-        raise TeacherError(
-            f"teacher {model}: its {type(processor).__name__} does more than resize, crop and "
-            "normalise; use a model with a plain image processor"
-        )
-    return preprocessing
+        if agrees(preprocessing, processor):
+            return preprocessing
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # Processors of other kinds lack the settings, or give something else than pixels.
+        reason = f"cannot be used ({error})"
+    else:
+        reason = "does more than resize, crop and normalise"
+    raise TeacherError(
+        f"teacher {model}: its {type(processor).__name__} {reason}: use a model with a plain image "
+        "processor"
+    )
 
 
 def translate(processor: Any) -> Preprocessing:
@@ -77,8 +78,9 @@ def _processor(model: str, source: str, where: dict[str, str]) -> Any:
         )
     except (OSError, ValueError) as error:
         raise TeacherError(
-            f"teacher {model} has no preprocessor_config.json that can be read, so how its images are "
-            "scaled is unknown: save its image processor beside the weights with save_pretrained"
+            f"teacher {model} has no preprocessor_config.json that can be read, so how its images "
+            "are scaled is unknown: save its image processor beside the weights with "
+            "save_pretrained"
         ) from error
 
 
@@ -99,7 +101,7 @@ def _size(size: Any) -> tuple[int, int]:
 
 
 def _convnext(edge: int, share: float) -> tuple[tuple[int, int] | int, tuple[int, int] | None]:
-    """ConvNeXt's rule: below 384 crop a share of a larger image, from there on squeeze the whole."""
+    """ConvNeXt's rule: below 384 crop a share of a larger image, above squeeze the whole."""
     return ((edge, edge), None) if edge >= 384 else (int(edge / share), (edge, edge))
 
 

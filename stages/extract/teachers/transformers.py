@@ -3,22 +3,24 @@
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from egapipe.pipeline.config.extract import TransformersTeacher as Settings
 from egapipe.pipeline.errors import TeacherError
 from egapipe.stages.extract.teachers.base import Outputs, probe
+from egapipe.stages.extract.teachers.location import located
 from egapipe.stages.extract.teachers.pooling import embed, resolve_pooling
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
 from egapipe.stages.extract.teachers.processor import read_preprocessing
+from egapipe.stages.extract.teachers.quiet import quiet
 
-_PACKAGE = "package:"
+# What the library raises, depending on which file is wrong.
+_UNFIT = (SafetensorError, OSError, ValueError, TypeError, RuntimeError, ImportError, KeyError)
 
 
 class TransformersTeacher:
@@ -96,7 +98,7 @@ class Encoder(nn.Module):
 
 def load(settings: Settings) -> TransformersTeacher:
     """Load a vision encoder, see `load_teacher`."""
-    with _located(settings.model) as (source, local), _quiet(local), _explained(settings.model):
+    with located(settings.model) as (source, local), quiet(local), _explained(settings.model):
         where = {"revision": settings.revision} if settings.revision and not local else {}
         config = _read_config(settings.model, source, where)
         preprocessing = read_preprocessing(settings.model, source, where)
@@ -194,66 +196,13 @@ def _affine(preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
 
 
 @contextlib.contextmanager
-def _located(model: str) -> Iterator[tuple[str, bool]]:
-    """Where `transformers` finds a model, and whether that is on this machine."""
-    if model.startswith(_PACKAGE):
-        with contextlib.ExitStack() as stack:
-            yield str(_check_folder(model, _packaged(model, stack))), True
-    elif Path(model).expanduser().is_dir():
-        yield str(_check_folder(model, Path(model).expanduser())), True
-    elif model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise TeacherError(
-            f"teacher {model}: no such folder; teacher.model is a folder or a hub name"
-        )
-    else:
-        yield model, False
-
-
-def _packaged(model: str, stack: contextlib.ExitStack) -> Path:
-    module = model.removeprefix(_PACKAGE)
-    try:
-        return stack.enter_context(resources.as_file(resources.files(module)))
-    except (ImportError, ValueError) as error:
-        raise TeacherError(f"teacher {model}: {error}; is the package installed?") from None
-
-
-def _check_folder(model: str, folder: Path) -> Path:
-    if not (folder / "config.json").is_file():
-        raise TeacherError(
-            f"teacher {model}: {folder} has no config.json; save a model there with save_pretrained"
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise TeacherError(
-            f"teacher {model}: {folder} has no safetensors weights (other formats can run code when "
-            "they are opened); convert them with save_pretrained"
-        )
-    return folder
-
-
-@contextlib.contextmanager
 def _explained(model: str) -> Iterator[None]:
     """Turn what the library raises for a missing or unfit model into one line."""
     try:
         yield
-    except (OSError, ValueError, TypeError, RuntimeError, ImportError, KeyError) as error:
+    except _UNFIT as error:
         raise TeacherError(f"teacher {model} cannot be loaded: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
     return next((line for line in str(error).strip().splitlines()), type(error).__name__)
-
-
-@contextlib.contextmanager
-def _quiet(local: bool) -> Iterator[None]:
-    """No reports on loading; bars only where something may be downloaded."""
-    log = transformers.utils.logging
-    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    if local:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()

@@ -1,0 +1,139 @@
+"""A store made from embeddings that another program computed."""
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.extract import ImportedTeacher
+from egapipe.pipeline.config.tree import Split
+from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.digests import cached_digest
+from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.progress import OpenProgress, silent_progress
+from egapipe.pipeline.store import FeatureStore
+from egapipe.stages.extract.embeddings import Embeddings, Floats, read_embeddings
+from egapipe.stages.extract.manifest import Origin, index_of, manifest_for
+from egapipe.stages.extract.report import ExtractReport
+
+
+def import_embeddings(
+    config: Config,
+    path: str,
+    *,
+    split: Split,
+    column: str = "embedding",
+    progress: OpenProgress = silent_progress,
+) -> ExtractReport:
+    """Write a split's store from a file of embeddings; run it again after a kill and it continues.
+
+    path: `.npy` [rows, D] or [rows, views, D] in the order of the data set, or `.parquet` (see
+    `read_embeddings`), whose column `key` decides the order if there is one. A data set with a
+    `limit` takes the first rows. Rows that are not finite become failures. Raises UsageError if the
+    configuration's teacher is not `imported`, or the file does not fit the data set and view plan;
+    StoreError if another store is there.
+    """
+    began = time.perf_counter()
+    teacher, source = config.teacher, config.source(split)
+    if not isinstance(teacher, ImportedTeacher):
+        raise UsageError(
+            f"config {config.name} has teacher.backend {teacher.backend}: embeddings made "
+            "elsewhere need teacher={backend: imported, model: ...}"
+        )
+    if source is None:
+        raise UsageError(f"config {config.name} has no dataset.{split}: add it first")
+    dataset = open_dataset(source)
+    found = read_embeddings(path, column)
+    views = config.view_plan(split).count + 1
+    rows = _rows(found, dataset, path, cut=source.limit is not None)
+    values = _with_views(found.values, views, path)
+    origin = Origin(
+        spec={**teacher.model_dump(mode="json"), "sha256": _sha256(Path(path))},
+        preprocessing=_preprocessing(teacher),
+        outputs={"embedding": (values.shape[-1],)},
+    )
+    manifest = manifest_for(config, split, origin, dataset)
+    store = FeatureStore.create(config.store_url(split), manifest, index_of(dataset))
+    written = _write(store, values, rows, split, progress)
+    return ExtractReport(
+        split=split,
+        url=store.url,
+        rows=manifest.rows,
+        views=views,
+        failures=len(store.failures()),
+        extracted=written,
+        seconds=time.perf_counter() - began,
+        shares={},
+    )
+
+
+def _rows(found: Embeddings, dataset: Dataset, path: str, *, cut: bool) -> np.ndarray:
+    """int64 [N]: row of the file for each row of the data set."""
+    if found.keys is not None:
+        return _by_key(found.keys, dataset, path)
+    given, wanted = len(found.values), len(dataset)
+    if given != wanted and not (cut and given > wanted):
+        raise UsageError(
+            f"{path} has {given:,} rows, {dataset.name} has {wanted:,}: without keys the rows must "
+            "be the data set's, in its order"
+        )
+    return np.arange(wanted)
+
+
+def _by_key(keys: list[str], dataset: Dataset, path: str) -> np.ndarray:
+    place = {key: row for row, key in enumerate(keys)}
+    if len(place) != len(keys):
+        raise UsageError(f"{path}: the column key names a row more than once")
+    missing = [key for key in dataset.keys if key not in place]
+    if missing:
+        raise UsageError(
+            f"{path} has no embedding for {len(missing):,} of {len(dataset):,} rows of "
+            f"{dataset.name}, the first is {missing[0]!r}: their keys must agree"
+        )
+    return np.array([place[key] for key in dataset.keys])
+
+
+def _with_views(values: Floats, views: int, path: str) -> Floats:
+    """[N, V, D] of the plan's views."""
+    values = values[:, None] if values.ndim == 2 else values
+    if values.shape[1] != views:
+        raise UsageError(
+            f"{path} has {values.shape[1]} views a row, the view plan has {views}: set views.count="
+            f"{values.shape[1] - 1} (the clean view comes first)"
+        )
+    return values
+
+
+def _write(
+    store: FeatureStore, values: Floats, rows: np.ndarray, split: Split, progress: OpenProgress
+) -> int:
+    if store.complete:
+        return 0
+    pending = store.pending()
+    left = sum(len(store.shards[shard]) for shard in pending)
+    done = store.manifest.rows - left
+    with progress(f"import {split}", store.manifest.rows, done=done) as shown:
+        for shard in pending:
+            part = store.shards[shard]
+            chosen = np.asarray(values[rows[part.start : part.stop]], dtype=np.float32)
+            store.write_shard(shard, {"embedding": chosen})
+            done += len(part)
+            shown.update(done)
+    store.finish()
+    return left
+
+
+def _preprocessing(teacher: ImportedTeacher) -> dict[str, Any]:
+    normalize = teacher.normalize
+    return {"imported": True, "mean": list(normalize.mean), "std": list(normalize.std)}
+
+
+def _sha256(path: Path) -> str:
+    def compute() -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return cached_digest([path], "embeddings", compute)

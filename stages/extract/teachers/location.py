@@ -1,0 +1,50 @@
+"""Where the files of a teacher are: a folder, a Python package or the hub."""
+
+import contextlib
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+from egapipe.pipeline.errors import TeacherError
+
+_PACKAGE = "package:"
+
+
+@contextlib.contextmanager
+def located(model: str) -> Iterator[tuple[str, bool]]:
+    """Where `transformers` finds a model, and whether that is on this machine.
+
+    Raises TeacherError if a folder is not there or is no saved model with safetensors weights.
+    """
+    if model.startswith(_PACKAGE):
+        with contextlib.ExitStack() as stack:
+            yield str(_check_folder(model, _packaged(model, stack))), True
+    elif Path(model).expanduser().is_dir():
+        yield str(_check_folder(model, Path(model).expanduser())), True
+    elif model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise TeacherError(
+            f"teacher {model}: no such folder; teacher.model is a folder or a hub name"
+        )
+    else:
+        yield model, False
+
+
+def _packaged(model: str, stack: contextlib.ExitStack) -> Path:
+    module = model.removeprefix(_PACKAGE)
+    try:
+        return stack.enter_context(resources.as_file(resources.files(module)))
+    except (ImportError, ValueError) as error:
+        raise TeacherError(f"teacher {model}: {error}; is the package installed?") from None
+
+
+def _check_folder(model: str, folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise TeacherError(
+            f"teacher {model}: {folder} has no config.json; save a model there with save_pretrained"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise TeacherError(
+            f"teacher {model}: {folder} has no safetensors weights (other formats can run code "
+            "when they are opened); convert them with save_pretrained"
+        )
+    return folder

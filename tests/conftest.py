@@ -1,0 +1,20 @@
+"""What tests of several stages share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from egapipe.pipeline.cluster import quiet_environment, ray_session
+from egapipe.pipeline.config.extract import ClusterConfig
+
+# Ray reads its environment when it is imported, which a test module may do while it is collected.
+quiet_environment(local=True)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One real Ray of 8 logical CPUs for the whole session; the code under test joins it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with ray_session(ClusterConfig(cpus=8)):
+            yield

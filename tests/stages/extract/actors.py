@@ -1,0 +1,57 @@
+"""Real Ray actors that do little and die as they are told: the pool's view of a worker."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from egapipe.pipeline.errors import TeacherError
+from egapipe.pipeline.store import Commit
+
+
+def record(shard: int, host: str = "actor") -> Commit:
+    return Commit(
+        shard=shard,
+        start=shard,
+        stop=shard + 1,
+        sha256={},
+        nonfinite=0,
+        failures=[],
+        seconds={},
+        host=host,
+    )
+
+
+def committed(folder: Path, shard: int) -> Commit | None:
+    """What a store answers: the record, if the shard's file is there."""
+    return record(shard, "store") if (folder / f"shard{shard}").exists() else None
+
+
+class Actor:
+    """Writes a file a shard, and `die<N>-<shard>` files tell it to die at that shard.
+
+    `die` kills before the shard's file is written, `late` between that and the answer. Each such
+    file kills once. `stillborn` files kill in `prepare`.
+    """
+
+    def prepare(self, folder: str, slow: float = 0.0) -> str:
+        self.folder, self.slow = Path(folder), slow
+        self._die_if_told("stillborn*")
+        if (self.folder / "refuse").exists():
+            raise TeacherError("teacher is not the manifest's: give every host the same")
+        return "here"
+
+    def extract(self, shard: int, upcoming: int | None) -> Commit:
+        time.sleep(self.slow)
+        self._die_if_told(f"die*-{shard}")
+        if (self.folder / f"bug-{shard}").exists():
+            raise ZeroDivisionError("a bug")
+        (self.folder / f"shard{shard}").touch()
+        self._die_if_told(f"late*-{shard}")
+        return record(shard)
+
+    def _die_if_told(self, pattern: str) -> None:
+        orders = sorted(self.folder.glob(pattern))
+        if orders:
+            orders[0].unlink()
+            os.kill(os.getpid(), signal.SIGKILL)

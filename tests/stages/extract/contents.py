@@ -1,0 +1,29 @@
+"""What a store holds, byte by byte."""
+
+import json
+from pathlib import Path
+
+
+def every_byte(url: str) -> dict[str, bytes]:
+    """Path -> bytes of every file of a local store."""
+    root = Path(url)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+def content(url: str) -> dict[str, object]:
+    """Every byte of a store, but for three fields of a shard's commit record.
+
+    `seconds` (how long the phases took) and `host` (who did it) describe the run that wrote the
+    shard, not the shard, and `checksum` is that of the record's text with both; nothing else may
+    differ between two runs.
+    """
+    found: dict[str, object] = dict(every_byte(url))
+    for path, data in every_byte(url).items():
+        if path.startswith("commits/0"):
+            record = json.loads(data)
+            assert record.pop("host")
+            assert record.pop("checksum")
+            assert set(record.pop("seconds")) == {"decode", "wait", "infer", "write"}
+            found[path] = record
+    return found

@@ -1,0 +1,92 @@
+"""The identity of a teacher: SHA-256 over its weights, wherever they lie."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.numpy import load_file, save_file
+
+from egapipe.stages.extract.teachers import load_teacher
+from tests.stages.extract import models
+
+
+def sha256(folder: Path, **fields: Any) -> str:
+    digest: str = load_teacher(models.settings(folder, **fields)).spec["sha256"]
+    return digest
+
+
+def by_hand(folder: Path) -> str:
+    """From the file, without the library that loads the model."""
+    tensors = load_file(folder / "model.safetensors").values()
+    headers = [f"torch.{t.dtype} {t.shape} ".encode() for t in tensors]
+    digests = [
+        hashlib.sha256(h + t.tobytes()).digest() for h, t in zip(headers, tensors, strict=True)
+    ]
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def test_it_is_a_digest_of_the_tensors_in_the_file(tmp_path: Path) -> None:
+    folder = models.vit(tmp_path)
+    assert sha256(folder) == by_hand(folder)
+
+
+def test_equal_weights_are_equal_wherever_they_lie_and_however_they_are_pooled(
+    tmp_path: Path,
+) -> None:
+    one, two = models.vit(tmp_path / "one"), models.vit(tmp_path / "two")
+    assert sha256(one) == sha256(two) == sha256(two, pooling="mean")
+    assert sha256(models.vit(tmp_path / "three", seed=1)) != sha256(one)
+
+
+def test_one_bit_of_one_weight_makes_another_teacher(tmp_path: Path) -> None:
+    folder = models.vit(tmp_path)
+    before = sha256(folder)
+    file = folder / "model.safetensors"
+    tensors = {name: tensor.copy() for name, tensor in load_file(file).items()}
+    bits = tensors["encoder.layer.1.output.dense.weight"].view(np.uint32)
+    bits.ravel()[7] ^= np.uint32(1)
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert sha256(folder) != before
+
+
+def test_only_what_the_image_goes_through_counts(tmp_path: Path) -> None:
+    """CLIP's text tower, or its absence, makes no other teacher of images."""
+    both = models.clip(tmp_path / "both")
+    before = sha256(both)
+    model = transformers.CLIPModel.from_pretrained(both)
+    with torch.no_grad():
+        model.text_projection.weight.add_(1.0)
+    assert sha256(models.save(model, tmp_path / "text", "clip")) == before
+    with torch.no_grad():
+        model.visual_projection.weight.add_(1.0)
+    changed = models.save(model, tmp_path / "image", "clip")
+    assert sha256(changed) != before
+    assert sha256(changed, pooling="cls") == sha256(both, pooling="cls")
+
+
+def test_weights_saved_in_half_precision_are_what_their_float32_values_are(tmp_path: Path) -> None:
+    model = models.vit_model().half()
+    half = models.save(model, tmp_path / "half", "vit")
+    full = models.save(model.float(), tmp_path / "full", "vit")
+    assert sha256(half) == sha256(full)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_the_spec_says_what_was_asked_for_and_what_it_came_to(pooling: str, tmp_path: Path) -> None:
+    folder = models.dinov2(tmp_path)
+    teacher = load_teacher(models.settings(folder, pooling=pooling, precision="bfloat16"))
+    assert teacher.spec == {
+        "backend": "transformers",
+        "model": str(folder),
+        "revision": None,
+        "pooling": pooling,
+        "precision": "bfloat16",
+        "resolved_pooling": pooling,
+        "class": "Dinov2Model",
+        "sha256": by_hand(folder),
+    }
+    assert teacher.outputs == {"embedding": (16,)}

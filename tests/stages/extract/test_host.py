@@ -1,0 +1,80 @@
+"""A worker's host must have the software, the model and the images that the manifest is about."""
+
+import dataclasses
+import socket
+from pathlib import Path
+
+import pytest
+
+from egapipe.pipeline.config.data import FolderSource
+from egapipe.pipeline.datasets import open_dataset
+from egapipe.pipeline.errors import TeacherError, UsageError
+from egapipe.stages.extract import prepare
+from egapipe.stages.extract.host import check_images, check_teacher, named_host, sample
+from egapipe.stages.extract.manifest import software
+from tests.stages.extract.conftest import MakeConfig
+
+
+@pytest.fixture
+def images(tmp_path: Path, quick: MakeConfig) -> Path:
+    digits = open_dataset(quick().dataset.train)
+    (tmp_path / "images").mkdir()
+    for row in range(9):
+        digits.image(row).save(tmp_path / "images" / f"{row}.png")
+    return tmp_path / "images"
+
+
+def test_samples_span_the_data_set_and_leave_out_unreadable_rows(images: Path) -> None:
+    dataset = open_dataset(FolderSource(kind="folder", path=str(images)))
+    assert list(sample(dataset)) == [0, 4, 8]
+    (images / "4.png").unlink()
+    assert list(sample(dataset)) == [0, 8]
+    check_images(dataset, sample(dataset))
+
+
+@pytest.mark.parametrize("spoil", ["missing", "another"])
+def test_images_that_are_not_here_are_refused_instead_of_recorded_as_unreadable(
+    images: Path, spoil: str
+) -> None:
+    dataset = open_dataset(FolderSource(kind="folder", path=str(images)))
+    samples = sample(dataset)
+    if spoil == "missing":
+        (images / "8.png").unlink()
+    else:
+        (images / "8.png").write_bytes((images / "7.png").read_bytes())
+    with pytest.raises(UsageError, match=r"image 8\.png of data set folder/images is missing or"):
+        check_images(dataset, samples)
+
+
+def test_another_teacher_software_or_preprocessing_is_refused(quick: MakeConfig) -> None:
+    [extraction] = prepare(quick(), ["test"])
+    manifest, teacher = extraction.job.store.manifest, extraction.teacher
+    check_teacher(teacher, manifest)
+    others = {
+        "versions.torch": {"versions": {**software(), "torch": "0.1"}},
+        "teacher.sha256": {"teacher": {**manifest.teacher, "sha256": "0" * 64}},
+        "preprocessing.mean": {"preprocessing": {**manifest.preprocessing, "mean": [0, 0, 0]}},
+    }
+    for key, update in others.items():
+        with pytest.raises(TeacherError, match=f"^{key} is .* the manifest says"):
+            check_teacher(teacher, manifest.model_copy(update=update))
+
+
+def test_refusals_name_the_host_and_keep_their_kind() -> None:
+    for kind in (TeacherError, UsageError):
+        with pytest.raises(kind) as error, named_host():
+            raise kind("no")
+        assert str(error.value) == f"worker on {socket.gethostname()}: no"
+
+
+def test_a_job_for_a_worker_carries_no_pixels_and_no_weights(quick: MakeConfig) -> None:
+    import pickle
+
+    [extraction] = prepare(quick(), ["train"])
+    job = extraction.job
+    sent = pickle.dumps(job)
+    assert len(sent) < 10_000
+    received = pickle.loads(sent)  # noqa: S301
+    assert received.store.manifest == job.store.manifest
+    assert dataclasses.replace(received, dataset=job.dataset, store=job.store) == job
+    assert received.dataset.fingerprint() == job.dataset.fingerprint()

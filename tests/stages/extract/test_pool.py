@@ -1,0 +1,171 @@
+"""The pool with real Ray actors that are killed: every shard is done, and refusals are explained.
+
+The actors import no torch, so a test takes a second or two.
+"""
+
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from egapipe.pipeline.errors import EgapipeError, TeacherError, UsageError
+from egapipe.pipeline.store import Commit
+from tests.stages.extract.actors import Actor, committed
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+class Run:
+    """One pool over the orders in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.notes: list[str] = []
+        self.ticks = 0
+        self.hired: list[Any] = []
+
+    def __call__(
+        self, shards: list[int], slow: float = 0.0, cpus: float = 1, **terms: Any
+    ) -> list[Commit]:
+        from egapipe.stages.extract.pool import Pool, Terms
+
+        default = Terms(
+            size=2, minimum=1, max_restarts=2, start_timeout=60, resources=f"{cpus:g} CPU"
+        )
+        with Pool(
+            lambda: self.hire(cpus),
+            dataclasses.replace(default, **terms),
+            arguments=(str(self.folder), slow),
+            committed=lambda shard: committed(self.folder, shard),
+            note=self.notes.append,
+        ) as pool:
+            return list(self.commits(pool.run(shards)))
+
+    def hire(self, cpus: float) -> Any:
+        import ray
+
+        self.hired.append(ray.remote(Actor).options(num_cpus=cpus).remote())
+        return self.hired[-1]
+
+    def commits(self, answers: Iterator[Commit | None]) -> Iterator[Commit]:
+        for answer in answers:
+            self.ticks += answer is None
+            if answer is not None:
+                yield answer
+
+    def order(self, *names: str) -> None:
+        for name in names:
+            (self.folder / name).touch()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+def shards_of(commits: list[Commit]) -> list[int]:
+    return sorted(commit.shard for commit in commits)
+
+
+def test_every_shard_is_done_once(run: Run) -> None:
+    commits = run(list(range(9)))
+    assert shards_of(commits) == list(range(9))
+    assert run.notes == []
+    assert len(run.hired) == 2
+
+
+def test_no_more_workers_are_hired_than_there_are_shards(run: Run) -> None:
+    assert shards_of(run([4], size=6)) == [4]
+    assert len(run.hired) == 1
+
+
+def test_a_dead_worker_is_replaced_and_its_shard_done_by_another(run: Run) -> None:
+    run.order("die1-2", "die1-5", "die2-5")
+    assert shards_of(run(list(range(8)))) == list(range(8))
+    assert len(run.hired) == 2 + 3
+    assert [note.partition(" lost")[0] for note in sorted(run.notes)] == [
+        "shard 2",
+        "shard 5",
+        "shard 5",
+    ]
+    assert all("another one takes it" in note and "\n" not in note for note in run.notes)
+
+
+def test_a_shard_that_was_committed_before_the_death_is_not_done_again(run: Run) -> None:
+    run.order("late1-1")
+    hosts = {commit.shard: commit.host for commit in run([0, 1, 2])}
+    assert hosts == {0: "actor", 1: "store", 2: "actor"}
+
+
+def test_a_shard_that_kills_every_worker_ends_the_run_in_one_line(run: Run) -> None:
+    run.order("die1-3", "die2-3", "die3-3")
+    with pytest.raises(EgapipeError) as error:
+        run(list(range(5)))
+    text = str(error.value)
+    assert text.startswith("shard 3 lost its worker 3 times, more than extract.max_restarts (2)")
+    assert "\n" not in text
+    assert len(text) < 500
+
+
+def test_workers_that_die_at_their_start_are_given_up_too(run: Run) -> None:
+    run.order(*(f"stillborn{i}" for i in range(10)))
+    with pytest.raises(EgapipeError, match="3 workers died while they loaded the teacher") as error:
+        run([0, 1])
+    assert "\n" not in str(error.value)
+
+
+def test_a_few_deaths_at_the_start_are_survived(run: Run) -> None:
+    run.order("stillborn1", "stillborn2")
+    assert shards_of(run([0, 1])) == [0, 1]
+    assert all("died while it loaded the teacher" in note for note in run.notes)
+
+
+def test_what_a_worker_refuses_comes_back_as_itself(run: Run) -> None:
+    run.order("refuse")
+    with pytest.raises(TeacherError, match=r"^teacher is not the manifest's: give every host"):
+        run([0, 1])
+
+
+def test_a_bug_keeps_its_traceback(run: Run) -> None:
+    run.order("bug-1")
+    with pytest.raises(ZeroDivisionError, match=r"(?s)actors\.py.*a bug") as error:
+        run([0, 1])
+    assert not isinstance(error.value, EgapipeError)
+
+
+def test_the_run_starts_with_the_workers_that_fit_and_takes_no_more(run: Run) -> None:
+    commits = run(list(range(6)), size=5, minimum=2, cpus=3)
+    assert shards_of(commits) == list(range(6))
+    assert len(run.hired) == 5
+
+
+def test_too_few_resources_are_explained_after_the_timeout(run: Run) -> None:
+    with pytest.raises(UsageError) as error:
+        run([0, 1, 2], size=3, minimum=3, cpus=4, start_timeout=1)
+    text = str(error.value)
+    assert re.match(r"[012] of 3 workers are ready after 1 s: each asks for 4 CPU, free are ", text)
+    assert "of 8 CPU: lower extract.min_workers" in text
+    assert "\n" not in text
+    wait_until(lambda: not actor_processes())
+
+
+def test_the_caller_is_woken_while_workers_are_busy(run: Run) -> None:
+    run([0], slow=2.5)
+    assert run.ticks >= 2
+
+
+def actor_processes() -> list[psutil.Process]:
+    mine = psutil.Process().children(recursive=True)
+    return [p for p in mine if "ray::Actor" in " ".join(p.cmdline())]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

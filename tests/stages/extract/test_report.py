@@ -1,0 +1,71 @@
+"""What a run tells its user."""
+
+from typing import Any
+
+import pytest
+
+from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.store import Commit, Failure
+from egapipe.stages.extract.report import ExtractReport, Tally
+
+
+def commit(shard: int, failures: int = 0, **seconds: float) -> Commit:
+    rows = range(10 * shard, 10 * shard + 10)
+    failed = [Failure(r, f"k{r}", "the file is empty") for r in rows[:failures]]
+    return Commit(
+        shard=shard,
+        start=rows.start,
+        stop=rows.stop,
+        sha256={},
+        nonfinite=0,
+        failures=failed,
+        seconds=seconds,
+        host="h",
+    )
+
+
+def report(**fields: Any) -> ExtractReport:
+    shares = {"wait": 0.1, "infer": 0.8, "write": 0.1}
+    values: dict[str, Any] = {"split": "train", "url": "s", "rows": 1000, "views": 5}
+    values |= {"failures": 0, "extracted": 400, "seconds": 2.0, "shares": shares}
+    return ExtractReport(**{**values, **fields})
+
+
+def test_shards_of_earlier_runs_count_as_done_and_not_as_extracted() -> None:
+    tally = Tally(rows=40)
+    tally.resume([commit(0, failures=2, wait=9.0), commit(3)])
+    tally.add(commit(1, failures=1, decode=5.0, wait=1.0, infer=2.0, write=1.0))
+    assert (tally.done, tally.extracted) == (30, 10)
+    assert [failure.row for failure in tally.failures] == [0, 1, 10]
+    assert tally.shares() == {"wait": 0.25, "infer": 0.5, "write": 0.25}
+
+
+def test_the_rate_is_of_this_run() -> None:
+    assert report().rows_per_second == 200
+    assert "1,000 rows x 5 views in s, 2.0 s, 200 rows/s; " in report().line()
+    assert "3 failed" in report(failures=3).line()
+    assert report(extracted=0, shares={}).line().endswith("in s: complete already")
+
+
+@pytest.mark.parametrize(
+    ("wait", "write", "advice"),
+    [
+        (0.5, 0.1, "waited for images 50% of the time: raise extract.decode_threads"),
+        (0.2, 0.4, "writing took 40% of the time: choose a nearer or faster store.url"),
+        (0.05, 0.05, "busy 90% of the time: only more devices"),
+    ],
+)
+def test_the_advice_names_what_held_the_run_up(wait: float, write: float, advice: str) -> None:
+    shares = {"wait": wait, "infer": 1 - wait - write, "write": write}
+    assert advice in report(shares=shares).advice
+
+
+@pytest.mark.parametrize(("allowed", "fine"), [(3, True), (2, False), (0.3, True), (0.2, False)])
+def test_failures_are_allowed_by_count_or_share(allowed: float, fine: bool) -> None:
+    tally = Tally(rows=10)
+    tally.add(commit(0, failures=3))
+    if fine:
+        tally.check_failures(allowed)
+    else:
+        with pytest.raises(StoreError, match=r"3 of 10 rows failed, .* k0: the file is empty; k1"):
+            tally.check_failures(allowed)

@@ -1,0 +1,105 @@
+"""The bookkeeping of shards and workers, whatever workers do."""
+
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from egapipe.stages.extract.schedule import Assignment, Schedule
+
+
+class Workers(RuleBasedStateMachine):
+    """Workers that finish, die and come in any order."""
+
+    @initialize(shards=st.integers(0, 12), workers=st.integers(1, 4))
+    def begin(self, shards: int, workers: int) -> None:
+        self.schedule: Schedule[int] = Schedule(range(shards))
+        self.shards = shards
+        self.idle = set(range(workers))
+        self.busy: dict[int, int] = {}
+        self.hired = workers
+        self.finished: list[int] = []
+        self.losses: Counter[int] = Counter()
+
+    @precondition(lambda self: self.idle)
+    @rule(data=st.data())
+    def assign(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.idle)))
+        work = self.schedule.assign(worker)
+        waiting = self.shards - len(self.finished) - len(self.busy)
+        assert (work is None) == (waiting == 0)
+        if work is not None:
+            assert work.shard not in {*self.busy.values(), *self.finished}
+            assert work.upcoming is None or work.upcoming not in {
+                work.shard,
+                *self.busy.values(),
+                *self.finished,
+            }
+            self.idle.remove(worker)
+            self.busy[worker] = work.shard
+
+    @precondition(lambda self: self.busy)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.busy)))
+        shard = self.busy.pop(worker)
+        assert self.schedule.finish(worker) == shard
+        self.finished.append(shard)
+        self.idle.add(worker)
+
+    @precondition(lambda self: self.busy)
+    @rule(data=st.data(), committed=st.booleans())
+    def die(self, data: st.DataObject, committed: bool) -> None:
+        """A busy worker is lost, perhaps just after it had committed its shard."""
+        worker = data.draw(st.sampled_from(sorted(self.busy)))
+        shard = self.busy.pop(worker)
+        self.losses[shard] += 1
+        assert self.schedule.lose(worker) == (shard, self.losses[shard])
+        if committed:
+            self.schedule.drop(shard)
+            self.finished.append(shard)
+        self.idle.add(self.hired)
+        self.hired += 1
+
+    @precondition(lambda self: self.idle)
+    @rule(data=st.data())
+    def die_idle(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.idle)))
+        self.idle.remove(worker)
+        assert self.schedule.lose(worker) is None
+        self.idle.add(self.hired)
+        self.hired += 1
+
+    @invariant()
+    def nothing_is_lost_or_done_twice(self) -> None:
+        assert len(set(self.finished)) == len(self.finished)
+        assert self.schedule.unfinished == (len(self.finished) < self.shards)
+
+
+TestWorkers = Workers.TestCase
+TestWorkers.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_shards_go_out_in_order_with_the_next_one_announced() -> None:
+    schedule: Schedule[str] = Schedule([4, 5, 7, 9])
+    assert schedule.assign("a") == Assignment(4, upcoming=5)
+    assert schedule.assign("b") == Assignment(7, upcoming=9)
+    assert schedule.finish("a") == 4
+    assert schedule.assign("a") == Assignment(5, upcoming=None)
+
+
+def test_an_idle_worker_takes_over_what_another_has_not_begun() -> None:
+    schedule: Schedule[str] = Schedule([0, 1])
+    schedule.assign("slow")
+    assert schedule.assign("fast") == Assignment(1, upcoming=None)
+    schedule.finish("slow")
+    assert schedule.assign("slow") is None
+
+
+def test_a_lost_workers_shards_come_first() -> None:
+    schedule: Schedule[str] = Schedule(range(6))
+    schedule.assign("a")
+    schedule.assign("b")
+    assert schedule.lose("a") == (0, 1)
+    assert schedule.assign("c") == Assignment(0, upcoming=1)
