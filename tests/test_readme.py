@@ -79,8 +79,8 @@ def test_the_python_examples_run(
     monkeypatch.chdir(after_the_commands)
     run = next((after_the_commands / "runs" / "mine").glob("resnet8x4-*-seed0-*"))
     examples = [text for language, text in blocks("Your own images") if language == "python"]
-    names = {"student": torch.randn(8, 16), "teacher": torch.randn(8, 16)}
     for text in examples:
+        names = {"student": torch.randn(8, 16), "teacher": torch.randn(8, 16)}
         exec(text.replace("resnet8x4-ega-seed0-1a2b3c4d", run.name), names)  # noqa: S102
     assert "Accuracy(top1=" in capsys.readouterr().out
     assert torch.isfinite(names["loss"])

@@ -9,7 +9,7 @@ import pyarrow as pa
 from PIL import Image
 
 from egapipe.pipeline.config.data import ViewsConfig
-from egapipe.pipeline.store import FeatureStore, Manifest
+from egapipe.pipeline.store import DatasetRecord, FeatureStore, Manifest
 from egapipe.pipeline.views import plan_hash
 
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
@@ -46,7 +46,7 @@ class NoiseImages:
 def noise_store(folder: Path, rows: int, dim: int, views: ViewsConfig) -> FeatureStore:
     """A finished float16 store of standard normal embeddings."""
     manifest = Manifest(
-        dataset={"name": "noise", "fingerprint": "noise", "rows": rows},
+        dataset=DatasetRecord(name="noise", fingerprint="noise", rows=rows),
         teacher={"backend": "noise"},
         preprocessing={"mean": list(MEAN), "std": list(STD)},
         views=views,

@@ -1,31 +1,74 @@
 """A trained student, loaded from its run folder without teacher or store."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.explain import explain
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.views import CLEAN, key_hashes
 from egapipe.stages.distill.checkpoint import checkpoint_folder, load_student_weights
 from egapipe.stages.distill.evaluation import Accuracy
-from egapipe.stages.distill.model import Student
-from egapipe.stages.distill.setup import evaluation_logits, open_test, pick_device
+from egapipe.stages.distill.images import Images, ResidentImages, Size
+from egapipe.stages.distill.loader import run_ahead
+from egapipe.stages.distill.model import Head, Student
+from egapipe.stages.distill.pixels import decoded_images
+from egapipe.stages.distill.setup import (
+    PRECISIONS,
+    evaluation_logits,
+    open_images,
+    open_test,
+    pick_device,
+)
 from egapipe.stages.distill.spec import MODEL, StudentSpec
 from egapipe.stages.distill.world import World
+
+Ints = npt.NDArray[np.int64]
+TEACHER_HEAD = "teacher_head."
+# Of a batch: 512 images of 64 x 64, 41 of 224 x 224. Activations are many times as large.
+_BATCH_PIXELS = 512 * 64 * 64
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a student makes of B images, float32 on its device.
+
+    rows: int64 [B] of the data set. features: [B, F] of the backbone. nodes: [B, D] of the node
+    layer. logits: [B, C].
+    """
+
+    rows: Ints
+    features: Tensor
+    nodes: Tensor
+    logits: Tensor
 
 
 @dataclass(frozen=True)
 class TrainedStudent:
-    """A student in evaluation mode, what it is made of, and the configuration it came from."""
+    """A student in evaluation mode, what it is made of, and where it came from.
+
+    checkpoint: the folder its weights were read from.
+    """
 
     student: Student
     spec: StudentSpec
     config: Config
     device: torch.device
+    checkpoint: Path
 
     def accuracy(self) -> Accuracy:
         """Top-1 and top-5 on the configuration's test images. Raises UsageError without any."""
@@ -34,6 +77,54 @@ class TrainedStudent:
         if test is None:
             raise UsageError(f"{self.config.name} has no dataset.test to evaluate on")
         return test.accuracy(evaluation_logits(self.student, self.config.distill), world)
+
+    def outputs(self, dataset: Dataset, rows: Ints) -> Iterator[Outputs]:
+        """The student's outputs for clean images, batch by batch, in the precision of training.
+
+        rows: int64 [N] of the data set, in any order. Rows whose image cannot be read are left
+        out. Raises UsageError if the images are not of one size and the student's is not set.
+        """
+        hashes, size = key_hashes(dataset.keys), self.spec.size
+        images = open_images(self.config, dataset, hashes, size, World.alone(self.device))
+        if isinstance(images, ResidentImages):
+            rows = rows[~np.isin(rows, list(decoded_images(dataset).unreadable))]
+        length = _batch_length(size)
+        chunks = (rows[i : i + length] for i in range(0, len(rows), length))
+        jobs = (lambda chunk=chunk: _read(images, chunk, size) for chunk in chunks)
+        for chunk, pixels in run_ahead(jobs, images.threads):
+            if len(chunk):
+                yield Outputs(chunk, *self._forward(pixels))
+
+    def teacher_head(self) -> Head | None:
+        """The teacher's node layer and classifier as trained beside this student, on its device.
+
+        None if the checkpoint has none. Raises UsageError if it is damaged.
+        """
+        try:
+            weights = load_file(self.checkpoint / "heads.safetensors")
+            own = {
+                name.removeprefix(TEACHER_HEAD): value
+                for name, value in weights.items()
+                if name.startswith(TEACHER_HEAD)
+            }
+            if not own:
+                return None
+            first = own.get("node.weight", own["classifier.weight"])
+            head = Head(first.shape[1], self.spec.dim, self.spec.classes)
+            head.load_state_dict(own)
+        except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UsageError(f"checkpoint {self.checkpoint} does not load: {reason}") from None
+        return head.to(self.device).eval()
+
+    @torch.no_grad()
+    def _forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        precision = PRECISIONS[self.config.distill.precision]
+        half = precision != torch.float32
+        with torch.autocast(self.device.type, dtype=precision, enabled=half):
+            features = self.student.features(pixels)
+            nodes, logits = cast(tuple[Tensor, Tensor], self.student.head(features))
+        return features.float(), nodes.float(), logits.float()
 
 
 def load_student(
@@ -53,4 +144,27 @@ def load_student(
     student = spec.build()
     load_student_weights(student, folder)
     target = pick_device(device)
-    return TrainedStudent(student.to(target).eval(), spec, config, target)
+    return TrainedStudent(student.to(target).eval(), spec, config, target, folder)
+
+
+def _batch_length(size: Size) -> int:
+    return max(1, min(_BATCH, _BATCH_PIXELS // (size[0] * size[1])))
+
+
+def _read(images: Images, rows: Ints, size: Size) -> tuple[Ints, Tensor]:
+    """The clean images of those rows that can be read: uint8 [B, 3, H, W]."""
+    plan = ViewsConfig()
+    try:
+        return rows, images.batch(rows, plan, CLEAN)
+    except ImageError:
+        read = [(row, _read_one(images, row, plan)) for row in rows]
+    good = [(row, image) for row, image in read if image is not None]
+    pixels = [image for _, image in good] or [torch.empty(0, 3, *size, dtype=torch.uint8)]
+    return np.array([row for row, _ in good], dtype=np.int64), torch.cat(pixels)
+
+
+def _read_one(images: Images, row: np.int64, plan: ViewsConfig) -> Tensor | None:
+    try:
+        return images.batch(np.array([row]), plan, CLEAN)
+    except ImageError:
+        return None
