@@ -29,6 +29,8 @@ class ExtractReport:
     shares: dict[str, float]
     """Share of the workers' time: `wait` for decoded images, `infer`, `write`. Empty if nothing was
     extracted."""
+    working: float = 0.0
+    """Seconds that all workers together spent in these phases."""
 
     @property
     def rows_per_second(self) -> float:
@@ -39,6 +41,8 @@ class ExtractReport:
     def advice(self) -> str:
         """What held the run up, and what would make it faster."""
         wait, infer, write = (self.shares.get(phase, 0.0) for phase in _PHASES)
+        if self.working < self.seconds / 2:
+            return "most of it went into the start of Ray and its workers"
         if wait > max(_NOTABLE, write):
             return (
                 f"the teacher waited for images {wait:.0%} of the time: "
@@ -86,11 +90,15 @@ class Tally:
         for phase, seconds in commit.seconds.items():
             self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
+    @property
+    def working(self) -> float:
+        """Wall-clock seconds of all workers together."""
+        return sum(self.seconds.get(phase, 0.0) for phase in _PHASES)
+
     def shares(self) -> dict[str, float]:
         """Share of the workers' wall-clock time by phase."""
-        times = {phase: self.seconds.get(phase, 0.0) for phase in _PHASES}
-        total = sum(times.values())
-        return {phase: time / total for phase, time in times.items()} if total else {}
+        total = self.working
+        return {p: self.seconds.get(p, 0.0) / total for p in _PHASES} if total else {}
 
     def check_failures(self, allowed: float) -> None:
         """Raise StoreError, with the first reasons, if more rows failed than allowed.

@@ -72,6 +72,7 @@ class Extraction:
             extracted=tally.extracted,
             seconds=time.perf_counter() - began,
             shares=tally.shares(),
+            working=tally.working,
         )
 
     def _complete(self, tally: Tally, local: bool, progress: OpenProgress) -> None:

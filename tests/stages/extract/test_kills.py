@@ -14,30 +14,34 @@ import pytest
 from egapipe.pipeline.store import FeatureStore, check_store
 from egapipe.stages import extract
 from tests.stages.extract.conftest import MakeConfig, Sets, as_options
-from tests.stages.extract.contents import content, every_byte
+from tests.stages.extract.contents import content
+from tests.stages.extract.processes import workers_below
 
 COMMAND = [sys.executable, "-m", "egapipe.pipeline.cli", "extract", "--split", "train"]
-# Two dozen small shards of a tenth of a second each, in float32, whose last bits would tell.
+# 25 small shards, in float32, whose last bits would tell.
 MANY = ["dataset.train.limit=400", "views.count=4", "store.shard_rows=16", "store.dtype=float32"]
 
 
-def kill_amid_writing(command: list[str], url: str, pause: float) -> int:
-    """Start an extraction and SIGKILL it `pause` seconds after it has written a first object.
+def kill_amid_writing(command: list[str], url: str, rng: random.Random) -> int:
+    """Start an extraction and SIGKILL it some moments after it has written a few files.
 
     Returns how many commit records are there then.
     """
-    before = len(every_byte(url))
+    enough = files(url) + rng.randint(1, 10)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and len(every_byte(url)) <= before:
-        time.sleep(0.002)
-    time.sleep(pause)
-    below = psutil.Process(process.pid).children(recursive=True)
-    workers = [p for p in below if "ray::ExtractActor" in " ".join(p.cmdline())]
+    while process.poll() is None and files(url) < enough:
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.02))
+    workers = workers_below(process.pid, "ExtractActor")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive, "workers outlive the command that started them"
     return len(list(Path(url, "commits").glob("0*.json")))
+
+
+def files(url: str) -> int:
+    return sum(len(names) for _, _, names in os.walk(url))
 
 
 def finish(command: list[str]) -> str:
@@ -47,15 +51,15 @@ def finish(command: list[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("options", "kills", "longest"),
+    ("options", "kills"),
     [
-        pytest.param(["--local"], 3, 0.6, id="local"),
+        pytest.param(["--local"], 3, id="local"),
         # Ten seconds to the first shard of each command.
-        pytest.param([], 2, 1.0, id="ray", marks=pytest.mark.slow),
+        pytest.param([], 3, id="ray", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_extraction_ends_with_the_bytes_of_an_undisturbed_one(
-    quick: MakeConfig, sets: Sets, tmp_path: Path, options: list[str], kills: int, longest: float
+    quick: MakeConfig, sets: Sets, tmp_path: Path, options: list[str], kills: int
 ) -> None:
     undisturbed = extract.run(
         quick(*MANY, f"store.url={tmp_path / 'undisturbed'}"), split="train", local=True
@@ -63,7 +67,7 @@ def test_a_killed_extraction_ends_with_the_bytes_of_an_undisturbed_one(
     url = quick(*MANY).store_url("train")
     command = [*COMMAND, *options, *as_options(sets(*MANY))]
     rng = random.Random(7)  # noqa: S311
-    committed = [kill_amid_writing(command, url, rng.uniform(0, longest)) for _ in range(kills)]
+    committed = [kill_amid_writing(command, url, rng) for _ in range(kills)]
     assert committed == sorted(committed)
     assert committed[-1] < len(FeatureStore.open(undisturbed.url).shards)
     assert "400 rows x 5 views" in finish(command)

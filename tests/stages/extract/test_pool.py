@@ -4,18 +4,19 @@ The actors import no torch, so a test takes a second or two.
 """
 
 import dataclasses
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from egapipe.pipeline.errors import EgapipeError, TeacherError, UsageError
 from egapipe.pipeline.store import Commit
 from tests.stages.extract.actors import Actor, committed
+from tests.stages.extract.processes import workers_below
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -28,6 +29,8 @@ class Run:
         self.notes: list[str] = []
         self.ticks = 0
         self.hired: list[Any] = []
+        self.later_cpus: float | None = None
+        """What workers after the first ask for, if not the same."""
 
     def __call__(
         self, shards: list[int], slow: float = 0.0, cpus: float = 1, **terms: Any
@@ -49,6 +52,8 @@ class Run:
     def hire(self, cpus: float) -> Any:
         import ray
 
+        if self.hired and self.later_cpus is not None:
+            cpus = self.later_cpus
         self.hired.append(ray.remote(Actor).options(num_cpus=cpus).remote())
         return self.hired[-1]
 
@@ -151,17 +156,20 @@ def test_too_few_resources_are_explained_after_the_timeout(run: Run) -> None:
     assert re.match(r"[012] of 3 workers are ready after 1 s: each asks for 4 CPU, free are ", text)
     assert "of 8 CPU: lower extract.min_workers" in text
     assert "\n" not in text
-    wait_until(lambda: not actor_processes())
+    wait_until(lambda: not workers_below(os.getpid(), "Actor"))
+
+
+def test_a_run_that_loses_all_workers_for_good_does_not_wait_for_ever(run: Run) -> None:
+    run.order("die1-1")
+    run.later_cpus = 100
+    with pytest.raises(UsageError, match="0 of 1 workers are ready after 6 s"):
+        run([0, 1, 2], size=1, start_timeout=6)
+    assert [note.partition(" lost")[0] for note in run.notes] == ["shard 1"]
 
 
 def test_the_caller_is_woken_while_workers_are_busy(run: Run) -> None:
     run([0], slow=2.5)
     assert run.ticks >= 2
-
-
-def actor_processes() -> list[psutil.Process]:
-    mine = psutil.Process().children(recursive=True)
-    return [p for p in mine if "ray::Actor" in " ".join(p.cmdline())]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:

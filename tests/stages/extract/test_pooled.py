@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import psutil
 import pytest
 from PIL import Image
 
@@ -21,6 +20,7 @@ from egapipe.stages import extract
 from tests.stages.extract import models
 from tests.stages.extract.conftest import MakeConfig
 from tests.stages.extract.contents import content, every_byte
+from tests.stages.extract.processes import workers_below
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -47,12 +47,6 @@ class Watching(Silence):
         return Progress(self, task, total, done=done, unit=unit)
 
 
-def actors() -> list[psutil.Process]:
-    """The extraction's worker processes below this one."""
-    below = psutil.Process().children(recursive=True)
-    return [p for p in below if "ray::ExtractActor" in " ".join(p.cmdline())]
-
-
 def test_two_workers_that_are_killed_mid_shard_make_the_store_of_one_process(
     quick: MakeConfig, tmp_path: Path
 ) -> None:
@@ -62,7 +56,7 @@ def test_two_workers_that_are_killed_mid_shard_make_the_store_of_one_process(
     killed: list[int] = []
 
     def kill_all() -> None:
-        for process in actors():
+        for process in workers_below(os.getpid(), "ExtractActor"):
             killed.append(process.pid)
             os.kill(process.pid, signal.SIGKILL)
 

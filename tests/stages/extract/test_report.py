@@ -27,7 +27,7 @@ def commit(shard: int, failures: int = 0, **seconds: float) -> Commit:
 def report(**fields: Any) -> ExtractReport:
     shares = {"wait": 0.1, "infer": 0.8, "write": 0.1}
     values: dict[str, Any] = {"split": "train", "url": "s", "rows": 1000, "views": 5}
-    values |= {"failures": 0, "extracted": 400, "seconds": 2.0, "shares": shares}
+    values |= {"failures": 0, "extracted": 400, "seconds": 2.0, "shares": shares, "working": 3.0}
     return ExtractReport(**{**values, **fields})
 
 
@@ -58,6 +58,11 @@ def test_the_rate_is_of_this_run() -> None:
 def test_the_advice_names_what_held_the_run_up(wait: float, write: float, advice: str) -> None:
     shares = {"wait": wait, "infer": 1 - wait - write, "write": write}
     assert advice in report(shares=shares).advice
+
+
+def test_a_run_that_mostly_started_is_not_blamed_on_a_phase() -> None:
+    late = report(seconds=7.0, shares={"wait": 0.1, "infer": 0.2, "write": 0.7})
+    assert late.advice == "most of it went into the start of Ray and its workers"
 
 
 @pytest.mark.parametrize(("allowed", "fine"), [(3, True), (2, False), (0.3, True), (0.2, False)])
