@@ -1,9 +1,15 @@
 """`egapipe evaluate`."""
 
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from egapipe.stages.evaluate import PROBE_IMAGES
+
+if TYPE_CHECKING:
+    from egapipe.stages.evaluate import Evaluation
 
 
 def register(app: typer.Typer) -> None:
@@ -17,14 +23,78 @@ def evaluate(
         Literal["last", "best"], typer.Option(help="Which epoch's weights.")
     ] = "last",
     device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the student runs.")
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the student embeds images.")
     ] = "auto",
+    probe_images: Annotated[
+        int,
+        typer.Option(min=0, help="Most training images to probe with; 0 leaves the probes out."),
+    ] = PROBE_IMAGES,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure a student's accuracy on the test images of its run."""
-    from egapipe.stages.distill import load_student
+    """Measure a student's accuracy, calibration, embeddings and cost, against its teacher's.
 
-    accuracy = load_student(run, checkpoint, device).accuracy()
-    typer.echo(
-        f"{checkpoint} checkpoint of {run}: top-1 {accuracy.top1:.2f} %, "
-        f"top-5 {accuracy.top5:.2f} % of {accuracy.images} images"
+    Writes evaluation.json into the run folder. What has no data is left out, with the reason.
+    """
+    from egapipe.pipeline.progress import open_progress
+    from egapipe.stages.evaluate import run as evaluate_run
+
+    found = evaluate_run(
+        run,
+        checkpoint=checkpoint,
+        device=device,
+        probe_images=probe_images,
+        progress=open_progress,
     )
+    typer.echo(json.dumps(found.as_json()) if as_json else "\n".join(table_lines(found)))
+
+
+def table_lines(found: "Evaluation") -> list[str]:
+    """An evaluation as lines of text."""
+    lines = [f"{found.which} checkpoint of {found.run}: {found.student}"]
+    if found.predictions is not None:
+        of = found.predictions
+        lines += [
+            "",
+            f"top-1 {of.top1:.2f} %, top-5 {of.top5:.2f} % of {of.images} test images, "
+            f"expected calibration error {of.calibration_error:.2f} %",
+        ]
+    if found.embeddings:
+        lines += [
+            "",
+            f"by the example of {found.probe_images:,} labelled training images",
+            f"{'embeddings':<24}{'width':>8}{'20-NN %':>12}{'linear %':>12}",
+        ]
+        lines += [
+            f"{_NAMES[name]:<24}{of.width:>8}{of.knn:>12.2f}{of.linear:>12.2f}"
+            for name, of in found.embeddings.items()
+        ]
+    if found.graphs:
+        lines += ["", f"{'graph of test images':<32}{'edges r':>12}{'recall@10':>12}"]
+        lines += [
+            f"{_PAIRS[name]:<32}{of.edge_correlation:>12.3f}{of.neighbour_recall:>12.3f}"
+            for name, of in found.graphs.items()
+        ]
+    return [*lines, "", *_cost_lines(found), *_left_out_lines(found)]
+
+
+_NAMES = {"nodes": "student nodes", "features": "student features", "teacher": "teacher"}
+_PAIRS = {
+    "nodes": "student nodes, teacher",
+    "features": "student features, teacher",
+    "node_layers": "student nodes, teacher nodes",
+}
+
+
+def _cost_lines(found: "Evaluation") -> list[str]:
+    cost = found.cost
+    times = ", ".join(f"batch of {of.batch} {of.milliseconds:.2f} ms" for of in cost.latency)
+    return [
+        f"{cost.parameters:,} parameters ({cost.backbone_parameters:,} without head), "
+        f"{cost.macs:,} MACs an image",
+        f"one CPU thread: {times}",
+    ]
+
+
+def _left_out_lines(found: "Evaluation") -> list[str]:
+    reasons = [f"{part}: {reason}" for part, reason in found.left_out.items()]
+    return ["", "left out", *reasons] if reasons else []

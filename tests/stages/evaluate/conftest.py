@@ -1,0 +1,41 @@
+"""A student trained for a few epochs on real digits, once for all tests of this folder."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from egapipe.pipeline.config import Config, load_config
+from egapipe.pipeline.config.load import check, override, to_yaml
+from egapipe.stages import distill
+from tests.stages.distill.conftest import MakeConfig, digits_store, quick
+
+__all__ = ["CopyRun", "MakeConfig", "digits_store", "quick"]
+
+CopyRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def finished(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run folder. Evaluating it changes nothing but its evaluation.json."""
+    runs = tmp_path_factory.mktemp("runs")
+    sets = [f"store.url={digits_store}", f"runs={runs}", "views.count=2"]
+    config = load_config("quickstart", [*sets, "distill.epochs=8", "distill.threads=1"])
+    return distill.run(config).run
+
+
+@pytest.fixture
+def copy_run(finished: Path, tmp_path: Path) -> CopyRun:
+    """A copy of that folder whose configuration has other values, by dotted path."""
+
+    def copy(**values: object) -> Path:
+        folder = tmp_path / "copy"
+        shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("evaluation.json"))
+        config = load_config(str(folder / "config.yaml")).model_dump(mode="json")
+        changes = {path.replace("__", "."): value for path, value in values.items()}
+        changed: Config = check(override(config, changes), "copy")
+        (folder / "config.yaml").write_text(to_yaml(changed), "utf-8")
+        return folder
+
+    return copy
