@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import Commit, Failure
 
-_PHASES = ("wait", "infer", "write")
+# Decoding runs ahead in threads of its own: what it costs the run is the wait for its images.
+_PHASES = {"decode": "wait", "infer": "infer", "write": "write"}
 _NOTABLE = 0.15
 _QUOTED = 3
 
@@ -27,8 +28,8 @@ class ExtractReport:
     seconds: float
     """Wall-clock seconds of this run, start-up of Ray and its workers included."""
     shares: dict[str, float]
-    """Share of the workers' time: `wait` for decoded images, `infer`, `write`. Empty if nothing was
-    extracted."""
+    """Share of the workers' time: `decode` (the wait for images), `infer`, `write`. Empty if nothing
+    was extracted."""
     working: float = 0.0
     """Seconds that all workers together spent in these phases."""
 
@@ -40,12 +41,12 @@ class ExtractReport:
     @property
     def advice(self) -> str:
         """What held the run up, and what would make it faster."""
-        wait, infer, write = (self.shares.get(phase, 0.0) for phase in _PHASES)
+        decode, infer, write = (self.shares.get(phase, 0.0) for phase in _PHASES)
         if self.working < self.seconds / 2:
             return "most of it went into the start of Ray and its workers"
-        if wait > max(_NOTABLE, write):
+        if decode > max(_NOTABLE, write):
             return (
-                f"the teacher waited for images {wait:.0%} of the time: "
+                f"the teacher waited for images {decode:.0%} of the time: "
                 "raise extract.decode_threads"
             )
         if write > _NOTABLE:
@@ -93,12 +94,13 @@ class Tally:
     @property
     def working(self) -> float:
         """Wall-clock seconds of all workers together."""
-        return sum(self.seconds.get(phase, 0.0) for phase in _PHASES)
+        return sum(self.seconds.get(recorded, 0.0) for recorded in _PHASES.values())
 
     def shares(self) -> dict[str, float]:
         """Share of the workers' wall-clock time by phase."""
         total = self.working
-        return {p: self.seconds.get(p, 0.0) / total for p in _PHASES} if total else {}
+        recorded = {phase: self.seconds.get(name, 0.0) for phase, name in _PHASES.items()}
+        return {phase: seconds / total for phase, seconds in recorded.items()} if total else {}
 
     def check_failures(self, allowed: float) -> None:
         """Raise StoreError, with the first reasons, if more rows failed than allowed.

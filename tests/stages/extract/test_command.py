@@ -36,7 +36,7 @@ def test_both_splits_are_extracted_and_reported_by_the_line(
     assert "rows/s; " in train
     last = json.loads(err.splitlines()[0])
     assert (last["task"], last["done"], last["total"]) == ("extract train", 70, 70)
-    assert {"wait_share", "infer_share", "write_share", "per_second"} <= last.keys()
+    assert {"decode_share", "infer_share", "write_share", "per_second"} <= last.keys()
     assert check_store(f"{tmp_path}/store/train.zarr").ok
     # Nothing is left, so no Ray is started for it either.
     assert command(*as_options(sets()), monkeypatch=monkeypatch) == 0

@@ -68,7 +68,7 @@ def test_two_workers_that_are_killed_mid_shard_make_the_store_of_one_process(
     assert 1 <= len(watching.notes) <= 2
     assert all("lost its worker" in note for note in watching.notes)
     assert report.extracted == 144
-    assert set(report.shares) == {"wait", "infer", "write"}
+    assert set(report.shares) == {"decode", "infer", "write"}
     assert watching.states[-1]["done"] == 144
     assert content(report.url) == content(alone.url)
 

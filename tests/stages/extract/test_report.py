@@ -25,7 +25,7 @@ def commit(shard: int, failures: int = 0, **seconds: float) -> Commit:
 
 
 def report(**fields: Any) -> ExtractReport:
-    shares = {"wait": 0.1, "infer": 0.8, "write": 0.1}
+    shares = {"decode": 0.1, "infer": 0.8, "write": 0.1}
     values: dict[str, Any] = {"split": "train", "url": "s", "rows": 1000, "views": 5}
     values |= {"failures": 0, "extracted": 400, "seconds": 2.0, "shares": shares, "working": 3.0}
     return ExtractReport(**{**values, **fields})
@@ -37,7 +37,7 @@ def test_shards_of_earlier_runs_count_as_done_and_not_as_extracted() -> None:
     tally.add(commit(1, failures=1, decode=5.0, wait=1.0, infer=2.0, write=1.0))
     assert (tally.done, tally.extracted) == (30, 10)
     assert [failure.row for failure in tally.failures] == [0, 1, 10]
-    assert tally.shares() == {"wait": 0.25, "infer": 0.5, "write": 0.25}
+    assert tally.shares() == {"decode": 0.25, "infer": 0.5, "write": 0.25}
 
 
 def test_the_rate_is_of_this_run() -> None:
@@ -48,20 +48,20 @@ def test_the_rate_is_of_this_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wait", "write", "advice"),
+    ("decode", "write", "advice"),
     [
         (0.5, 0.1, "waited for images 50% of the time: raise extract.decode_threads"),
         (0.2, 0.4, "writing took 40% of the time: choose a nearer or faster store.url"),
         (0.05, 0.05, "busy 90% of the time: only more devices"),
     ],
 )
-def test_the_advice_names_what_held_the_run_up(wait: float, write: float, advice: str) -> None:
-    shares = {"wait": wait, "infer": 1 - wait - write, "write": write}
+def test_the_advice_names_what_held_the_run_up(decode: float, write: float, advice: str) -> None:
+    shares = {"decode": decode, "infer": 1 - decode - write, "write": write}
     assert advice in report(shares=shares).advice
 
 
 def test_a_run_that_mostly_started_is_not_blamed_on_a_phase() -> None:
-    late = report(seconds=7.0, shares={"wait": 0.1, "infer": 0.2, "write": 0.7})
+    late = report(seconds=7.0, shares={"decode": 0.1, "infer": 0.2, "write": 0.7})
     assert late.advice == "most of it went into the start of Ray and its workers"
 
 
