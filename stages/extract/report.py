@@ -28,8 +28,8 @@ class ExtractReport:
     seconds: float
     """Wall-clock seconds of this run, start-up of Ray and its workers included."""
     shares: dict[str, float]
-    """Share of the workers' time: `decode` (the wait for images), `infer`, `write`. Empty if nothing
-    was extracted."""
+    """Share of the workers' time: `decode` (the wait for images), `infer`, `write`. Empty if
+    nothing was extracted."""
     working: float = 0.0
     """Seconds that all workers together spent in these phases."""
 
