@@ -1,5 +1,6 @@
 """The `egapipe` command: assembles the stages' commands and turns their errors into one line."""
 
+import errno
 import importlib
 import os
 import sys
@@ -20,6 +21,9 @@ COMMANDS = (
     "egapipe.stages.extract.import_command",
     "egapipe.pipeline.config.command",
 )
+
+# The machine's state and not a bug: no traceback helps.
+FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 app = typer.Typer(
     name="egapipe",
@@ -69,6 +73,15 @@ def main() -> None:
     except BrokenPipeError:
         # The reader (`| head`) is gone; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in FULL_OR_FORBIDDEN:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(
+            f"error: {where}{error.strerror}; make room or choose another place, then run it again",
+            err=True,
+        )
         sys.exit(1)
 
 

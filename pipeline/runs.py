@@ -116,11 +116,21 @@ class RunFolder:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the run for this process. Raises TrainingError if another has it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Hold the run for this process.
+
+        Raises TrainingError if another has it, UsageError if runs cannot be written there.
+        """
         lock = FileLock(self.path.parent / f".{self.path.name}.lock", timeout=0)
         try:
-            with lock:
-                yield
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         except Timeout:
             raise TrainingError(f"run {self.path} is being trained by another process") from None
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {self.path.parent}: {error.strerror}: set runs to another folder"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()

@@ -66,3 +66,21 @@ def test_distilling_before_extracting_says_so(tmp_path: Path) -> None:
     assert "egapipe extract" in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    assert egapipe("extract", "--local", cwd=tmp_path).returncode == 0
+    for place in ("/proc/nowhere", "stores/quickstart/train.zarr/zarr.json"):
+        run = egapipe("distill", "--set", f"runs={place}", cwd=tmp_path)
+        assert run.returncode == 2
+        assert f"cannot write {place}" in run.stderr
+        assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_a_disk_that_is_full_is_one_line() -> None:
+    """/dev/full takes no byte; the command's own output goes there."""
+    script = f"{sys.executable} -m egapipe.pipeline.cli config show > /dev/full"
+    run = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "No space left" in run.stderr
+    assert "Traceback" not in run.stderr
