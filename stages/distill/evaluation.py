@@ -8,9 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from egapipe.pipeline.config.data import ViewsConfig
-from egapipe.pipeline.views import CLEAN
-from egapipe.stages.distill.images import Images
+from egapipe.stages.distill.images import Images, readable
 from egapipe.stages.distill.loader import run_ahead
 from egapipe.stages.distill.world import World
 
@@ -36,17 +34,23 @@ class Evaluation:
     rows: Ints
 
     def accuracy(self, logits: Callable[[Tensor], Tensor], world: World) -> Accuracy:
-        """Accuracy of `logits` (uint8 [B, 3, H, W] to [B, C]); the workers share the images."""
+        """Accuracy of `logits` (uint8 [B, 3, H, W] to [B, C]); the workers share the images.
+
+        Images that cannot be read do not count.
+        """
         mine = world.share(self.rows)
-        chunks = [mine[i : i + BATCH] for i in range(0, len(mine), BATCH)]
-        plan = ViewsConfig()
-        jobs = (lambda c=c: self.images.batch(c, plan, CLEAN) for c in chunks)
-        hits = torch.zeros(2, dtype=torch.int64, device=world.device)
+        chunks = (mine[i : i + BATCH] for i in range(0, len(mine), BATCH))
+        jobs = (lambda c=c: readable(self.images, c) for c in chunks)
+        # Hits among the first one and five, images.
+        counts = torch.zeros(3, dtype=torch.int64, device=world.device)
         with torch.no_grad():
-            for rows, images in zip(chunks, run_ahead(jobs, self.images.threads), strict=True):
+            for rows, images in run_ahead(jobs, self.images.threads):
                 labels = torch.from_numpy(self.labels[rows]).to(world.device)
-                hits += count_hits(logits(images), labels)
-        return as_accuracy(world.total(hits), len(self.rows))
+                if len(rows):
+                    counts[:2] += count_hits(logits(images), labels)
+                    counts[2] += len(rows)
+        counts = world.total(counts)
+        return as_accuracy(counts[:2], int(counts[2]))
 
 
 def count_hits(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The student's images as uint8 batches: resident on the device, or decoded as needed."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch.nn import functional as F
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.datasets import Dataset
-from egapipe.pipeline.views import Boxes, Hashes, apply_view, view_boxes
+from egapipe.pipeline.errors import ImageError
+from egapipe.pipeline.views import CLEAN, Boxes, Hashes, apply_view, view_boxes
 from egapipe.stages.distill.pixels import Pixels
 
 Ints = npt.NDArray[np.int64]
@@ -23,10 +25,37 @@ class Images(Protocol):
 
     threads: int
     """Threads that may prepare batches ahead; 0 where preparing costs next to nothing."""
+    size: Size
+    """Height and width of every view."""
 
     def batch(self, rows: Ints, plan: ViewsConfig, k: int | Ints) -> Tensor:
-        """View `k` of each row under a plan: uint8 [B, 3, H, W] on the device."""
+        """View `k` of each row under a plan: uint8 [B, 3, H, W] on the device.
+
+        Raises ImageError if one of the images cannot be read.
+        """
         ...
+
+
+def readable(images: Images, rows: Ints) -> tuple[Ints, Tensor]:
+    """Those of the rows, int64 [N], whose image can be read, and their clean views.
+
+    The views are uint8 [B, 3, H, W], B <= N.
+    """
+    plan = ViewsConfig()
+    try:
+        return rows, images.batch(rows, plan, CLEAN)
+    except ImageError:
+        read = [(row, _one_image(images, row, plan)) for row in rows]
+    good = [(row, view) for row, view in read if view is not None]
+    views = [view for _, view in good] or [torch.empty(0, 3, *images.size, dtype=torch.uint8)]
+    return np.array([row for row, _ in good], dtype=np.int64), torch.cat(views)
+
+
+def _one_image(images: Images, row: np.int64, plan: ViewsConfig) -> Tensor | None:
+    try:
+        return images.batch(np.array([row]), plan, CLEAN)
+    except ImageError:
+        return None
 
 
 class ResidentImages:
@@ -34,24 +63,37 @@ class ResidentImages:
 
     threads = 0
 
-    def __init__(self, pixels: Pixels, hashes: Hashes, size: Size, device: torch.device) -> None:
-        """pixels: uint8 [N, H, W, 3]. hashes: uint64 [N] of `key_hashes`. size: (H', W') wanted."""
+    def __init__(
+        self,
+        pixels: Pixels,
+        hashes: Hashes,
+        size: Size,
+        device: torch.device,
+        unreadable: Mapping[int, str] | None = None,
+    ) -> None:
+        """pixels: uint8 [N, H, W, 3]. hashes: uint64 [N] of `key_hashes`. size: (H', W') wanted.
+
+        unreadable: row -> why it has no pixels.
+        """
+        self._unreadable = unreadable or {}
         self._pixels = torch.from_numpy(np.array(pixels)).to(device)
         self._hashes = hashes
-        self._size = size
+        self.size = size
         self._source = np.array([pixels.shape[1:3]])
 
     def batch(self, rows: Ints, plan: ViewsConfig, k: int | Ints) -> Tensor:
-        """View `k` of each row: uint8 [B, 3, H, W] on the device."""
+        """View `k` of each row: uint8 [B, 3, H, W] on the device. Raises ImageError."""
+        for row in self._unreadable.keys() & set(rows.tolist()) if self._unreadable else ():
+            raise ImageError(self._unreadable[row])
         boxes = view_boxes(plan, self._hashes[rows], k, self._source)
         index = torch.from_numpy(rows).to(self._pixels.device)
-        if (boxes.box[:, 2:] == self._size).all():
-            return gather_crops(self._pixels, index, boxes, self._size)
+        if (boxes.box[:, 2:] == self.size).all():
+            return gather_crops(self._pixels, index, boxes, self.size)
         crops = (
             gather_crops(self._pixels, index[i : i + 1], _one(boxes, i), _shape(boxes, i))
             for i in range(len(boxes))
         )
-        return torch.cat([resize(crop, self._size) for crop in crops])
+        return torch.cat([resize(crop, self.size) for crop in crops])
 
 
 class StreamedImages:
@@ -63,7 +105,7 @@ class StreamedImages:
         self.threads = threads
         self._dataset = dataset
         self._hashes = hashes
-        self._size = size
+        self.size = size
         self._device = device
 
     def batch(self, rows: Ints, plan: ViewsConfig, k: int | Ints) -> Tensor:
@@ -72,9 +114,9 @@ class StreamedImages:
         sizes = np.array([(image.height, image.width) for image in images])
         boxes = view_boxes(plan, self._hashes[rows], k, sizes)
         views = [apply_view(image, boxes[i]) for i, image in enumerate(images)]
-        height, width = self._size
+        height, width = self.size
         fitted = [
-            v if (v.height, v.width) == self._size else v.resize((width, height), _BILINEAR)
+            v if (v.height, v.width) == self.size else v.resize((width, height), _BILINEAR)
             for v in views
         ]
         batch = torch.from_numpy(np.stack([np.asarray(v) for v in fitted])).permute(0, 3, 1, 2)

@@ -84,9 +84,16 @@ def _decode(dataset: Dataset, array: Path, record: Path) -> None:
 def first_size(dataset: Dataset) -> tuple[int, int]:
     """(height, width) of the first readable image. Raises ImageError if there is none."""
     for row in range(len(dataset)):
-        try:
-            image = dataset.image(row)
-        except ImageError:
-            continue
-        return image.height, image.width
+        size = image_size(dataset, row)
+        if size is not None:
+            return size
     raise ImageError(f"{dataset.name} has no readable image")
+
+
+def image_size(dataset: Dataset, row: int) -> tuple[int, int] | None:
+    """(height, width) of an image, None if it cannot be read."""
+    try:
+        image = dataset.image(row)
+    except ImageError:
+        return None
+    return image.height, image.width

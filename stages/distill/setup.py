@@ -24,7 +24,7 @@ from egapipe.stages.distill.loader import Loader
 from egapipe.stages.distill.model import Distillation, Head, Student
 from egapipe.stages.distill.objectives import Facts, build_objective
 from egapipe.stages.distill.order import UNLABELLED, keep_labels
-from egapipe.stages.distill.pixels import SizeMismatchError, decoded_images, first_size
+from egapipe.stages.distill.pixels import SizeMismatchError, decoded_images, first_size, image_size
 from egapipe.stages.distill.spec import StudentSpec
 from egapipe.stages.distill.students import build_student, feature_width
 from egapipe.stages.distill.world import World
@@ -151,7 +151,8 @@ def open_images(
     fits = len(dataset) * height * width * 3 <= distill.resident_bytes
     if distill.data == "resident" or (distill.data == "auto" and fits):
         try:
-            return ResidentImages(decoded_images(dataset).pixels, hashes, size, world.device)
+            decoded = decoded_images(dataset)
+            return ResidentImages(decoded.pixels, hashes, size, world.device, decoded.unreadable)
         except SizeMismatchError as error:
             if distill.data == "resident":
                 raise UsageError(f"distill.data is resident, but {error}") from None
@@ -165,10 +166,7 @@ def open_images(
 def _one_size(dataset: Dataset) -> bool:
     """Whether the images are of one size, judged by a sample: streaming fits all others anyway."""
     step = max(1, len(dataset) // 64)
-    sizes = set()
-    for row in range(0, len(dataset), step):
-        image = dataset.image(row)
-        sizes.add((image.height, image.width))
+    sizes = {size for row in range(0, len(dataset), step) if (size := image_size(dataset, row))}
     return len(sizes) == 1
 
 

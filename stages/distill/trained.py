@@ -14,18 +14,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.explain import explain
 from egapipe.pipeline.datasets import Dataset
-from egapipe.pipeline.errors import ImageError, UsageError
+from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.views import CLEAN, key_hashes
+from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill.checkpoint import checkpoint_folder, load_student_weights
 from egapipe.stages.distill.evaluation import Accuracy
-from egapipe.stages.distill.images import Images, ResidentImages, Size
+from egapipe.stages.distill.images import Size, readable
 from egapipe.stages.distill.loader import run_ahead
 from egapipe.stages.distill.model import Head, Student
-from egapipe.stages.distill.pixels import decoded_images
 from egapipe.stages.distill.setup import (
     PRECISIONS,
     evaluation_logits,
@@ -86,11 +84,9 @@ class TrainedStudent:
         """
         hashes, size = key_hashes(dataset.keys), self.spec.size
         images = open_images(self.config, dataset, hashes, size, World.alone(self.device))
-        if isinstance(images, ResidentImages):
-            rows = rows[~np.isin(rows, list(decoded_images(dataset).unreadable))]
         length = _batch_length(size)
         chunks = (rows[i : i + length] for i in range(0, len(rows), length))
-        jobs = (lambda chunk=chunk: _read(images, chunk, size) for chunk in chunks)
+        jobs = (lambda chunk=chunk: readable(images, chunk) for chunk in chunks)
         for chunk, pixels in run_ahead(jobs, images.threads):
             if len(chunk):
                 yield Outputs(chunk, *self._forward(pixels))
@@ -149,22 +145,3 @@ def load_student(
 
 def _batch_length(size: Size) -> int:
     return max(1, min(_BATCH, _BATCH_PIXELS // (size[0] * size[1])))
-
-
-def _read(images: Images, rows: Ints, size: Size) -> tuple[Ints, Tensor]:
-    """The clean images of those rows that can be read: uint8 [B, 3, H, W]."""
-    plan = ViewsConfig()
-    try:
-        return rows, images.batch(rows, plan, CLEAN)
-    except ImageError:
-        read = [(row, _read_one(images, row, plan)) for row in rows]
-    good = [(row, image) for row, image in read if image is not None]
-    pixels = [image for _, image in good] or [torch.empty(0, 3, *size, dtype=torch.uint8)]
-    return np.array([row for row, _ in good], dtype=np.int64), torch.cat(pixels)
-
-
-def _read_one(images: Images, row: np.int64, plan: ViewsConfig) -> Tensor | None:
-    try:
-        return images.batch(np.array([row]), plan, CLEAN)
-    except ImageError:
-        return None
