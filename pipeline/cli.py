@@ -19,9 +19,11 @@ COMMANDS = (
     "egapipe.stages.bench.command",
     "egapipe.pipeline.store.command",
     "egapipe.stages.extract.import_command",
+    "egapipe.stages.extract.verify_command",
     "egapipe.pipeline.config.command",
 )
 
+INTERRUPTED = 130
 # The machine's state and not a bug: no traceback helps.
 FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -67,9 +69,12 @@ def main() -> None:
     except EgapipeError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Typer turns an interrupt into this exit, and says nothing.
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
+            raise
         typer.echo("interrupted: run the same command again to continue", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader (`| head`) is gone; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

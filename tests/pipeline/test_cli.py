@@ -1,13 +1,15 @@
 """The command line: quick to answer, and a user's mistake is one line."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.command import egapipe, processor_seconds
+from tests.command import COMMAND, egapipe, processor_seconds
 
 
 def test_help_names_every_command() -> None:
@@ -84,3 +86,17 @@ def test_a_disk_that_is_full_is_one_line() -> None:
     assert run.returncode == 1
     assert "No space left" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_an_interrupt_is_one_line_and_the_next_run_continues(tmp_path: Path) -> None:
+    assert egapipe("extract", "--local", cwd=tmp_path).returncode == 0
+    command = [*COMMAND, "distill", "--set", "distill.epochs=2000"]
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while run.poll() is None and not list(tmp_path.glob("runs/*/*/checkpoints/last.json")):
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=60)[1]
+    assert run.returncode == 130
+    lines = [line for line in said.splitlines() if not line.startswith("{")]
+    assert lines == ["interrupted: run the same command again to continue"]
+    assert not list(tmp_path.glob("runs/*/*/summary.json"))
