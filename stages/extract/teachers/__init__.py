@@ -4,12 +4,25 @@ from collections.abc import Callable
 from typing import Any
 
 from egapipe.pipeline.config.extract import TeacherConfig
-from egapipe.stages.extract.teachers import imported, transformers
+from egapipe.stages.extract.teachers import (
+    imported,
+    onnx,
+    open_clip,
+    python,
+    run,
+    timm,
+    transformers,
+)
 from egapipe.stages.extract.teachers.base import Outputs, Teacher, check_distinct, probe
 from egapipe.stages.extract.teachers.preprocessing import Pixels, Preprocessing
 
 BACKENDS: dict[str, Callable[[Any], Teacher]] = {
     "imported": imported.load,
+    "onnx": onnx.load,
+    "open_clip": open_clip.load,
+    "python": python.load,
+    "run": run.load,
+    "timm": timm.load,
     "transformers": transformers.load,
 }
 """Value of `teacher.backend` -> what loads it."""
@@ -19,7 +32,8 @@ def load_teacher(config: TeacherConfig) -> Teacher:
     """Load the frozen encoder of a configuration on the CPU.
 
     Raises TeacherError: not found, no safetensors weights, incomplete weights, no preprocessing
-    configuration, or outputs that are not finite.
+    configuration, or outputs that are not finite. Raises UsageError: the library of an optional
+    extra is not installed.
     """
     return BACKENDS[config.backend](config)
 

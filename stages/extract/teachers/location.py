@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from importlib import resources
+from importlib import resources, util
 from pathlib import Path
 
 from egapipe.pipeline.errors import TeacherError
@@ -27,6 +27,34 @@ def located(model: str) -> Iterator[tuple[str, bool]]:
         )
     else:
         yield model, False
+
+
+def located_file(model: str) -> Path:
+    """The file that `teacher.model` names: a path, or `package:<module>/<path in it>`.
+
+    The package is found, not imported: its code does not run. Raises TeacherError if there is no
+    such file.
+    """
+    if model.startswith(_PACKAGE):
+        module, _, inside = model.removeprefix(_PACKAGE).partition("/")
+        path = _package_folder(model, module) / inside
+    else:
+        path = Path(model).expanduser()
+    if not path.is_file():
+        raise TeacherError(f"teacher {model}: {path} is no file; teacher.model is the file itself")
+    return path
+
+
+def _package_folder(model: str, module: str) -> Path:
+    top, *below = module.split(".")
+    try:
+        spec = util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    folders = list(spec.submodule_search_locations or []) if spec is not None else []
+    if not folders:
+        raise TeacherError(f"teacher {model}: no package {top} here; is it installed?")
+    return Path(folders[0]).joinpath(*below)
 
 
 def _packaged(model: str, stack: contextlib.ExitStack) -> Path:

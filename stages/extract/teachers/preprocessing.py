@@ -42,6 +42,8 @@ class Preprocessing:
             raise ValueError(
                 "neither a centre crop nor a height and width: the input size is not fixed"
             )
+        if self.resample.upper() not in Image.Resampling.__members__:
+            raise ValueError(f"Pillow has no filter called {self.resample}")
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -57,11 +59,17 @@ class Preprocessing:
         Raises ImageError for an image so narrow that it can't be resized.
         """
         resized = self._resized(image)
-        return _channels_first(resized if self.crop is None else _centre(resized, self.crop))
+        return _channels_first(resized if self.crop is None else self.centre(resized, self.crop))
 
     def view(self, image: Image.Image, view: View) -> Pixels:
         """The view's crop and flip of an RGB image, resized to the input size: uint8 [3, H, W]."""
         return _channels_first(self._scale(apply_view(image, view), self.input_size))
+
+    def centre(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """The centre crop (height, width) of an image; zeros outside it."""
+        height, width = size
+        top, left = (image.height - height) // 2, (image.width - width) // 2
+        return image.crop((left, top, left + width, top + height))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON for a manifest; `mean` and `std` are lists of three."""
@@ -82,12 +90,6 @@ class Preprocessing:
     def _scale(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         height, width = size
         return image.resize((width, height), Image.Resampling[self.resample.upper()])
-
-
-def _centre(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    height, width = size
-    top, left = (image.height - height) // 2, (image.width - width) // 2
-    return image.crop((left, top, left + width, top + height))
 
 
 def _channels_first(image: Image.Image) -> Pixels:

@@ -12,6 +12,9 @@ from egapipe.stages.extract.teachers.preprocessing import Preprocessing
 # Tall, wide, and smaller than any input: (height, width).
 _TRIALS = ((97, 61), (48, 75), (23, 23))
 _TOLERANCE = 1e-4
+# DINOv3's resizes in float with torchvision. A plain processor of the same settings resizes bytes,
+# as those of all other families do: the same to within a grey level, with or without torchvision.
+_PLAIN = ("DINOv3ViTImageProcessor", "DINOv3ViTImageProcessorFast")
 
 
 def read_preprocessing(model: str, source: str, where: dict[str, str]) -> Preprocessing:
@@ -73,6 +76,11 @@ def _processor(model: str, source: str, where: dict[str, str]) -> Any:
     major = int(transformers.__version__.split(".")[0])
     pillow: dict[str, Any] = {"backend": "pil"} if major >= 5 else {"use_fast": False}
     try:
+        mixin = transformers.image_processing_base.ImageProcessingMixin
+        settings, _ = mixin.get_image_processor_dict(source, **where)
+        if settings.get("image_processor_type") in _PLAIN:
+            plain = "ViTImageProcessorPil" if major >= 5 else "ViTImageProcessor"
+            return getattr(transformers, plain).from_dict(settings)
         return transformers.AutoImageProcessor.from_pretrained(
             source, trust_remote_code=False, **pillow, **where
         )

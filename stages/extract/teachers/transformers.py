@@ -1,7 +1,6 @@
 """Teachers from the `transformers` library: safetensors weights, no code from the hub."""
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,50 +11,15 @@ from torch import Tensor, nn
 
 from egapipe.pipeline.config.extract import TransformersTeacher as Settings
 from egapipe.pipeline.errors import TeacherError
-from egapipe.stages.extract.teachers.base import Outputs, probe
 from egapipe.stages.extract.teachers.location import located
+from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooling import embed, resolve_pooling
-from egapipe.stages.extract.teachers.preprocessing import Preprocessing
 from egapipe.stages.extract.teachers.processor import read_preprocessing
 from egapipe.stages.extract.teachers.quiet import quiet
+from egapipe.stages.extract.teachers.weights import weights_sha256
 
 # What the library raises, depending on which file is wrong.
 _UNFIT = (SafetensorError, OSError, ValueError, TypeError, RuntimeError, ImportError, KeyError)
-
-
-class TransformersTeacher:
-    """The vision encoder of a `transformers` model and the pooling that makes it one vector."""
-
-    def __init__(
-        self, settings: Settings, encoder: "Encoder", preprocessing: Preprocessing
-    ) -> None:
-        self.preprocessing = preprocessing
-        self._encoder = encoder
-        self._type = getattr(torch, settings.precision)
-        self._scale, self._shift = _affine(preprocessing)
-        self._device = torch.device("cpu")
-        self.spec: dict[str, Any] = {
-            **settings.model_dump(mode="json"),
-            "resolved_pooling": encoder.pooling,
-            "class": type(encoder.vision).__name__,
-            "sha256": weights_sha256(encoder),
-        }
-        self.outputs = probe(self)
-
-    def to(self, device: torch.device) -> None:
-        """Move the weights to a device."""
-        self._device = device
-        self._encoder.to(device)
-        self._scale, self._shift = self._scale.to(device), self._shift.to(device)
-
-    @torch.inference_mode()
-    def forward(self, pixels: Tensor) -> Outputs:
-        """Encode uint8 [B, 3, H, W] into {"embedding": float32 [B, D]}."""
-        x = pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
-        low = self._type != torch.float32
-        with torch.autocast(self._device.type, self._type, enabled=low):
-            embedding = self._encoder(x)
-        return {"embedding": embedding.float()}
 
 
 class Encoder(nn.Module):
@@ -96,7 +60,7 @@ class Encoder(nn.Module):
         return self.vision(pixel_values=x, noise=order.expand(len(x), -1))
 
 
-def load(settings: Settings) -> TransformersTeacher:
+def load(settings: Settings) -> NetworkTeacher:
     """Load a vision encoder, see `load_teacher`."""
     with located(settings.model) as (source, local), quiet(local), _explained(settings.model):
         where = {"revision": settings.revision} if settings.revision and not local else {}
@@ -104,22 +68,17 @@ def load(settings: Settings) -> TransformersTeacher:
         preprocessing = read_preprocessing(settings.model, source, where)
         model = _load_model(settings, config, source, where)
         encoder = Encoder(model, settings.pooling, preprocessing.input_size)
-        return TransformersTeacher(settings, encoder.eval().requires_grad_(False), preprocessing)
+        encoder.eval().requires_grad_(False)
+        return NetworkTeacher(_spec(settings, encoder), encoder, preprocessing)
 
 
-def weights_sha256(module: nn.Module) -> str:
-    """SHA-256 over the floating-point weights, whatever a library version calls or orders them.
-
-    The digest of the sorted digests of every tensor's dtype, shape and bytes.
-    """
-    tensors = (t for t in module.state_dict().values() if t.is_floating_point())
-    digests = sorted(_tensor_sha256(t.detach().cpu().contiguous()) for t in tensors)
-    return hashlib.sha256(b"".join(digests)).hexdigest()
-
-
-def _tensor_sha256(tensor: Tensor) -> bytes:
-    header = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
-    return hashlib.sha256(header + tensor.reshape(-1).view(torch.uint8).numpy().tobytes()).digest()
+def _spec(settings: Settings, encoder: Encoder) -> dict[str, Any]:
+    return {
+        **settings.model_dump(mode="json"),
+        "resolved_pooling": encoder.pooling,
+        "class": type(encoder.vision).__name__,
+        "sha256": weights_sha256(encoder),
+    }
 
 
 def _read_config(model: str, source: str, where: dict[str, str]) -> Any:
@@ -184,15 +143,6 @@ def _patches(config: Any, input_size: tuple[int, int]) -> int | None:
         return None
     height, width = (patch, patch) if isinstance(patch, int) else patch
     return int((input_size[0] // height) * (input_size[1] // width))
-
-
-def _affine(preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Scale and shift [3, 1, 1] with x * scale + shift = (x * rescale - mean) / std."""
-    mean, std = (
-        torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std)
-    )
-    scale, shift = preprocessing.rescale / std, -mean / std
-    return scale.float().view(3, 1, 1), shift.float().view(3, 1, 1)
 
 
 @contextlib.contextmanager

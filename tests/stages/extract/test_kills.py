@@ -33,8 +33,8 @@ def kill_amid_writing(command: list[str], url: str, rng: random.Random) -> int:
         time.sleep(0.001)
     time.sleep(rng.uniform(0, 0.02))
     workers = workers_below(process.pid, "ExtractActor")
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive, "workers outlive the command that started them"
     return len(list(Path(url, "commits").glob("0*.json")))

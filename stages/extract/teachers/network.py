@@ -1,0 +1,65 @@
+"""What every teacher that runs here shares: device, normalisation, precision and probing."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from egapipe.stages.extract.teachers.base import Outputs, probe
+from egapipe.stages.extract.teachers.preprocessing import Preprocessing
+
+
+class Network(Protocol):
+    """A frozen function of normalised images; an `nn.Module` in evaluation mode is one."""
+
+    def to(self, device: torch.device) -> Any:
+        """Move the weights to a device."""
+        ...
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Embed normalised images, float32 [B, 3, H, W]: [B, D]."""
+        ...
+
+
+class NetworkTeacher:
+    """A `Teacher` around a network, whichever library it comes from."""
+
+    def __init__(
+        self, spec: dict[str, Any], network: Network, preprocessing: Preprocessing
+    ) -> None:
+        """Probe a network on the CPU.
+
+        spec: see `Teacher.spec`; its `precision` is that of the forward pass. Raises TeacherError
+        if the outputs are unusable.
+        """
+        self.spec = spec
+        self.preprocessing = preprocessing
+        self._network = network
+        self._type: torch.dtype = getattr(torch, spec["precision"])
+        self._scale, self._shift = _affine(preprocessing)
+        self._device = torch.device("cpu")
+        self.outputs = probe(self)
+
+    def to(self, device: torch.device) -> None:
+        """Move the weights to a device."""
+        self._device = device
+        self._network.to(device)
+        self._scale, self._shift = self._scale.to(device), self._shift.to(device)
+
+    @torch.inference_mode()
+    def forward(self, pixels: Tensor) -> Outputs:
+        """Encode uint8 [B, 3, H, W] into {"embedding": float32 [B, D]}."""
+        x = pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
+        low = self._type != torch.float32
+        with torch.autocast(self._device.type, self._type, enabled=low):
+            embedding = self._network(x)
+        return {"embedding": embedding.float()}
+
+
+def _affine(preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
+    """Scale and shift [3, 1, 1] with x * scale + shift = (x * rescale - mean) / std."""
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std)
+    )
+    scale, shift = preprocessing.rescale / std, -mean / std
+    return scale.float().view(3, 1, 1), shift.float().view(3, 1, 1)

@@ -1,0 +1,60 @@
+"""Teachers of open_clip: the image tower with its projection, in its own evaluation transform."""
+
+from typing import Any
+
+from egapipe.pipeline.config.extract import OpenClipTeacher as Settings
+from egapipe.pipeline.errors import TeacherError
+from egapipe.stages.extract.teachers.extras import reason, require
+from egapipe.stages.extract.teachers.network import NetworkTeacher
+from egapipe.stages.extract.teachers.pooled import Pooled
+from egapipe.stages.extract.teachers.preprocessing import Preprocessing
+from egapipe.stages.extract.teachers.torchvision_crop import TorchvisionPreprocessing
+from egapipe.stages.extract.teachers.weights import weights_sha256
+
+
+def load(settings: Settings) -> NetworkTeacher:
+    """Load a pretrained image tower of open_clip, see `load_teacher`.
+
+    Raises UsageError if open_clip is not installed.
+    """
+    open_clip = require("open_clip", "open_clip")
+    try:
+        model = open_clip.create_model(
+            settings.model,
+            settings.pretrained,
+            pretrained_text=False,
+            require_pretrained=True,
+            weights_only=True,
+        )
+        tower = model.visual.float().eval().requires_grad_(False)
+        spec = {
+            **settings.model_dump(mode="json"),
+            "class": type(tower).__name__,
+            "runtime": f"open_clip {open_clip.__version__}",
+            "sha256": weights_sha256(tower),
+        }
+        preprocessing = translate(tower.preprocess_cfg)
+        return NetworkTeacher(spec, Pooled(tower, "auto", 0), preprocessing)
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+        raise TeacherError(
+            f"teacher {settings.model} cannot be loaded by open_clip: {reason(error)}"
+        ) from error
+
+
+def translate(config: dict[str, Any]) -> Preprocessing:
+    """Our form of open_clip's `preprocess_cfg`. Raises ValueError if it can't be expressed."""
+    size, mode = config["size"], config["resize_mode"]
+    height, width = (size, size) if isinstance(size, int) else size
+    if mode not in ("shortest", "squash") or (mode == "shortest" and height != width):
+        raise ValueError(
+            f"its transform (resize_mode {mode} to {height} x {width}) is neither the centre "
+            "square nor the whole of an image"
+        )
+    return TorchvisionPreprocessing(
+        resize=height if mode == "shortest" else (height, width),
+        crop=(height, width) if mode == "shortest" else None,
+        resample=config["interpolation"],
+        rescale=1 / 255,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )

@@ -1,0 +1,46 @@
+"""A distilled student as the next teacher."""
+
+from typing import Any
+
+from torch import nn
+
+from egapipe.pipeline.config.extract import RunTeacher as Settings
+from egapipe.stages.distill import TrainedStudent, load_student
+from egapipe.stages.extract.teachers.network import NetworkTeacher
+from egapipe.stages.extract.teachers.preprocessing import Preprocessing
+from egapipe.stages.extract.teachers.weights import weights_sha256
+
+
+def load(settings: Settings) -> NetworkTeacher:
+    """Load the student of a run folder, see `load_teacher`.
+
+    Raises UsageError if the folder is no run, has no such checkpoint, or the weights do not fit.
+    """
+    trained = load_student(settings.model, settings.checkpoint, "cpu")
+    network = _network(trained, settings.output)
+    spec: dict[str, Any] = {
+        **settings.model_dump(mode="json"),
+        "class": type(trained.student.backbone).__name__,
+        "sha256": weights_sha256(network),
+    }
+    return NetworkTeacher(spec, network, _preprocessing(trained))
+
+
+def _network(trained: TrainedStudent, output: str) -> nn.Module:
+    """Normalised images [B, 3, H, W] to features [B, F] or nodes [B, D]."""
+    student = trained.student
+    node = [student.head.node] if output == "nodes" else []
+    return nn.Sequential(student.backbone, *node).eval().requires_grad_(False)
+
+
+def _preprocessing(trained: TrainedStudent) -> Preprocessing:
+    """As distillation shows clean images to a student: whole, at its size."""
+    normalize = trained.spec.normalize
+    return Preprocessing(
+        resize=trained.spec.size,
+        crop=None,
+        resample="bilinear",
+        rescale=1 / 255,
+        mean=normalize.mean,
+        std=normalize.std,
+    )
