@@ -24,6 +24,7 @@ from egapipe.pipeline.store.objects import PARTIAL, unusable
 from egapipe.pipeline.store.records import all_failures, content_hash
 from egapipe.pipeline.store.store import FeatureStore
 
+FOLDER = "features"
 SUFFIX = ".arrow"
 LOCK = ".lock"
 _ARROW = {"float16": pa.float16(), "bfloat16": pa.uint16(), "float32": pa.float32()}
@@ -168,7 +169,19 @@ def _schema(store: FeatureStore, name: str, content: str) -> pa.Schema:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove temporary files of killed builders: those whose lock nobody holds."""
     for partial in folder.glob(f"*{PARTIAL}"):
-        with suppress(Timeout), FileLock(partial.with_suffix(LOCK), timeout=0):
-            partial.unlink(missing_ok=True)
+        remove_unlocked(partial)
+
+
+def remove_unlocked(path: Path, *, dry_run: bool = False) -> bool:
+    """Remove a file of the cache, unless somebody builds its copy at this moment; whether it went,
+    or would go.
+
+    Readers that have it mapped keep it until they end. Its lock file stays: removing that would let
+    two processes hold a lock of one name.
+    """
+    with suppress(Timeout), FileLock(path.with_suffix(LOCK), timeout=0):
+        if not dry_run:
+            path.unlink(missing_ok=True)
+        return True
+    return False

@@ -1,6 +1,9 @@
-"""`egapipe store`: look at feature stores, and check that they are whole."""
+"""`egapipe store`: look at feature stores, check them, compare them and take things out of them."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,9 +12,14 @@ from egapipe.pipeline.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from egapipe.pipeline.store.check import CheckReport
+    from egapipe.pipeline.store.prune import Pruned
     from egapipe.pipeline.store.summary import Summary
 
-app = typer.Typer(name="store", help="Look at feature stores and check them.", no_args_is_help=True)
+app = typer.Typer(
+    name="store",
+    help="Look at feature stores, check, compare, export and tidy them.",
+    no_args_is_help=True,
+)
 
 Url = Annotated[
     str, typer.Argument(help="Folder or fsspec URL of a store, or of a folder that holds stores.")
@@ -59,6 +67,90 @@ def check(url: Url) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(help="Folder or fsspec URL of a store.")],
+    b: Annotated[str, typer.Argument(help="Folder or fsspec URL of another store.")],
+) -> None:
+    """Compare two stores: manifest, rows, checksums and cosines. Exit code 1 if they differ."""
+    from egapipe.pipeline.store.diff import diff_stores
+
+    urls = (_store(a), _store(b))
+    found = diff_stores(*urls)
+    for line in (f"{urls[0]} | {urls[1]}", *(f"  {line}" for line in found.lines())):
+        typer.echo(line)
+    typer.echo("equal" if found.equal else "different")
+    if not found.equal:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    url: Annotated[str, typer.Argument(help="Folder or fsspec URL of a complete store.")],
+    out: Annotated[
+        str,
+        typer.Argument(help="A new .parquet file, or .npy (its keys go into a .txt beside it)."),
+    ],
+    output: Annotated[str, typer.Option(help="Which output of the teacher.")] = "embedding",
+    view: Annotated[
+        int | None, typer.Option(help="Only this view, 0 is the clean one [all views].")
+    ] = None,
+) -> None:
+    """Write the embeddings of a store to one file, exactly as they are stored."""
+    from egapipe.pipeline.store.export import export_store
+
+    store = _store(url)
+    with _bar("exporting") as progress:
+        files = export_store(store, out, name=output, view=view, progress=progress)
+    typer.echo(f"{store}: exported to {' and '.join(map(str, files))}")
+
+
+@app.command()
+def prune(
+    url: Url,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Also remove old node-local copies of stores from this cache folder."),
+    ] = None,
+    unused_days: Annotated[
+        float, typer.Option(min=0, help="A copy is old if it was not opened for so long.")
+    ] = 30.0,
+    idle_minutes: Annotated[
+        float, typer.Option(min=0, help="A writer that wrote nothing for so long is taken as dead.")
+    ] = 60.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list them.")] = False,
+) -> None:
+    """Remove what killed writers left in stores, and old node-local copies; never stored data."""
+    from egapipe.pipeline.store.prune import DAY, MINUTE, contents, prune_cache, prune_store
+
+    stores = _stores(url)
+    for store in stores:
+        left = prune_store(store, idle=idle_minutes * MINUTE, dry_run=dry_run)
+        _list_pruned(store, left, dry_run)
+    if cache is not None:
+        folder, keep = cache.expanduser().absolute(), contents(stores)
+        old = prune_cache(folder, keep, unused=unused_days * DAY, dry_run=dry_run)
+        _list_pruned(str(folder), old, dry_run)
+
+
+def _list_pruned(where: str, found: "list[Pruned]", dry_run: bool) -> None:
+    from rich.filesize import decimal
+
+    size = decimal(sum(pruned.bytes for pruned in found))
+    done = "would remove" if dry_run else "removed"
+    typer.echo(f"{where}: {done} {len(found)} files, {size}")
+    for pruned in found:
+        typer.echo(f"  {pruned.where}  {decimal(pruned.bytes)}  {pruned.why}")
+
+
+def _store(url: str) -> str:
+    """The one store that a URL names."""
+    stores = _stores(url)
+    if len(stores) > 1:
+        raise UsageError(f"{url} holds {len(stores)} stores: give the folder of one of them")
+    return stores[0]
+
+
 def _stores(url: str) -> list[str]:
     from egapipe.pipeline.store.find import DEPTH, find_stores
 
@@ -85,15 +177,10 @@ def _show(summary: "Summary") -> None:
 
 
 def _check(url: str) -> "CheckReport":
-    from rich.console import Console
-    from rich.progress import Progress
-
     from egapipe.pipeline.store.check import check_store
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("checking", total=None)
-        report = check_store(url, lambda done, all_: bar.update(task, completed=done, total=all_))
+    with _bar("checking") as progress:
+        report = check_store(url, progress)
     if report.shards:
         typer.echo(report.line())
         for problem in report.problems:
@@ -102,3 +189,15 @@ def _check(url: str) -> "CheckReport":
         for problem in report.problems:
             _complain(problem)
     return report
+
+
+@contextmanager
+def _bar(task: str) -> Iterator[Callable[[int, int], None]]:
+    """Show (done, planned) on stderr, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        shown = bar.add_task(task, total=None)
+        yield lambda done, planned: bar.update(shown, completed=done, total=planned)

@@ -35,6 +35,14 @@ def to_stored(values: Floats, dtype: DtypeName) -> Stored:
         return values.astype(NUMPY[dtype], order="C")
 
 
+def to_floats(stored: Stored, dtype: DtypeName) -> Floats:
+    """The exact values of stored numbers as float32, a copy unless they are that already."""
+    if dtype == "bfloat16":
+        widened: Floats = (stored.astype(np.uint32) << 16).view(np.float32)
+        return widened
+    return stored.astype(np.float32, copy=False)
+
+
 def is_finite(stored: Stored, dtype: DtypeName) -> npt.NDArray[np.bool_]:
     """Where stored numbers are neither infinite nor NaN; same shape."""
     if dtype == "bfloat16":

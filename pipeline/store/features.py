@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from egapipe.pipeline.paths import cache_dir as default_cache_dir
-from egapipe.pipeline.store.cache import SUFFIX, map_or_build
+from egapipe.pipeline.store.cache import FOLDER, SUFFIX, map_or_build
 from egapipe.pipeline.store.records import content_hash
 from egapipe.pipeline.store.store import FeatureStore
 
@@ -32,7 +32,7 @@ class Features:
     def __init__(self, store: FeatureStore, name: str, content: str, cache_dir: str | None) -> None:
         """Use `open`. content: the content hash of the store, which is not read if it is cached."""
         folder = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
-        path = folder.absolute() / "features" / f"{content}-{name}{SUFFIX}"
+        path = folder.absolute() / FOLDER / f"{content}-{name}{SUFFIX}"
         mapped = map_or_build(store, name, content, path)
         self._source = (store, name, content, cache_dir)
         self._values = mapped.values

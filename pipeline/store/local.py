@@ -1,7 +1,9 @@
 """A store on a local disk, or on any file system that is mounted."""
 
 import errno
+import math
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -55,6 +57,14 @@ class LocalObjects(Objects):
         """Remove a file."""
         with self.explained("delete", key):
             self._path(key).unlink(missing_ok=True)
+
+    def age(self, key: str) -> float:
+        """By this machine's clock."""
+        with self.explained("read", key):
+            try:
+                return time.time() - self._path(key).stat().st_mtime
+            except FileNotFoundError:
+                return math.inf
 
     def names(self) -> list[str]:
         """Entries of the folder; none if there is no folder."""

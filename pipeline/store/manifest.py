@@ -28,6 +28,7 @@ def _canonical(value: Any) -> Any:
 Json = Annotated[dict[str, Any], BeforeValidator(_canonical)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Size = Annotated[int, Field(ge=1)]
+Pair = tuple[str | None, str | None]
 
 
 class DatasetRecord(_Record):
@@ -90,6 +91,15 @@ class Manifest(_Record):
         versions: whether versions count. They do as long as a store is unfinished: two versions
         in one store would be two kinds of rows.
         """
+        changes = self.changes(other, versions=versions)
+        return [_difference(key, *pair) for key, pair in changes.items()]
+
+    def changes(self, other: "Manifest", *, versions: bool = True) -> dict[str, Pair]:
+        """Dotted key -> (its value here, in `other`) where they differ, sorted by key.
+
+        Values are shown as text, shortened; None where the key is not set. `views_hash` is left out
+        where the views that it is the hash of are listed.
+        """
         left_out = set() if versions else {"versions"}
         mine, theirs = (
             dict(_leaves(m.model_dump(mode="json", exclude=left_out))) for m in (self, other)
@@ -101,7 +111,7 @@ class Manifest(_Record):
         ]
         if any(key.startswith("views.") for key in changed):
             changed = [key for key in changed if key != "views_hash"]
-        return [_difference(key, mine, theirs) for key in changed]
+        return {key: (_shown(mine, key), _shown(theirs, key)) for key in changed}
 
 
 def manifest_of(group: bytes, url: str) -> Manifest:
@@ -147,12 +157,14 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _difference(key: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    has = f"is {_shown(mine[key])}" if key in mine else "is not set"
-    asks = f"asks for {_shown(theirs[key])}" if key in theirs else "does not set it"
+def _difference(key: str, mine: str | None, theirs: str | None) -> str:
+    has = "is not set" if mine is None else f"is {mine}"
+    asks = "does not set it" if theirs is None else f"asks for {theirs}"
     return f"{key} {has}, the config {asks}"
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def _shown(leaves: Mapping[str, Any], key: str) -> str | None:
+    if key not in leaves:
+        return None
+    text = repr(leaves[key])
     return text if len(text) <= _LONG else f"{text[:_LONG]}..."

@@ -48,6 +48,11 @@ class Objects(ABC):
         """Remove an object; none there is no error."""
 
     @abstractmethod
+    def age(self, key: str) -> float:
+        """Seconds since an object was last written to; infinite if none here is ever written to,
+        because `put` makes it in one step, or if there is none."""
+
+    @abstractmethod
     def names(self) -> list[str]:
         """First path components of all keys, sorted."""
 

@@ -1,5 +1,6 @@
 """A store in an object store, or at any other URL that fsspec opens."""
 
+import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,11 @@ class RemoteObjects(Objects):
                 fs.rm_file(f"{root}/{key}")
             except FileNotFoundError:
                 return
+
+    def age(self, key: str) -> float:
+        """Infinite: a remote put leaves no part of an object behind under another name."""
+        del key
+        return math.inf
 
     def names(self) -> list[str]:
         """First components of the keys below the prefix."""
