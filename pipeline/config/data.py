@@ -43,6 +43,9 @@ class ColumnsSource(Source):
     ClassLabel. `none` for no labels."""
     key_column: Text | None = None
     """Column of unique, stable ids. Without it the key is `<split>/<row>`."""
+    class_names: Annotated[list[Text], Field(min_length=1)] | None = None
+    """Class names by number, where the label column does not know them: sources of `several` are
+    matched by them."""
 
 
 class HubSource(ColumnsSource):
@@ -78,8 +81,75 @@ class FolderSource(Source):
     """The folder."""
 
 
+class WebDatasetSource(Source):
+    """WebDataset tars: members of one name up to the first dot are one sample."""
+
+    kind: Literal["webdataset"]
+    files: Annotated[list[Text], Field(min_length=1)]
+    """Paths or glob patterns of uncompressed tars, in the order of their rows."""
+    image: Text | None = None
+    """Ending of the image members, such as `jpg` or `seg.png`; by default every image format's."""
+    label_field: Text = "label"
+    """Field of `.json` members that holds the class number, for samples without a `.cls` member."""
+    tar_in_key: bool = False
+    """Put the tar's name before each key: for tars that repeat the names of their members."""
+    class_names: Annotated[list[Text], Field(min_length=1)] | None = None
+    """Class names by number: sources of `several` are matched by them."""
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class ArchiveSource(Source):
+    """An official archive, downloaded once a node, checked and kept."""
+
+    kind: Literal["archive"]
+    name: Literal["cifar100", "stl10", "tinyimagenet"]
+    """CIFAR-100 (binary version, 32 x 32), STL-10 (binary, 96 x 96) or TinyImageNet (zip, 64 x 64).
+    """
+    split: Literal["train", "test", "unlabelled"] = "train"
+    """STL-10: 5,000, 8,000 and 100,000 images. TinyImageNet: `test` is its labelled validation
+    part, `unlabelled` its test part, 10,000 each. CIFAR-100 has no `unlabelled`."""
+    folder: Text | None = None
+    """Where it is kept; default `archives` in `$EGAPIPE_CACHE` or `~/.cache/egapipe`."""
+    url: Text | None = None
+    """A mirror of the archive."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Checksum of the archive, in place of the published one."""
+
+    @model_validator(mode="after")
+    def _has_split(self) -> Self:
+        if self.name == "cifar100" and self.split == "unlabelled":
+            raise ValueError("cifar100 has the splits train and test, not unlabelled")
+        return self
+
+
+OneSource = Annotated[
+    DigitsSource | HubSource | ParquetSource | FolderSource | WebDatasetSource | ArchiveSource,
+    Field(discriminator="kind"),
+]
+
+
+class SeveralSource(Source):
+    """Several sources as one data set, their rows one source after the other."""
+
+    kind: Literal["several"]
+    sources: Annotated[list[OneSource], Field(min_length=1)]
+    """The sources. Labels are matched by class names where there are names: the names of the first
+    source keep their numbers, new names of the next ones follow."""
+
+
 SourceConfig = Annotated[
-    DigitsSource | HubSource | ParquetSource | FolderSource, Field(discriminator="kind")
+    DigitsSource
+    | HubSource
+    | ParquetSource
+    | FolderSource
+    | WebDatasetSource
+    | ArchiveSource
+    | SeveralSource,
+    Field(discriminator="kind"),
 ]
 
 
@@ -149,15 +219,19 @@ class Normalize(Section):
 
 
 __all__ = [
+    "ArchiveSource",
     "ColumnsSource",
     "DatasetConfig",
     "DigitsSource",
     "FolderSource",
     "HubSource",
     "Normalize",
+    "OneSource",
     "ParquetSource",
+    "SeveralSource",
     "Source",
     "SourceConfig",
     "StoreConfig",
     "ViewsConfig",
+    "WebDatasetSource",
 ]

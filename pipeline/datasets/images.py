@@ -95,7 +95,11 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 0xFFFF:
         raise ImageError("grey levels are outside 16 bits")
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+    grey = np.rint(values / 257).astype(np.uint8)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey[values == clear] = _BACKGROUND[0]
+    return Image.fromarray(grey).convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from egapipe.pipeline.config.data import Source
-from egapipe.pipeline.datasets.base import Labels
+from egapipe.pipeline.datasets.base import UNLABELLED, Labels
 from egapipe.pipeline.datasets.fingerprint import METHOD, fingerprint_of
 from egapipe.pipeline.datasets.images import decode
 from egapipe.pipeline.digests import cached_digest
@@ -35,6 +35,7 @@ class RowsDataset(ABC):
     def __init__(self, source: Source, rows: Rows) -> None:
         if not rows.keys:
             raise UsageError(f"data set {rows.name} has no images: check its path or split")
+        _check_named(rows)
         self.source = source
         self.name = rows.name
         self.classes = rows.classes
@@ -76,3 +77,12 @@ class RowsDataset(ABC):
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of data set {self.name}, which has {len(self)}")
         return int(row)
+
+
+def _check_named(rows: Rows) -> None:
+    highest = int(rows.labels.max(initial=UNLABELLED))
+    if rows.classes is not None and highest >= len(rows.classes):
+        raise UsageError(
+            f"data set {rows.name} has the label {highest} and names for {len(rows.classes)}"
+            " classes only: labels count from 0"
+        )

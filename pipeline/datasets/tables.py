@@ -72,7 +72,8 @@ def _rows(name: str, table: datasets.Dataset, source: HubSource | ParquetSource)
     if label is None:
         return Rows(name, keys, np.full(len(keys), UNLABELLED, dtype=np.int64), None)
     labels = columns.labels(arrow.column(label), label)
-    return Rows(name, keys, labels, columns.class_names(features[label]))
+    classes = columns.class_names(features[label]) or source.class_names
+    return Rows(name, keys, labels, classes)
 
 
 def _image_fields(column: pa.ChunkedArray, rows: int) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:

@@ -1,6 +1,7 @@
 """Small real files to read: encoded images, parquet tables, folders."""
 
 import io
+import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,18 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> Path:
 
 def folder(path: Path, **fields: Any) -> FolderSource:
     return FolderSource(kind="folder", path=str(path), **fields)
+
+
+def member(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info
+
+
+def write_tar(path: Path, members: Mapping[str, bytes], *others: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            tar.addfile(member(name, len(data)), io.BytesIO(data))
+        for info in others:
+            tar.addfile(info)
+    return path

@@ -16,9 +16,15 @@ from sklearn.datasets import load_digits
 
 from egapipe.pipeline.config.data import SourceConfig
 from egapipe.pipeline.datasets import Dataset, open_dataset
-from tests.pipeline.datasets.samples import images, pixels, write_folder, write_parquet
+from tests.pipeline.datasets.samples import (
+    images,
+    pixels,
+    write_folder,
+    write_parquet,
+    write_tar,
+)
 
-KINDS = ("digits", "hub", "parquet", "folder")
+KINDS = ("digits", "hub", "parquet", "folder", "webdataset", "several")
 ROWS = 30
 LABELS = [row % 4 for row in range(ROWS)]
 SOURCE: TypeAdapter[SourceConfig] = TypeAdapter(SourceConfig)
@@ -45,6 +51,18 @@ def source(kind: str, tmp_path: Path) -> dict[str, object]:
     data = images(ROWS)
     if kind == "digits":
         return {"kind": "digits", "limit": ROWS}
+    if kind == "webdataset":
+        members = {f"{row}.png": data[row] for row in range(ROWS)}
+        members |= {f"{row}.cls": str(label).encode() for row, label in enumerate(LABELS)}
+        return {"kind": "webdataset", "files": str(write_tar(tmp_path / "set.tar", members))}
+    if kind == "several":
+        ends = {"a": (0, 7), "b": (7, ROWS)}
+        parts = [
+            write_parquet(tmp_path / f"{n}.parquet", data[i:j], label=LABELS[i:j])
+            for n, (i, j) in ends.items()
+        ]
+        sources = [{"kind": "parquet", "files": str(file)} for file in parts]
+        return {"kind": "several", "sources": sources}
     if kind == "folder":
         files = {f"c{label}/{row}.png": data[row] for row, label in enumerate(LABELS)}
         return {"kind": "folder", "path": str(write_folder(tmp_path / "set", files))}

@@ -202,17 +202,44 @@ def test_a_truncated_file(format: str, share: float) -> None:
     reason(data[: int(len(data) * share)])
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A part of a PNG file."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(size: tuple[int, int], bits: int, colours: int, rows: bytes, *chunks: bytes) -> bytes:
+    """A PNG of raw rows, for what Pillow reads and cannot write; PNG specification, section 11."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, bits, colours, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + data + chunk(b"IEND", b"")
+
+
 def bomb(width: int, height: int) -> bytes:
     """A PNG whose header promises these pixels and whose data is a few bytes."""
+    return png((width, height), 8, 2, b"\0" * 100)
 
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+def row_of_16_bits(pixels: list[tuple[int, ...]]) -> bytes:
+    return b"\0" + np.array(pixels, dtype=">u2").tobytes()
+
+
+def test_16_bit_colour_keeps_its_8_high_bits() -> None:
+    row = row_of_16_bits([(0, 256, 65535), (32768, 255, 511)])
+    assert rgb(png((2, 1), 16, 2, row)).tolist() == [[[0, 1, 255], [128, 0, 1]]]
+
+
+def test_16_bit_transparency_is_laid_on_white() -> None:
+    colour = row_of_16_bits([(65535, 0, 0, 0), (65535, 0, 0, 65535)])
+    assert rgb(png((2, 1), 16, 6, colour)).tolist() == [[[255] * 3, [255, 0, 0]]]
+    grey = row_of_16_bits([(0, 0), (0, 65535)])
+    assert rgb(png((2, 1), 16, 4, grey)).tolist() == [[[255] * 3, [0] * 3]]
+
+
+def test_a_transparent_grey_level_of_16_bits_is_laid_on_white() -> None:
+    """Levels that are the same in 8 bits are still two levels."""
+    row = row_of_16_bits([(256,), (257,), (0,)])
+    clear = chunk(b"tRNS", struct.pack(">H", 256))
+    assert rgb(png((3, 1), 16, 0, row, clear))[0, :, 0].tolist() == [255, 1, 0]
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

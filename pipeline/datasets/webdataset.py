@@ -1,0 +1,88 @@
+"""Images in WebDataset tars, read in place."""
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from egapipe.pipeline.config.data import WebDatasetSource
+from egapipe.pipeline.datasets.rows import Rows, RowsDataset
+from egapipe.pipeline.datasets.slices import read_slice
+from egapipe.pipeline.datasets.tarindex import tar_index
+from egapipe.pipeline.errors import ImageError, UsageError
+
+
+class TarDataset(RowsDataset):
+    """Samples of uncompressed tars, tar after tar; nothing is extracted, nothing unpickled.
+
+    Keys are the members' names up to the first dot, behind `<name of the tar>/` where
+    `tar_in_key` asks for it. Labels: the `.cls` member, else a field of the `.json` member, else
+    none. A sample without an image, or whose image is a link, is a row that raises ImageError.
+    """
+
+    def __init__(self, source: WebDatasetSource) -> None:
+        """Raises UsageError: a tar is missing or truncated, a label is no number, keys repeat."""
+        self._tars = [Path(file) for pattern in source.files for file in _matches(pattern)]
+        source = source.model_copy(update={"files": [str(tar) for tar in self._tars]})
+        indexes = [tar_index(tar, source.image, source.label_field) for tar in self._tars]
+        index = pa.concat_tables(indexes)
+        keys = _keys(self._tars, indexes, source.tar_in_key)
+        super().__init__(
+            source, Rows(_name(self._tars), keys, _ints(index, "label"), source.class_names)
+        )
+        self._number = np.repeat(np.arange(len(indexes)), [len(one) for one in indexes])
+        self._offsets, self._sizes = _ints(index, "offset"), _ints(index, "size")
+        self._problems = index.column("problem")
+        _check_any_image(self.name, index)
+
+    def files(self) -> Sequence[Path]:
+        """The tars."""
+        return self._tars
+
+    def _read(self, row: int) -> bytes:
+        problem: str = self._problems[row].as_py()
+        if problem:
+            raise ImageError(problem)
+        tar = self._tars[self._number[row]]
+        return read_slice(tar, int(self._offsets[row]), int(self._sizes[row]))
+
+
+def _matches(pattern: str) -> list[str]:
+    path = os.path.abspath(os.path.expanduser(pattern))
+    found = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+    if not found:
+        raise UsageError(f"no tar matches {pattern}: give paths or glob patterns in `files`")
+    return found
+
+
+def _name(tars: Sequence[Path]) -> str:
+    """The first tar's name and how many follow: the same wherever they lie."""
+    more = f"+{len(tars) - 1}" if len(tars) > 1 else ""
+    return f"webdataset/{tars[0].stem}{more}"
+
+
+def _ints(index: pa.Table, column: str) -> npt.NDArray[np.int64]:
+    return np.asarray(index.column(column).to_numpy(), dtype=np.int64)
+
+
+def _keys(tars: Sequence[Path], indexes: Sequence[pa.Table], tar_in_key: bool) -> list[str]:
+    """Raises UsageError for a key that two tars have."""
+    owners: dict[str, Path] = {}
+    for tar, index in zip(tars, indexes, strict=True):
+        prefix = f"{tar.stem}/" if tar_in_key else ""
+        for name in index.column("key").to_pylist():
+            owner = owners.setdefault(prefix + name, tar)
+            if owner is not tar:
+                hint = "rename one" if tar_in_key else "list each once, or set `tar_in_key: true`"
+                raise UsageError(f"sample {name!r} is in both {owner} and {tar}: {hint}")
+    return list(owners)
+
+
+def _check_any_image(name: str, index: pa.Table) -> None:
+    problems = index.column("problem").to_pylist()
+    if all(problems):
+        raise UsageError(f"data set {name} has no image that can be read: {problems[0]}")
