@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 @_config.command()
 def show(config: ConfigName = None, overrides: Overrides = None) -> None:
-    """Print the resolved configuration as YAML, every default included."""
+    """Print the resolved configuration as YAML, bases merged and every default included."""
     from egapipe.pipeline.config import load_config, to_yaml
 
     typer.echo(to_yaml(load_config(config, overrides or [])), nl=False)
@@ -22,8 +22,9 @@ def show(config: ConfigName = None, overrides: Overrides = None) -> None:
 
 @_config.command("list")
 def list_() -> None:
-    """List the configurations that ship with egapipe."""
-    from egapipe.pipeline.config.load import shipped
+    """List the configurations that ship with egapipe, then the parts to join to them by +."""
+    from egapipe.pipeline.config.files import description, is_part, shipped
 
-    for name in shipped():
-        typer.echo(name)
+    width = max(map(len, shipped()))
+    for name in sorted(shipped(), key=is_part):
+        typer.echo(f"{'+' if is_part(name) else ''}{name}".ljust(width + 3) + description(name))

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from egapipe.pipeline.config.base import (
+    AboveZero,
     Count,
     Fraction,
     NonNegative,
@@ -59,6 +60,11 @@ class DistillConfig(Section):
     """Rows of one step over all workers."""
     lr: NonNegative = 0.05
     """Student's initial learning rate."""
+    schedule: Literal["steps", "cosine"] = "steps"
+    """`steps`: the rate is multiplied by `decay` at each of `milestones`; `cosine`: it falls to 0
+    along half a cosine, step by step."""
+    warmup_epochs: NonNegative = 0
+    """Epochs over which the rate first rises from 0, step by step; part of `epochs`."""
     milestones: tuple[NonNegative, ...] = (150, 180, 210)
     """Epochs at which the student's rate is multiplied by `decay`; below 1: a share of `epochs`."""
     decay: NonNegative = 0.1
@@ -67,6 +73,9 @@ class DistillConfig(Section):
     """SGD momentum."""
     weight_decay: NonNegative = 5e-4
     """SGD weight decay."""
+    clip_grad_norm: AboveZero | None = None
+    """Largest norm of the student's gradient, over all its parameters: a longer one is scaled down.
+    The teacher's head is not clipped."""
     image_size: Positive | None = None
     """Side of the student's square input; default: the size of the images."""
     normalize: Normalize | None = None
@@ -104,6 +113,14 @@ class DistillConfig(Section):
     def _batch_over_workers(self) -> Self:
         if self.workers > self.batch_size:
             raise ValueError(f"batch_size {self.batch_size} is below workers {self.workers}")
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_within_epochs(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} is not below epochs {self.epochs}"
+            )
         return self
 
 

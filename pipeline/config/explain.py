@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from egapipe.pipeline.config.base import CHOICES
+
 Model = type[BaseModel]
 
 _MAX_SHOWN = 60
@@ -142,8 +144,8 @@ def _paths(section: Model, prefix: str = "") -> Iterator[str]:
 
 def _names(model: Model) -> list[str]:
     """How pydantic's `loc` calls a member of a union: its class, or its value of `kind`."""
-    required = [f.annotation for f in model.model_fields.values() if f.is_required()]
-    tags = [get_args(a) for a in required if get_origin(a) is Literal]
+    chosen = [f.annotation for name, f in model.model_fields.items() if name in CHOICES]
+    tags = [get_args(a) for a in chosen if get_origin(a) is Literal]
     return [model.__name__, *(str(tag) for values in tags for tag in values)]
 
 

@@ -1,31 +1,34 @@
 """From files and overrides to a checked configuration, and back to YAML."""
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from egapipe.pipeline.config import syntax
 from egapipe.pipeline.config.explain import explain
+from egapipe.pipeline.config.files import parts, read_tree, shipped
+from egapipe.pipeline.config.merge import SHORT_KEY, SHORT_SECTION
 from egapipe.pipeline.config.tree import Config
 from egapipe.pipeline.errors import UsageError
 
 DEFAULT = "quickstart"
-# A number right below this section is short for a section with this key: `ega: 1.0`.
-_SHORT_SECTION, _SHORT_KEY = ["distill", "objective"], "weight"
 
 
 def load_config(name: str | None = None, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration and apply `a.b=c` overrides.
 
-    name: a shipped configuration, or the path of a YAML file; None is `quickstart`. Raises
-    UsageError: no such file, not YAML, an unknown key (the nearest valid one is named), or a value
-    that does not fit.
+    name: a shipped configuration, the path of a YAML file, or several of them joined by `+`, which
+    are merged in this order; None is `quickstart`. Raises UsageError: no such file, not YAML, bases
+    in a circle, an unknown key (the nearest valid one is named), or a value that does not fit.
     """
     name = DEFAULT if name is None else name
-    return check(override(read_yaml(name), parse_overrides(overrides)), name)
+    tree = override(read_tree(name), parse_overrides(overrides))
+    if "dataset" not in tree and set(parts(name)) <= set(shipped()):
+        raise UsageError(
+            f"config {name} is a part without a data set: join it to one, -c cifar100+{name}"
+        )
+    return check(tree, name)
 
 
 def check(tree: Mapping[str, Any], origin: str) -> Config:
@@ -39,42 +42,6 @@ def check(tree: Mapping[str, Any], origin: str) -> Config:
 def to_yaml(config: Config) -> str:
     """The resolved configuration, every default included, as YAML that loads again."""
     return syntax.dump(config.model_dump(mode="json"))
-
-
-def shipped() -> list[str]:
-    """Names of the configurations that come with egapipe."""
-    folder = resources.files("egapipe.configs")
-    return sorted(
-        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
-    )
-
-
-def read_yaml(name: str) -> dict[str, Any]:
-    """The plain tree of a shipped configuration or a YAML file."""
-    try:
-        tree = syntax.parse(_text(name))
-    except ValueError as error:
-        raise UsageError(f"config {name} is not usable YAML: {error}") from None
-    if not isinstance(tree, dict):
-        what = "is empty" if tree is None else f"is a {type(tree).__name__}"
-        raise UsageError(f"config {name} {what}: it must be a mapping of sections")
-    return tree
-
-
-def _text(name: str) -> str:
-    if name in shipped():
-        return (resources.files("egapipe.configs") / f"{name}.yaml").read_text("utf-8")
-    path = Path(name)
-    try:
-        # A pipe is what the shell makes of `-c <(egapipe config show ...)`.
-        if path.is_file() or path.is_fifo():
-            return path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"config {name!r} is not UTF-8 text: {error.reason}") from None
-    except OSError as error:
-        raise UsageError(f"config {name!r} cannot be read: {error.strerror}") from None
-    known = ", ".join(shipped())
-    raise UsageError(f"no config {name!r}: give the path of a YAML file or one of: {known}")
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -116,8 +83,8 @@ def _set(tree: dict[str, Any], path: str, value: Any) -> None:
     *sections, last = path.split(".")
     for depth, key in enumerate(sections, start=1):
         below = tree.get(key)
-        if isinstance(below, int | float) and sections[: depth - 1] == _SHORT_SECTION:
-            below = {_SHORT_KEY: below}
+        if isinstance(below, int | float) and tuple(sections[: depth - 1]) == SHORT_SECTION:
+            below = {SHORT_KEY: below}
         if below is not None and not isinstance(below, dict):
             above = ".".join(sections[:depth])
             raise UsageError(f"cannot set {path}: {above} is {below!r}, not a section")

@@ -15,7 +15,7 @@ from egapipe.stages.distill.evaluation import Accuracy
 from egapipe.stages.distill.heads import teacher_accuracy, train_teacher_head
 from egapipe.stages.distill.meters import Clock, Sums, epoch_means
 from egapipe.stages.distill.model import Losses
-from egapipe.stages.distill.schedule import learning_rate, make_optimizer
+from egapipe.stages.distill.schedule import clip_gradient, learning_rate, make_optimizer
 from egapipe.stages.distill.setup import Job, evaluation_logits
 
 Report = Callable[[int, Mapping[str, float]], None]
@@ -49,8 +49,8 @@ def fit(
             checkpoints.save(job.model, optimizer, at, best=best)
 
     while at.epoch < config.epochs:
-        rate = _set_rate(optimizer, learning_rate(config, at.epoch))
         train_epoch(job, step_model, optimizer, at, save, stepped)
+        rate = optimizer.param_groups[0]["lr"]
         accuracy = evaluate(job)
         metrics = {**epoch_means(at.sums, world.total), **_test(accuracy), "lr": rate}
         epoch, best = at.epoch, accuracy is not None and accuracy.top1 > at.best_top1
@@ -82,9 +82,11 @@ def train_epoch(
     clock = Clock()
     for batch in clock.waiting(job.loader.epoch(at.epoch, at.step)):
         torch.manual_seed(step_seed(config.seed, at.epoch, at.step, world.rank))
+        _set_rate(optimizer, learning_rate(config, at.epoch, at.step, job.loader.steps))
         losses = cast(Losses, step_model(batch))
         optimizer.zero_grad()
         losses.total.backward()
+        clip_gradient(optimizer, config)
         optimizer.step()
         at.step += 1
         sums.add(losses, batch)
@@ -121,10 +123,9 @@ def _optimizer(job: Job) -> torch.optim.SGD:
     return make_optimizer([(learners, config.lr), (model.teacher_head, config.head.lr)], config)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     # The first group is the student's; the teacher's head keeps its rate, as in the protocol.
     optimizer.param_groups[0]["lr"] = rate
-    return rate
 
 
 def _distributed(job: Job) -> nn.Module:

@@ -1,5 +1,6 @@
 """SGD and its learning rates."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -8,13 +9,30 @@ from torch import nn
 from egapipe.pipeline.config.distill import DistillConfig
 
 
-def learning_rate(config: DistillConfig, epoch: int) -> float:
-    """The student's rate in an epoch: `lr`, times `decay` at each milestone passed.
+def learning_rate(config: DistillConfig, epoch: int, step: int = 0, steps: int = 1) -> float:
+    """The student's rate in a step, the `step`-th (from 0) of the `steps` of an epoch.
 
-    A milestone below 1 is a share of all epochs.
+    The schedule's rate; during `warmup_epochs` times the share of their steps begun, so that no
+    step is wasted on a rate of 0. A pure function of the position, so it needs no state to resume.
     """
+    at = epoch + step / steps
+    share = _cosine(config, at) if config.schedule == "cosine" else _steps(config, epoch)
+    begun = epoch * steps + step + 1
+    warmup = config.warmup_epochs * steps
+    return config.lr * share * (begun / warmup if begun < warmup else 1.0)
+
+
+def _steps(config: DistillConfig, epoch: int) -> float:
+    """`decay` for each milestone passed; a milestone below 1 is a share of all epochs."""
     marks = (m * config.epochs if m < 1 else m for m in config.milestones)
-    return config.lr * config.decay ** sum(epoch >= mark for mark in marks)
+    return config.decay ** sum(epoch >= mark for mark in marks)
+
+
+def _cosine(config: DistillConfig, epoch: float) -> float:
+    """From 1 after the warm-up to 0 at the end (arXiv 1608.03983, eq. 5, without restarts)."""
+    span = config.epochs - config.warmup_epochs
+    passed = max(0.0, epoch - config.warmup_epochs) / span
+    return 0.5 * (1.0 + math.cos(math.pi * passed))
 
 
 def make_optimizer(
@@ -31,3 +49,13 @@ def make_optimizer(
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
+
+
+def clip_gradient(optimizer: torch.optim.Optimizer, config: DistillConfig) -> None:
+    """Scale the student's gradient down to a norm of `clip_grad_norm`, where there is one.
+
+    The first group's: the student and what its objective learns. After `backward` all workers hold
+    the gradient of the global loss, so all scale it alike.
+    """
+    if config.clip_grad_norm is not None:
+        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], config.clip_grad_norm)

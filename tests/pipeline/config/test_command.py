@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from egapipe.pipeline.config import load_config, to_yaml
-from egapipe.pipeline.config.load import shipped
+from egapipe.pipeline.config.files import description, is_part, shipped
 from tests.command import egapipe, processor_seconds
 
 HEAVY = ("torch", "ray", "zarr", "pyarrow", "numpy", "datasets", "transformers", "sklearn", "PIL")
@@ -23,8 +23,12 @@ finally:
 """
 
 
-def test_list_names_the_shipped_configurations() -> None:
-    assert egapipe("config", "list").stdout.split() == shipped()
+def test_list_says_what_each_shipped_configuration_is_and_marks_the_parts() -> None:
+    lines = [line.split(maxsplit=1) for line in egapipe("config", "list").stdout.splitlines()]
+    assert dict(lines) == {f"{'+' * is_part(name)}{name}": description(name) for name in shipped()}
+    marks = [name.startswith("+") for name, _ in lines]
+    assert marks == sorted(marks)
+    assert {"cifar100", "+vgg13"} <= {name for name, _ in lines}
 
 
 def test_show_prints_the_resolved_configuration_which_loads_as_the_same(tmp_path: Path) -> None:

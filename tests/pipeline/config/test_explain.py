@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.base import Section
+from egapipe.pipeline.config.data import SourceConfig
 from egapipe.pipeline.config.load import check
 from egapipe.pipeline.errors import UsageError
 
@@ -27,6 +28,11 @@ def keys(section: Section, prefix: str = "") -> Iterator[str]:
 
 
 KEYS = list(keys(load_config("quickstart")))
+KINDS = ", ".join(
+    name
+    for member in get_args(get_args(SourceConfig)[0])
+    for name in get_args(member.model_fields["kind"].annotation)
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -131,9 +137,9 @@ def test_a_key_that_belongs_elsewhere(override: str, said: str) -> None:
         ),
         (
             "dataset.train={kind: parqet}",
-            "dataset.train.kind must be one of digits, hub, parquet, folder (got 'parqet')",
+            f"dataset.train.kind must be one of {KINDS} (got 'parqet')",
         ),
-        ("dataset.train={}", "dataset.train.kind must be one of digits, hub, parquet, folder"),
+        ("dataset.train={}", f"dataset.train.kind must be one of {KINDS}"),
         ("dataset.train={kind: folder}", "dataset.train.path is missing"),
         ("dataset={}", "dataset.train is missing"),
         ("distill.objective.ega=x", "distill.objective.ega.weight must be a number (got 'x')"),
