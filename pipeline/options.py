@@ -7,7 +7,9 @@ import typer
 ConfigName = Annotated[
     str | None,
     typer.Option(
-        "--config", "-c", help="Name of a shipped configuration or a YAML file [quickstart]."
+        "--config",
+        "-c",
+        help="Shipped configuration or YAML file, several joined by + [quickstart].",
     ),
 ]
 Overrides = Annotated[
