@@ -9,7 +9,7 @@ ConfigName = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="Shipped configuration or YAML file, several joined by + [quickstart].",
+        help="Shipped configuration or YAML file, several joined by + (default: quickstart).",
     ),
 ]
 Overrides = Annotated[

@@ -50,6 +50,8 @@ class DistillConfig(Section):
     """Node layers and classifiers."""
     objective: ObjectiveConfig = ObjectiveConfig(ega=EgaOptions())
     """Weighted sum of objectives beside the cross-entropy."""
+    label_smoothing: Fraction = 0.0
+    """Share of the student's target that is spread evenly over all classes."""
     ce_weight: NonNegative = 1.0
     """Factor of the student's cross-entropy (gamma)."""
     seed: Seed = 0

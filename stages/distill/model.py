@@ -78,6 +78,7 @@ class Distillation(nn.Module):
         objective: WeightedSum,
         *,
         ce_weight: float,
+        label_smoothing: float = 0.0,
         precision: torch.dtype,
         world: World,
     ) -> None:
@@ -86,6 +87,7 @@ class Distillation(nn.Module):
         self.teacher_head = teacher_head
         self.objective = objective
         self._ce_weight = ce_weight
+        self._label_smoothing = label_smoothing
         self._precision = precision
         self._world = world
 
@@ -97,7 +99,7 @@ class Distillation(nn.Module):
             teacher_node, teacher_logits = self.teacher_head(batch.features.float())
         labelled = batch.labels >= 0
         share = self._world.size / self._world.total(labelled.sum()).clamp(min=1)
-        ce = masked_cross_entropy(logits, batch.labels) * share
+        ce = masked_cross_entropy(logits, batch.labels, self._label_smoothing) * share
         # The teacher's head learns from labels alone: no gradient of the objectives reaches it.
         head_ce = masked_cross_entropy(teacher_logits, batch.labels) * share
         pair = Pair(
@@ -117,9 +119,12 @@ class Distillation(nn.Module):
         return Losses(total, detached, correct, labelled.sum())
 
 
-def masked_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def masked_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Sum of the cross-entropy over labelled rows; zero, and connected to the graph, without any.
 
-    logits: [B, C]. labels: int64 [B], -1 = unlabelled.
+    logits: [B, C]. labels: int64 [B], -1 = unlabelled. smoothing: share of the target that is spread
+    evenly over all classes.
     """
-    return F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum")
+    return F.cross_entropy(
+        logits.float(), labels, ignore_index=-1, reduction="sum", label_smoothing=smoothing
+    )

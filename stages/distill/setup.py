@@ -248,6 +248,7 @@ def build_model(
         teacher_head,
         build_objective(distill.objective, facts),
         ce_weight=distill.ce_weight,
+        label_smoothing=distill.label_smoothing,
         precision=PRECISIONS[distill.precision],
         world=world,
     ).to(world.device)

@@ -16,7 +16,9 @@ CPU = torch.device("cpu")
 HALF = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
-def distillation(*, ega: bool, precision: torch.dtype = torch.float32) -> Distillation:
+def distillation(
+    *, ega: bool, precision: torch.dtype = torch.float32, smoothing: float = 0.0
+) -> Distillation:
     torch.manual_seed(0)
     backbone = build_student("digits_cnn", {})
     student = Student(backbone, Head(backbone.num_features, 16, 3), HALF)
@@ -26,6 +28,7 @@ def distillation(*, ega: bool, precision: torch.dtype = torch.float32) -> Distil
         Head(20, 16, 3),
         build_objective(objective),
         ce_weight=1.0,
+        label_smoothing=smoothing,
         precision=precision,
         world=World.alone(CPU),
     )
@@ -70,6 +73,17 @@ def test_cross_entropy_is_the_mean_over_labelled_rows() -> None:
     labelled = [0, 1, 3]
     wanted = torch.nn.functional.cross_entropy(logits[labelled], data.labels[labelled])
     torch.testing.assert_close(model(data).parts["ce"], wanted.detach())
+
+
+def test_label_smoothing_is_of_the_students_labels_alone() -> None:
+    model, plain = distillation(ega=False, smoothing=0.3).eval(), distillation(ega=False).eval()
+    data = batch([0, 1, -1, 2])
+    logits = model.student(data.images)[1][[0, 1, 3]].detach()
+    target = 0.7 * torch.eye(3) + 0.1
+    wanted = -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    parts = model(data).parts
+    torch.testing.assert_close(parts["ce"], wanted)
+    assert parts["head_ce"] == plain(data).parts["head_ce"]
 
 
 def test_the_objective_sends_no_gradient_to_the_teachers_head() -> None:
