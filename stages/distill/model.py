@@ -122,8 +122,8 @@ class Distillation(nn.Module):
 def masked_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Sum of the cross-entropy over labelled rows; zero, and connected to the graph, without any.
 
-    logits: [B, C]. labels: int64 [B], -1 = unlabelled. smoothing: share of the target that is spread
-    evenly over all classes.
+    logits: [B, C]. labels: int64 [B], -1 = unlabelled. smoothing: share of the target that is
+    spread evenly over all classes.
     """
     return F.cross_entropy(
         logits.float(), labels, ignore_index=-1, reduction="sum", label_smoothing=smoothing
