@@ -48,6 +48,8 @@ def fit(
         if world.is_main:
             checkpoints.save(job.model, optimizer, at, best=best)
 
+    # A run that was killed after its last epoch has its accuracy still to be measured.
+    accuracy = evaluate(job) if at.epoch >= config.epochs else None
     while at.epoch < config.epochs:
         train_epoch(job, step_model, optimizer, at, save, stepped)
         rate = optimizer.param_groups[0]["lr"]
@@ -64,7 +66,7 @@ def fit(
         report(epoch, metrics)
     if tracker is not None:
         tracker.close()
-    return _results(job, at, run)
+    return _results(job, at, accuracy)
 
 
 def train_epoch(
@@ -78,7 +80,7 @@ def train_epoch(
     """Run the steps of an epoch from `at.step` on, adding to `at.sums`."""
     config, world = job.config.distill, job.world
     job.model.train()
-    sums = Sums(at.sums, world.device)
+    sums = Sums(at.sums)
     clock = Clock()
     for batch in clock.waiting(job.loader.epoch(at.epoch, at.step)):
         torch.manual_seed(step_seed(config.seed, at.epoch, at.step, world.rank))
@@ -150,10 +152,10 @@ def _test(accuracy: Accuracy | None) -> dict[str, float]:
     return {} if accuracy is None else {"test/top1": accuracy.top1, "test/top5": accuracy.top5}
 
 
-def _results(job: Job, at: Position, run: RunFolder) -> dict[str, float]:
-    accuracy = evaluate(job)
-    results = {} if accuracy is None else {"top1": accuracy.top1, "top5": accuracy.top5}
+def _results(job: Job, at: Position, accuracy: Accuracy | None) -> dict[str, float]:
+    results: dict[str, float] = {}
     if accuracy is not None:
+        results = {"top1": accuracy.top1, "top5": accuracy.top5}
         results |= {"best_top1": at.best_top1, "best_epoch": at.best_epoch}
     if job.teacher_test is not None:
         features, labels = job.teacher_test

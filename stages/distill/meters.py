@@ -35,9 +35,9 @@ class Clock:
 class Sums:
     """Running sums of an epoch, kept on the device so that no step waits for them."""
 
-    def __init__(self, before: Mapping[str, float], device: torch.device) -> None:
+    def __init__(self, before: Mapping[str, float]) -> None:
+        """before: what an interrupted run had summed up of the epoch."""
         self._before = dict(before)
-        self._device = device
         self._sums: dict[str, Tensor] = {}
         self._rows = self._steps = 0
 

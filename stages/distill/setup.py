@@ -81,6 +81,7 @@ def prepare(config: Config, world: World) -> Job:
         world=world,
     )
     classes = number_of_classes(dataset, labels)
+    test = None if config.dataset.test is None else open_dataset(config.dataset.test)
     torch.manual_seed(distill.seed)
     backbone = build_student(distill.student.name, distill.student.args)
     spec = student_spec(config, backbone, dataset.classes, classes, size, normalize)
@@ -89,8 +90,8 @@ def prepare(config: Config, world: World) -> Job:
         spec=spec,
         model=build_model(config, spec, backbone, features.dim, labels, world),
         loader=loader,
-        test=open_test(config, classes, size, world),
-        teacher_test=open_teacher_test(config),
+        test=None if test is None else open_test(config, test, classes, size, world),
+        teacher_test=None if test is None else open_teacher_test(config, test),
         world=world,
         store=store,
     )
@@ -170,11 +171,10 @@ def _one_size(dataset: Dataset) -> bool:
     return len(sizes) == 1
 
 
-def open_test(config: Config, classes: int, size: Size, world: World) -> Evaluation | None:
-    """The labelled test images, where the configuration has some."""
-    if config.dataset.test is None:
-        return None
-    dataset = open_dataset(config.dataset.test)
+def open_test(
+    config: Config, dataset: Dataset, classes: int, size: Size, world: World
+) -> Evaluation:
+    """The labelled images of a test data set."""
     labels = dataset.labels
     if int(labels.max(initial=-1)) >= classes:
         raise UsageError(
@@ -187,11 +187,12 @@ def open_test(config: Config, classes: int, size: Size, world: World) -> Evaluat
     return Evaluation(images, labels, rows)
 
 
-def open_teacher_test(config: Config) -> tuple[Features, npt.NDArray[np.int64]] | None:
+def open_teacher_test(
+    config: Config, dataset: Dataset
+) -> tuple[Features, npt.NDArray[np.int64]] | None:
     """Features and labels of the test images, where they were extracted."""
-    if config.dataset.test is None or not FeatureStore.exists(config.store_url("test")):
+    if not FeatureStore.exists(config.store_url("test")):
         return None
-    dataset = open_dataset(config.dataset.test)
     _, features = open_features(config, dataset, "test")
     return features, np.where(features.valid, dataset.labels, UNLABELLED)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.explain import explain
-from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.views import key_hashes
@@ -70,10 +70,12 @@ class TrainedStudent:
 
     def accuracy(self) -> Accuracy:
         """Top-1 and top-5 on the configuration's test images. Raises UsageError without any."""
-        world = World.alone(self.device)
-        test = open_test(self.config, self.spec.classes, self.spec.size, world)
-        if test is None:
+        source, world = self.config.dataset.test, World.alone(self.device)
+        if source is None:
             raise UsageError(f"{self.config.name} has no dataset.test to evaluate on")
+        test = open_test(
+            self.config, open_dataset(source), self.spec.classes, self.spec.size, world
+        )
         return test.accuracy(evaluation_logits(self.student, self.config.distill), world)
 
     def outputs(self, dataset: Dataset, rows: Ints) -> Iterator[Outputs]:

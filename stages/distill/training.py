@@ -64,14 +64,15 @@ def run(
             return DistillReport(folder.path, folder.summary(), finished_before=True)
         if restart:
             folder.clear()
-        folder.begin(config, store_record(job))
+        store = store_record(job)
+        folder.begin(config, store)
         folder.write_json(MODEL, job.spec.model_dump(mode="json"))
         with shown(job, folder, title, progress) as view:
             if config.distill.workers == 0:
                 results = train_inline(job, folder, report or _silent, view)
             else:
                 results = train_on_ray(config, folder, view)
-        summary = summarise(config, job, folder, results, time.perf_counter() - started)
+        summary = summarise(job, folder, store, results, time.perf_counter() - started)
         folder.write_json("summary.json", summary)
     return DistillReport(folder.path, summary, finished_before=False)
 
@@ -86,9 +87,14 @@ def store_record(job: Job) -> dict[str, Any]:
 
 
 def summarise(
-    config: Config, job: Job, folder: RunFolder, results: Mapping[str, float], seconds: float
+    job: Job,
+    folder: RunFolder,
+    store: Mapping[str, Any],
+    results: Mapping[str, float],
+    seconds: float,
 ) -> dict[str, Any]:
-    """The content of summary.json."""
+    """The content of summary.json. store: see `store_record`."""
+    config = job.config
     metrics = read_metrics(folder)
     epochs = max(1, len(metrics))
     backbone = job.model.student.backbone
@@ -108,7 +114,7 @@ def summarise(
         "workers": config.distill.workers,
         "device": str(job.world.device),
         "platform": platform.platform(),
-        "store": store_record(job),
+        "store": dict(store),
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
         "checkpoint": str(_last_checkpoint(folder)),
     }
