@@ -1,15 +1,13 @@
 """Teachers that a function of the user's own, or of any package, builds."""
 
-import importlib
 import os
-import sys
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
 
 from egapipe.pipeline.config.extract import PythonTeacher as Settings
 from egapipe.pipeline.errors import TeacherError, UsageError
+from egapipe.pipeline.imports import MissingNameError, import_module, look_up, split_reference
 from egapipe.stages.extract.teachers.given import preprocessing_of
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled
@@ -46,36 +44,25 @@ def load(settings: Settings) -> NetworkTeacher:
 
 def _callable(name: str) -> Any:
     """The callable `module:callable`, whose module is imported: it is the user's own choice."""
-    module, _, path = name.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), *path.split("."))):
+    parts = split_reference(name)
+    if parts is None:
         raise UsageError(f"teacher {name}: teacher.model is not of the form module:callable")
-    found = _import(module, name)
-    for part in path.split("."):
-        if not hasattr(found, part):
-            nearest = get_close_matches(part, [n for n in dir(found) if n[0] != "_"], n=1)
-            hint = f", did you mean {nearest[0]}?" if nearest else ""
-            raise UsageError(f"teacher {name}: {found.__name__} has no {part}{hint}")
-        found = getattr(found, part)
+    module, path = parts
+    try:
+        imported = import_module(module)
+    except Exception as error:
+        raise UsageError(
+            f"teacher {name}: cannot import {module} from the installed packages or "
+            f"{os.getcwd()}: {_one_line(error)}"
+        ) from error
+    try:
+        found = look_up(imported, path)
+    except MissingNameError as error:
+        raise UsageError(f"teacher {name}: {error.owner} has no {error.name}{error.hint}") from None
     if not callable(found):
         kind = type(found).__name__
         raise UsageError(f"teacher {name} is a {kind}: name a class or a function")
     return found
-
-
-def _import(module: str, name: str) -> Any:
-    here = os.getcwd()
-    # An installed command and a Ray worker have their own folders on the path, not the user's. This
-    # one stays there because the module may import its neighbours later.
-    if "" not in sys.path and here not in sys.path:
-        sys.path.append(here)
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(module)
-    except Exception as error:
-        raise UsageError(
-            f"teacher {name}: cannot import {module} from the installed packages or {here}: "
-            f"{_one_line(error)}"
-        ) from error
 
 
 def _one_line(error: Exception) -> str:
