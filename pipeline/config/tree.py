@@ -7,7 +7,8 @@ from pydantic import Field
 from egapipe.pipeline.config.base import Section, Text
 from egapipe.pipeline.config.data import DatasetConfig, SourceConfig, StoreConfig, ViewsConfig
 from egapipe.pipeline.config.distill import CompareConfig, DistillConfig
-from egapipe.pipeline.config.extract import ClusterConfig, ExtractConfig, TeacherConfig
+from egapipe.pipeline.config.extract import ClusterConfig, ExtractConfig
+from egapipe.pipeline.config.teachers import TeacherConfig
 
 Split = Literal["train", "test"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.config.extract import ImportedTeacher
+from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.digests import cached_digest

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.config.extract import ImportedTeacher
+from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import StoreError, UsageError

@@ -7,8 +7,8 @@ import pytest
 
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.data import HubSource, ParquetSource
-from egapipe.pipeline.config.extract import OpenClipTeacher, TransformersTeacher
 from egapipe.pipeline.config.files import description, is_part, read_tree, shipped
+from egapipe.pipeline.config.teachers import OpenClipTeacher, TransformersTeacher
 from egapipe.stages.distill.students import build_student, map_shape
 
 # Data set -> side of its images.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from egapipe.pipeline.config.extract import TeacherConfig
+from egapipe.pipeline.config.teachers import TeacherConfig
 from egapipe.stages.extract.teachers import (
     imported,
     onnx,

@@ -1,6 +1,6 @@
 """A teacher's evaluation transform where only the configuration knows it."""
 
-from egapipe.pipeline.config.extract import Transform
+from egapipe.pipeline.config.teachers import Transform
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
 
 

@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from egapipe.pipeline.config.extract import ImportedTeacher
+from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.errors import UsageError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from egapipe.pipeline.config.extract import OnnxTeacher as Settings
+from egapipe.pipeline.config.teachers import OnnxTeacher as Settings
 from egapipe.pipeline.errors import TeacherError, UsageError
 from egapipe.stages.extract.teachers.extras import reason, require
 from egapipe.stages.extract.teachers.given import preprocessing_of

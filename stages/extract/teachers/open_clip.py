@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from egapipe.pipeline.config.extract import OpenClipTeacher as Settings
+from egapipe.pipeline.config.teachers import OpenClipTeacher as Settings
 from egapipe.pipeline.errors import TeacherError
 from egapipe.stages.extract.teachers.extras import reason, require
 from egapipe.stages.extract.teachers.network import NetworkTeacher

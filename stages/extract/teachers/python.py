@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from egapipe.pipeline.config.extract import PythonTeacher as Settings
+from egapipe.pipeline.config.teachers import PythonTeacher as Settings
 from egapipe.pipeline.errors import TeacherError, UsageError
 from egapipe.pipeline.imports import MissingNameError, import_module, look_up, split_reference
 from egapipe.stages.extract.teachers.given import preprocessing_of

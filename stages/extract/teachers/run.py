@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from egapipe.pipeline.config.extract import RunTeacher as Settings
+from egapipe.pipeline.config.teachers import RunTeacher as Settings
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing

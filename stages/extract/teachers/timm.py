@@ -4,7 +4,7 @@ import inspect
 import math
 from typing import Any
 
-from egapipe.pipeline.config.extract import TimmTeacher as Settings
+from egapipe.pipeline.config.teachers import TimmTeacher as Settings
 from egapipe.pipeline.errors import TeacherError, UsageError
 from egapipe.stages.extract.teachers.extras import reason, require
 from egapipe.stages.extract.teachers.network import NetworkTeacher

@@ -9,7 +9,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from egapipe.pipeline.config.extract import TransformersTeacher as Settings
+from egapipe.pipeline.config.teachers import TransformersTeacher as Settings
 from egapipe.pipeline.errors import TeacherError
 from egapipe.stages.extract.teachers.location import located
 from egapipe.stages.extract.teachers.network import NetworkTeacher

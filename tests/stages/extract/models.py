@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch import nn
 
-from egapipe.pipeline.config.extract import TransformersTeacher as Settings
+from egapipe.pipeline.config.teachers import TransformersTeacher as Settings
 from egapipe.stages.extract.teachers.quiet import quiet
 
 SIDE, PATCH = 16, 4

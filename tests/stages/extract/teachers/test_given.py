@@ -6,7 +6,7 @@ from PIL import Image
 from pydantic import ValidationError
 from sklearn.datasets import load_sample_image
 
-from egapipe.pipeline.config.extract import Transform
+from egapipe.pipeline.config.teachers import Transform
 from egapipe.stages.extract.teachers.given import preprocessing_of
 
 

@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from egapipe.pipeline.config import load_config
-from egapipe.pipeline.config.extract import OnnxTeacher as Settings
+from egapipe.pipeline.config.teachers import OnnxTeacher as Settings
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import EgapipeError, TeacherError, UsageError
 from egapipe.pipeline.store import FeatureStore

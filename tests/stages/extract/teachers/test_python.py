@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from egapipe.pipeline.config.extract import PythonTeacher as Settings
+from egapipe.pipeline.config.teachers import PythonTeacher as Settings
 from egapipe.pipeline.errors import EgapipeError, TeacherError, UsageError
 from egapipe.stages.extract.teachers import load_teacher
 from egapipe.stages.extract.teachers.weights import weights_sha256

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from egapipe.pipeline.config import load_config
-from egapipe.pipeline.config.extract import RunTeacher as Settings
+from egapipe.pipeline.config.teachers import RunTeacher as Settings
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages import distill, extract

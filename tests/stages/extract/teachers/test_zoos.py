@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
-from egapipe.pipeline.config.extract import TeacherConfig
+from egapipe.pipeline.config.teachers import TeacherConfig
 from egapipe.pipeline.errors import TeacherError, UsageError
 from egapipe.stages.extract.teachers import load_teacher, open_clip, timm
 from egapipe.stages.extract.teachers.weights import weights_sha256

@@ -1,0 +1,133 @@
+"""The frozen encoder: one section a library."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from egapipe.pipeline.config.base import AboveZero, Count, Positive, Real, Section, Text
+from egapipe.pipeline.config.data import Normalize
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+class TransformersTeacher(Section):
+    """A vision encoder of the `transformers` library."""
+
+    backend: Literal["transformers"]
+    model: Text
+    """Hub name, folder, or `package:<module>` for one shipped inside a Python package."""
+    revision: Text | None = None
+    """Branch, tag or commit on the hub."""
+    pooling: Literal["auto", "cls", "mean", "pooler", "projection"] = "auto"
+    """Which output is the embedding; `auto` takes what the family was trained with."""
+    precision: Precision = "float32"
+    """Type of the forward pass (autocast below float32)."""
+
+
+class ImportedTeacher(Section):
+    """An encoder that ran elsewhere: its embeddings come in with `egapipe store import`."""
+
+    backend: Literal["imported"]
+    model: Text
+    """Name of the encoder, for the manifest."""
+    normalize: Normalize = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    """Its input normalisation, the student's default; default: ImageNet's."""
+
+
+class Transform(Section):
+    """The evaluation transform of a network whose files do not hold it."""
+
+    size: Positive | tuple[Positive, Positive]
+    """Side of the square input in pixels, or its height and width."""
+    resize: Positive | None = None
+    """Length of the shortest edge before a centre crop of `size`; default: the whole image is
+    resized to `size`."""
+    resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bicubic"
+    """Filter of the resizing."""
+    mean: tuple[Real, Real, Real] = (0.485, 0.456, 0.406)
+    """Mean of R, G, B in images scaled to 0..1; default: ImageNet's."""
+    std: tuple[AboveZero, AboveZero, AboveZero] = (0.229, 0.224, 0.225)
+    """Standard deviation of R, G, B in images scaled to 0..1; default: ImageNet's."""
+
+
+class AnyOutput(Section):
+    """A network whose output may be vectors [B, D], tokens [B, T, D] or maps [B, D, H, W]."""
+
+    preprocessing: Transform
+    """How images become its input."""
+    pooling: Literal["auto", "cls", "mean", "cls_mean"] = "auto"
+    """From tokens: the first, the mean of the patches, or both side by side; from maps: mean;
+    `auto` takes an output that is a vector already."""
+    prefix_tokens: Count = 1
+    """Tokens before the patches (class, registers), which `mean` leaves out."""
+
+
+class OnnxTeacher(AnyOutput):
+    """A network in an ONNX file, run by onnxruntime in the types that the file has."""
+
+    backend: Literal["onnx"]
+    model: Text
+    """File, or `package:<module>/<path>.onnx` for one shipped inside a Python package."""
+    output: Text | None = None
+    """Tensor that is the embedding, an inner one too; default: the only output of the file."""
+
+
+class PythonTeacher(AnyOutput):
+    """A network that a function of the user's own, or of any package, builds with its weights."""
+
+    backend: Literal["python"]
+    model: Text
+    """`module:callable`; it is imported, called, and returns a `torch.nn.Module`."""
+    args: dict[str, JsonValue] = Field(default={})
+    """Keyword arguments of the callable."""
+    precision: Precision = "float32"
+    """Type of the forward pass (autocast below float32)."""
+
+
+class RunTeacher(Section):
+    """A student that was distilled here."""
+
+    backend: Literal["run"]
+    model: Text
+    """Its run folder."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which of its checkpoints."""
+    output: Literal["features", "nodes"] = "features"
+    """The backbone's features, or the nodes of the graph, behind the node layer."""
+    precision: Precision = "float32"
+    """Type of the forward pass (autocast below float32)."""
+
+
+class TimmTeacher(Section):
+    """A pretrained network of timm, without its classifier."""
+
+    backend: Literal["timm"]
+    model: Text
+    """timm's name (`vit_small_patch14_dinov2.lvd142m`), `hf-hub:<repository>` or
+    `local-dir:<folder>`."""
+    precision: Precision = "float32"
+    """Type of the forward pass (autocast below float32)."""
+
+
+class OpenClipTeacher(Section):
+    """The image tower of a pretrained model of open_clip."""
+
+    backend: Literal["open_clip"]
+    model: Text
+    """open_clip's name (`ViT-B-32`), `hf-hub:<repository>` or `local-dir:<folder>`."""
+    pretrained: Text | None = None
+    """Tag or file of its weights, for a name (`laion2b_s34b_b79k`)."""
+    precision: Precision = "float32"
+    """Type of the forward pass (autocast below float32)."""
+
+
+TeacherConfig = Annotated[
+    TransformersTeacher
+    | ImportedTeacher
+    | OnnxTeacher
+    | OpenClipTeacher
+    | PythonTeacher
+    | RunTeacher
+    | TimmTeacher,
+    Field(discriminator="backend"),
+]
