@@ -1,6 +1,6 @@
 """Stage two: student, heads, objective, schedule."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -123,26 +123,4 @@ class DistillConfig(Section):
             raise ValueError(
                 f"warmup_epochs {self.warmup_epochs:g} is not below epochs {self.epochs}"
             )
-        return self
-
-
-class CompareConfig(Section):
-    """Variants of one experiment trained side by side on one store."""
-
-    variants: dict[str, dict[str, JsonValue]] = Field(default={})
-    """Name of a variant -> overrides by dotted path, e.g. {ce: {distill.objective: {}}}. The first
-    is the baseline."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
-    """Seeds every variant is trained with."""
-
-    @model_validator(mode="after")
-    def _dotted_paths(self) -> Self:
-        """`{distill: {lr: 1}}` would silently set all of distill but lr to its defaults."""
-        for variant, changes in self.variants.items():
-            for path, value in changes.items():
-                if "." not in path and isinstance(value, dict):
-                    raise ValueError(
-                        f"variant {variant!r} would replace the whole section {path}: write dotted"
-                        f" paths, e.g. {{{path}.{next(iter(value), 'key')}: ...}}"
-                    )
         return self

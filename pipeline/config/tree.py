@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from egapipe.pipeline.config.base import Section, Text
+from egapipe.pipeline.config.compare import CompareConfig
 from egapipe.pipeline.config.data import DatasetConfig, SourceConfig, StoreConfig, ViewsConfig
-from egapipe.pipeline.config.distill import CompareConfig, DistillConfig
+from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.extract import ClusterConfig, ExtractConfig
 from egapipe.pipeline.config.teachers import TeacherConfig
 

@@ -6,7 +6,18 @@ from egapipe.pipeline.lazy import lazy
 
 if TYPE_CHECKING:
     from egapipe.stages.compare.comparison import CompareReport, run
+    from egapipe.stages.compare.folder import ComparisonFolder
+    from egapipe.stages.compare.table import Cell, Row
 
-__all__ = ["CompareReport", "run"]
+__all__ = ["Cell", "CompareReport", "ComparisonFolder", "Row", "run"]
 
-__getattr__ = lazy(__name__, {"run": "comparison", "CompareReport": "comparison"})
+__getattr__ = lazy(
+    __name__,
+    {
+        "run": "comparison",
+        "CompareReport": "comparison",
+        "ComparisonFolder": "folder",
+        "Cell": "table",
+        "Row": "table",
+    },
+)

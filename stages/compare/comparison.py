@@ -1,8 +1,7 @@
-"""Every variant with every seed: same store, same first weights, same batches."""
+"""Every variant with every student and seed: same store, same first weights, same batches."""
 
-import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,93 +9,87 @@ from egapipe.pipeline.config import Config, override
 from egapipe.pipeline.config.load import check
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.progress import OpenProgress, silent_progress
+from egapipe.pipeline.runs import run_folder
 from egapipe.stages import distill
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training: its run folder and test accuracy, %."""
-
-    variant: str
-    seed: int
-    run: Path
-    top1: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """A variant over all seeds. mean, std: of the last epoch's top-1, %. gain: mean difference to
-    the baseline of the same seed; gain_std: its standard deviation (NaN for one seed)."""
-
-    variant: str
-    mean: float
-    std: float
-    gain: float
-    gain_std: float
-    seconds: float
+from egapipe.stages.compare.folder import ComparisonFolder, comparison_folder
+from egapipe.stages.compare.table import Cell, Row, table
 
 
 @dataclass(frozen=True)
 class CompareReport:
-    """All cells and, in the order of the configuration, a row a variant."""
+    """All cells and, in the order of the configuration, a row a student and variant."""
 
+    folder: Path
+    """Where the tables were written."""
     cells: list[Cell]
     rows: list[Row]
     teacher_top1: float | None
     """Mean accuracy of the teacher's head over cells, %."""
+    confidence: float
+    """Level of the intervals."""
 
 
 def run(config: Config, *, progress: OpenProgress = silent_progress) -> CompareReport:
     """Train every cell that is not finished yet; run it again after a kill and it continues.
 
-    Raises UsageError without variants, or for an override that does not fit, before any training.
+    The tables are written anew after every cell, see `ComparisonFolder`. Raises UsageError without
+    variants, or for an override that does not fit, before any training.
     """
-    cells = [
-        (variant, seed, variant_config(config, variant, seed))
-        for seed in config.compare.seeds
-        for variant in config.compare.variants
-    ]
-    if not cells:
-        raise UsageError("compare.variants is empty: name at least one, e.g. {ce: {...}, ega: {}}")
-    done, teacher = [], []
-    for variant, seed, tree in cells:
-        report = distill.run(tree, progress=progress, title=f"{variant} seed {seed}")
-        if report.top1 is None:
+    plans = plan(config)
+    folder = comparison_folder(config, [run_folder(tree) for tree in plans.values()])
+    report: CompareReport | None = None
+    cells: list[Cell] = []
+    teacher: list[float] = []
+    for (student, variant, seed), tree in plans.items():
+        done = distill.run(tree, progress=progress, title=f"{student} {variant} seed {seed}")
+        if done.top1 is None:
             raise UsageError(
                 f"{config.name} has no dataset.test: a comparison needs labelled images"
             )
-        done.append(Cell(variant, seed, report.run, report.top1, report.summary["train_seconds"]))
-        teacher.append(report.summary.get("teacher_top1"))
-    known = [value for value in teacher if value is not None]
-    return CompareReport(done, table(done), statistics.fmean(known) if known else None)
+        seconds = done.summary["train_seconds"]
+        cells.append(Cell(student, variant, seed, done.run, done.top1, seconds))
+        if "teacher_top1" in done.summary:
+            teacher.append(done.summary["teacher_top1"])
+        report = _report(config, folder, cells, teacher)
+        folder.write(config, report.cells, report.rows, report.teacher_top1)
+    if report is None:
+        raise UsageError("compare.variants is empty: name at least one, e.g. {ce: {...}, ega: {}}")
+    return report
 
 
-def variant_config(config: Config, variant: str, seed: int) -> Config:
-    """The configuration of one cell."""
-    changes = {**config.compare.variants[variant], "distill.seed": seed}
-    return check(override(config.model_dump(mode="json"), changes), f"variant {variant}")
+def plan(config: Config) -> dict[tuple[str, str, int], Config]:
+    """(student, variant, seed) -> the configuration of a cell.
+
+    A seed is finished with every variant before the next one begins, so that an interrupted
+    comparison already has pairs. Raises UsageError for an override that does not fit.
+    """
+    students = config.compare.students or {config.distill.student.name: {}}
+    return {
+        (student, variant, seed): _cell(config, student, variant, seed)
+        for seed in config.compare.seeds
+        for student in students
+        for variant in config.compare.variants
+    }
 
 
-def table(cells: Sequence[Cell]) -> list[Row]:
-    """A row a variant; the first variant is the baseline of the paired differences."""
-    variants = list(dict.fromkeys(cell.variant for cell in cells))
-    by = {(cell.variant, cell.seed): cell for cell in cells}
-    return [_row(name, variants[0], by) for name in variants]
+def _cell(config: Config, student: str, variant: str, seed: int) -> Config:
+    compare = config.compare
+    changes: dict[str, object] = {}
+    if student in compare.students:
+        changes = {"distill.student.name": student, **compare.students[student]}
+    changes = {**changes, **compare.variants[variant], "distill.seed": seed}
+    tree = override(config.model_dump(mode="json"), changes)
+    return check(tree, f"student {student}, variant {variant}")
 
 
-def _row(name: str, baseline: str, by: Mapping[tuple[str, int], Cell]) -> Row:
-    mine = [cell for (variant, _), cell in by.items() if variant == name]
-    gains = [cell.top1 - by[baseline, cell.seed].top1 for cell in mine]
-    return Row(
-        variant=name,
-        mean=statistics.fmean(cell.top1 for cell in mine),
-        std=_std([cell.top1 for cell in mine]),
-        gain=statistics.fmean(gains),
-        gain_std=_std(gains),
-        seconds=statistics.fmean(cell.seconds for cell in mine),
+def _report(
+    config: Config, folder: ComparisonFolder, cells: Sequence[Cell], teacher: Sequence[float]
+) -> CompareReport:
+    confidence = config.compare.confidence
+    return CompareReport(
+        folder.path,
+        list(cells),
+        table(cells, confidence),
+        statistics.fmean(teacher) if teacher else None,
+        confidence,
     )
-
-
-def _std(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else math.nan
