@@ -6,7 +6,7 @@ metrics.jsonl    one line an epoch
 tensorboard/     the same as event files
 checkpoints/     weights and state of the last and the best epoch
 summary.json     results; its presence means the run is finished
-evaluation.json  what `egapipe evaluate` measured, where it ran
+evaluation.json  what `egapipe evaluate` measured, where it ran; summary.json then has it as well
 """
 
 import hashlib

@@ -33,7 +33,8 @@ def evaluate(
 ) -> None:
     """Measure a student's accuracy, calibration, embeddings and cost, against its teacher's.
 
-    Writes evaluation.json into the run folder. What has no data is left out, with the reason.
+    Writes evaluation.json into the run folder, and adds it to summary.json. What has no data is
+    left out, with the reason.
     """
     from egapipe.pipeline.progress import open_progress
     from egapipe.stages.evaluate import run as evaluate_run

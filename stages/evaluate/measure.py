@@ -31,6 +31,7 @@ def run(
 ) -> Evaluation:
     """Measure the student of a run's `last` or `best` checkpoint and write evaluation.json.
 
+    The summary.json of a finished run gets it too, as `evaluation.last` or `evaluation.best`.
     device: where the student embeds images (`auto`, `cpu` or `cuda`). probe_images: most labelled
     training images that neighbours and linear probe learn from; 0 leaves both out. What the run has
     no data for (no test images, no store) is left out, with the reason. Raises UsageError if the
@@ -54,8 +55,17 @@ def run(
     )
     found = bare if images is None else on_images(bare, student, images, probe_images, progress)
     evaluation = replace(found, seconds=time.perf_counter() - started)
-    folder.write_json(EVALUATION, evaluation.as_json())
+    _record(folder, evaluation)
     return evaluation
+
+
+def _record(folder: RunFolder, evaluation: Evaluation) -> None:
+    content = evaluation.as_json()
+    folder.write_json(EVALUATION, content)
+    if folder.finished:
+        summary = folder.summary()
+        known = {**summary.get("evaluation", {}), evaluation.which: content}
+        folder.write_json("summary.json", {**summary, "evaluation": known})
 
 
 def on_images(

@@ -18,7 +18,7 @@ CopyRun = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def finished(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run folder. Evaluating it changes nothing but its evaluation.json."""
+    """A finished run folder. Evaluating it changes nothing but what it adds."""
     runs = tmp_path_factory.mktemp("runs")
     sets = [f"store.url={digits_store}", f"runs={runs}", "views.count=2"]
     config = load_config("quickstart", [*sets, "distill.epochs=8", "distill.threads=1"])

@@ -63,6 +63,10 @@ def test_a_complete_evaluation(finished: Path) -> None:
         assert 3 * 10 / 359 < agreed.neighbour_recall < 1
     assert found.cost.backbone_parameters == summary["parameters"]
     assert written(finished) == json.loads(json.dumps(found.as_json()))
+    assert RunFolder(finished).summary() == {
+        **summary,
+        "evaluation": {**summary.get("evaluation", {}), "last": written(finished)},
+    }
 
 
 def test_a_student_that_learned_the_graph_agrees_more_than_one_that_did_not(
