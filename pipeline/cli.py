@@ -16,6 +16,8 @@ COMMANDS = (
     "egapipe.stages.distill.command",
     "egapipe.stages.evaluate.command",
     "egapipe.stages.compare.command",
+    "egapipe.stages.export.command",
+    "egapipe.stages.predict.command",
     "egapipe.stages.bench.command",
     "egapipe.pipeline.store.command",
     "egapipe.stages.extract.import_command",

@@ -1,9 +1,10 @@
 """Ratios on noisy machines: two things timed in turn, many times, and the median of the ratios."""
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from egapipe.pipeline.timing import timed
 
 
 @dataclass(frozen=True)
@@ -13,13 +14,6 @@ class Paired:
     ours: float
     reference: float
     ratio: float
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def paired(

@@ -22,9 +22,9 @@ from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import DatasetRecord, Features, FeatureStore, Manifest
 from egapipe.pipeline.store.diff import cosine_differences
 from egapipe.pipeline.store.dtypes import NUMPY, DtypeName, to_floats, to_stored
+from egapipe.pipeline.timing import timed
 from egapipe.pipeline.views import plan_hash
 from egapipe.stages import extract
-from egapipe.stages.bench.measure import timed
 from egapipe.stages.distill.objectives import ega_loss
 
 Floats = npt.NDArray[np.float32]

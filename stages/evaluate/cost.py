@@ -1,9 +1,7 @@
 """What a student costs: parameters, multiply-accumulates and latency on one CPU thread."""
 
 import copy
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from egapipe.pipeline.timing import median_time, one_thread
+
 BATCHES = (1, 64)
-_SECONDS = 0.5
-_REPEATS = range(3, 201)
 
 
 @dataclass(frozen=True)
@@ -89,25 +87,5 @@ def unfused_attention() -> Iterator[None]:
 def measure_latency(module: nn.Module, inputs: Tensor) -> Latency:
     """The median over 3 to 200 calls, as many as fit into half a second, after a first one."""
     with one_thread():
-        module(inputs)
-        times: list[float] = []
-        while len(times) < _REPEATS.start or (len(times) < _REPEATS[-1] and sum(times) < _SECONDS):
-            times.append(_timed(lambda: module(inputs)))
-    return Latency(len(inputs), 1000 * statistics.median(times), len(times))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch with one CPU thread, then as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+        timing = median_time(lambda: module(inputs))
+    return Latency(len(inputs), timing.milliseconds, timing.repeats)

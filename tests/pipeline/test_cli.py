@@ -14,7 +14,8 @@ from tests.command import COMMAND, egapipe, processor_seconds
 
 def test_help_names_every_command() -> None:
     shown = egapipe("--help").stdout
-    for command in ("extract", "distill", "evaluate", "compare", "bench", "store", "config"):
+    commands = "extract distill evaluate compare export predict bench store config".split()
+    for command in commands:
         assert command in shown
 
 

@@ -1,0 +1,24 @@
+"""Leave the pipeline: a trained student as files that other programs load."""
+
+from typing import TYPE_CHECKING
+
+from egapipe.pipeline.lazy import lazy
+
+if TYPE_CHECKING:
+    from egapipe.stages.export.exporting import Checked, ExportReport, run
+    from egapipe.stages.export.folder import load_exported
+
+__all__ = ["FORMATS", "Checked", "ExportReport", "load_exported", "run"]
+
+FORMATS = ("safetensors", "torch", "onnx")
+"""safetensors: the weights beside a config.json; torch: a `torch.export` program; onnx."""
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "run": "exporting",
+        "Checked": "exporting",
+        "ExportReport": "exporting",
+        "load_exported": "folder",
+    },
+)

@@ -1,0 +1,71 @@
+"""`egapipe export`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from egapipe.stages.export import ExportReport
+
+
+def register(app: typer.Typer) -> None:
+    """Add `egapipe export`."""
+    app.command()(export)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="The run folder that `egapipe distill` printed.")],
+    checkpoint: Annotated[
+        Literal["last", "best"], typer.Option(help="Which epoch's weights.")
+    ] = "last",
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to write; default: export in the run folder.")
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="safetensors, torch or onnx (repeatable; default: all)."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images to check on; default: the run's test images."),
+    ] = None,
+    licence: Annotated[str, typer.Option("--license", help="For the model card.")] = "unknown",
+) -> None:
+    """Write a student as safetensors, a torch.export program and ONNX, with a model card.
+
+    Every file is compared with the student on real images, and timed.
+    """
+    from egapipe.stages.export import FORMATS
+    from egapipe.stages.export import run as export_run
+
+    report = export_run(
+        run,
+        checkpoint=checkpoint,
+        to=to,
+        formats=formats or FORMATS,
+        images=images,
+        licence=licence,
+    )
+    typer.echo("\n".join(table_lines(report)))
+
+
+def table_lines(report: "ExportReport") -> list[str]:
+    """An export as lines of text."""
+    batches = list(report.reference)
+    heading = "".join(f"{f'ms, batch {batch}':>14}" for batch in batches)
+    lines = [
+        f"checked on {report.images} real images, one CPU thread",
+        "",
+        f"{'file':<20}{'MB':>8}{'error':>10}{heading}",
+        f"{'(the student)':<38}{_times(report.reference)}",
+    ]
+    lines += [
+        f"{file.file:<20}{file.bytes / 1e6:>8.2f}{file.error:>10.1e}{_times(file.milliseconds)}"
+        for file in report.files
+    ]
+    return [*lines, "", f"export: {report.folder}"]
+
+
+def _times(milliseconds: dict[int, float]) -> str:
+    return "".join(f"{value:>14.2f}" for value in milliseconds.values())

@@ -1,0 +1,189 @@
+"""`run`: write a student in every format, and trust none before it gave the same outputs."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from egapipe.pipeline.config.data import FolderSource
+from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.errors import EgapipeError, UsageError
+from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.timing import median_time, one_thread
+from egapipe.pipeline.views import key_hashes
+from egapipe.stages.distill import TrainedStudent, load_student
+from egapipe.stages.distill.images import StreamedImages, readable
+from egapipe.stages.export import FORMATS
+from egapipe.stages.export.card import model_card
+from egapipe.stages.export.folder import CARD, RECORD
+from egapipe.stages.export.module import OUTPUTS, Inference
+from egapipe.stages.export.programs import FILES, WRITERS, Arrays, Run
+
+TOLERANCE = 1e-4
+IMAGES = 64
+BATCHES = (1, 64)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One exported file.
+
+    error: largest difference of an output to the student's on real images, as a share of that
+    output's largest value. milliseconds: batch size -> median of a batch on one CPU thread.
+    """
+
+    format: str
+    file: str
+    bytes: int
+    error: float
+    milliseconds: dict[int, float]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """The folder and its files. images: real images that every file was checked on. reference:
+    milliseconds of the student itself, as in `Checked`."""
+
+    folder: Path
+    images: int
+    reference: dict[int, float]
+    files: list[Checked]
+
+
+def run(
+    run_folder: RunFolder | str | Path,
+    *,
+    checkpoint: str = "last",
+    to: str | Path | None = None,
+    formats: Sequence[str] = FORMATS,
+    images: str | Path | None = None,
+    licence: str = "unknown",
+) -> ExportReport:
+    """Export the student of a run's `last` or `best` checkpoint, with a model card.
+
+    to: the folder, default `export` in the run folder; what an earlier export left there is
+    replaced. formats: see `FORMATS`. images: a folder of images to check outputs on; default: the
+    run's test images, else its training images. licence: an identifier for the model card. Every
+    file is read back, compared on real images and timed before the folder appears. Raises
+    UsageError (no such run, checkpoint, format or images; a library is missing) or EgapipeError
+    (the student cannot be traced; a file gives other outputs).
+    """
+    unknown = [name for name in formats if name not in WRITERS]
+    if unknown or not formats:
+        raise UsageError(f"format {unknown or 'missing'}: choose from {', '.join(WRITERS)}")
+    folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder(Path(run_folder))
+    student = load_student(folder, checkpoint, "cpu")
+    out = Path(to) if to is not None else folder.path / "export"
+    _check_replaceable(out)
+    pixels = sample_images(student, images)
+    beside = out.parent / f".{out.name}.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        report = _write(student, pixels, beside, formats)
+        record = {"checkpoint": student.checkpoint.name, **_plain(report)}
+        replace_file(beside / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+        card = model_card(student, _summary(folder), record, licence)
+        replace_file(beside / CARD, card.encode())
+        if out.exists():
+            shutil.rmtree(out)
+        beside.rename(out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return ExportReport(out, report.images, report.reference, report.files)
+
+
+def sample_images(student: TrainedStudent, folder: str | Path | None) -> Tensor:
+    """Real images at the student's input size, uint8 [up to IMAGES, 3, H, W].
+
+    Raises UsageError if none can be read.
+    """
+    dataset = _open_images(student, folder)
+    rows = np.arange(len(dataset))
+    rows = rows[:: max(1, len(rows) // IMAGES)][:IMAGES]
+    hashes, device = key_hashes(dataset.keys), torch.device("cpu")
+    stream = StreamedImages(dataset, hashes, student.spec.size, device, threads=1)
+    _, pixels = readable(stream, rows)
+    if len(pixels) == 0:
+        raise UsageError(f"{dataset.name} has no readable image to check the files on")
+    return pixels
+
+
+def _open_images(student: TrainedStudent, folder: str | Path | None) -> Dataset:
+    if folder is not None:
+        return open_dataset(FolderSource(kind="folder", path=str(folder)))
+    source = student.config.dataset.test or student.config.dataset.train
+    try:
+        return open_dataset(source)
+    except UsageError as error:
+        raise UsageError(f"{error}; or name a folder of images to check on: --images DIR") from None
+
+
+def _check_replaceable(out: Path) -> None:
+    """Nobody's folder is removed by a slip: only a folder that an export wrote."""
+    if out.exists() and not (out / RECORD).is_file() and (out.is_file() or any(out.iterdir())):
+        raise UsageError(f"{out} is there and not from `egapipe export`: choose another folder")
+
+
+def _write(
+    student: TrainedStudent, pixels: Tensor, folder: Path, formats: Sequence[str]
+) -> ExportReport:
+    module = Inference(student.student).eval()
+    with torch.no_grad():
+        expected = tuple(output.numpy() for output in module(pixels))
+
+    def reference(images: Tensor) -> Arrays:
+        with torch.no_grad():
+            return tuple(output.numpy() for output in module(images))
+
+    files = []
+    for name in dict.fromkeys(formats):
+        run = WRITERS[name](module, student.spec, folder)
+        error = _compare(name, run, pixels, expected)
+        file = folder / FILES[name]
+        files.append(Checked(name, file.name, file.stat().st_size, error, _time(run, pixels)))
+    return ExportReport(folder, len(pixels), _time(reference, pixels), files)
+
+
+def _compare(name: str, run: Run, pixels: Tensor, expected: Arrays) -> float:
+    """The largest relative error, of the whole batch and of its first image alone.
+
+    Raises EgapipeError above TOLERANCE.
+    """
+    worst = 0.0
+    for count in (len(pixels), 1):
+        for output, found, true in zip(OUTPUTS, run(pixels[:count]), expected, strict=True):
+            scale = max(float(np.abs(true).max()), 1e-12)
+            error = float(np.abs(found - true[:count]).max()) / scale
+            if not error <= TOLERANCE:
+                raise EgapipeError(
+                    f"the {name} file gives other {output} than the student (relative difference "
+                    f"{error:.1e}, allowed {TOLERANCE:.0e}): nothing was exported"
+                )
+            worst = max(worst, error)
+    return worst
+
+
+def _time(run: Run, pixels: Tensor) -> dict[int, float]:
+    repeated = pixels[torch.arange(max(BATCHES)) % len(pixels)]
+    batches = {length: repeated[:length] for length in BATCHES}
+    with one_thread():
+        return {n: median_time(partial(run, batch)).milliseconds for n, batch in batches.items()}
+
+
+def _plain(report: ExportReport) -> dict[str, Any]:
+    files = [asdict(file) for file in report.files]
+    return {"images": report.images, "reference_milliseconds": report.reference, "files": files}
+
+
+def _summary(folder: RunFolder) -> dict[str, Any]:
+    """Results for the card; an unfinished run has none yet."""
+    return folder.summary() if folder.finished else {}

@@ -1,0 +1,68 @@
+"""The folder of an exported student.
+
+model.safetensors  every weight of the student
+config.json        what it is made of: a `StudentSpec`, with the format's name
+model.pt2          the program of `torch.export`
+model.onnx         the same as ONNX
+README.md          the model card
+export.json        how each file was checked, and how fast it is
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from egapipe.pipeline.config.explain import explain
+from egapipe.pipeline.errors import UsageError
+from egapipe.stages.distill.model import Student
+from egapipe.stages.distill.spec import StudentSpec
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PROGRAM, ONNX = "model.pt2", "model.onnx"
+CARD, RECORD = "README.md", "export.json"
+FORMAT = {"format": "egapipe-student", "format_version": 1}
+"""What config.json begins with."""
+
+
+def config_json(spec: StudentSpec) -> str:
+    """The content of config.json."""
+    return json.dumps({**FORMAT, **spec.model_dump(mode="json")}, indent=2) + "\n"
+
+
+def load_exported(folder: str | Path) -> tuple[Student, StudentSpec]:
+    """The student of an exported folder, on the CPU in evaluation mode, and what it is made of.
+
+    Raises UsageError if the folder holds none, or its files are damaged.
+    """
+    folder = Path(folder)
+    spec = read_config(folder / CONFIG)
+    student = spec.build()
+    try:
+        student.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"{folder / WEIGHTS} does not load: {reason}") from None
+    return student.to(torch.device("cpu")).eval(), spec
+
+
+def read_config(file: Path) -> StudentSpec:
+    """A config.json as `config_json` writes it. Raises UsageError."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT["format"]:
+        raise UsageError(f"{file} is not that of an exported student: run `egapipe export` again")
+    if content.get("format_version") != FORMAT["format_version"]:
+        raise UsageError(
+            f"{file} has the format version {content.get('format_version')!r}, this egapipe reads "
+            f"{FORMAT['format_version']}: export the run again"
+        )
+    try:
+        return StudentSpec.model_validate({k: v for k, v in content.items() if k not in FORMAT})
+    except ValidationError as error:
+        raise UsageError(f"{file}: {explain(error, StudentSpec)}") from None

@@ -1,0 +1,88 @@
+"""Predictions as a file: Parquet and JSON lines with embeddings, CSV without."""
+
+import csv
+import json
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from egapipe.pipeline.errors import UsageError
+from egapipe.stages.predict.predicting import Prediction
+
+Record = dict[str, Any]
+_GROUP = 1024
+
+
+def check_output(file: Path) -> None:
+    """Raise UsageError unless the file's name says a format and its folder exists."""
+    if file.suffix not in WRITERS:
+        raise UsageError(f"--output {file}: the name must end in {', '.join(WRITERS)}")
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"--output {file}: there is no folder {file.absolute().parent}")
+
+
+def write_output(file: Path, predictions: Iterable[Prediction]) -> None:
+    """Write predictions in the format that the file's ending names, as they come.
+
+    The file appears when it is complete.
+    """
+    beside = file.with_name(f".{file.name}.partial")
+    try:
+        WRITERS[file.suffix](beside, map(record, predictions))
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def record(prediction: Prediction) -> Record:
+    """A prediction as plain values: path, label, probability, classes, nodes, features, error."""
+    label, probability = prediction.classes[0] if prediction.classes else (None, None)
+    return {
+        "path": str(prediction.path),
+        "label": label,
+        "probability": probability,
+        "classes": [{"label": name, "probability": p} for name, p in prediction.classes],
+        "nodes": None if prediction.nodes is None else prediction.nodes.tolist(),
+        "features": None if prediction.features is None else prediction.features.tolist(),
+        "error": prediction.error,
+    }
+
+
+def _write_parquet(file: Path, records: Iterable[Record]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    floats = pa.list_(pa.float32())
+    classes = pa.list_(pa.struct([("label", pa.string()), ("probability", pa.float32())]))
+    schema = pa.schema(
+        [
+            ("path", pa.string()),
+            ("label", pa.string()),
+            ("probability", pa.float32()),
+            ("classes", classes),
+            ("nodes", floats),
+            ("features", floats),
+            ("error", pa.string()),
+        ]
+    )
+    rest = iter(records)
+    with pq.ParquetWriter(file, schema) as writer:
+        while group := list(islice(rest, _GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema))
+
+
+def _write_lines(file: Path, records: Iterable[Record]) -> None:
+    with file.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(line) + "\n" for line in records)
+
+
+def _write_csv(file: Path, records: Iterable[Record]) -> None:
+    columns = ["path", "label", "probability", "error"]
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(records)
+
+
+WRITERS = {".parquet": _write_parquet, ".jsonl": _write_lines, ".csv": _write_csv}

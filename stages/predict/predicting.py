@@ -1,0 +1,98 @@
+"""`run`: image files in, classes and embeddings out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from egapipe.pipeline.config.data import FolderSource
+from egapipe.pipeline.datasets import open_dataset
+from egapipe.pipeline.datasets.images import decode, read_bytes
+from egapipe.pipeline.errors import ImageError, UsageError
+from egapipe.stages.predict.predictor import Floats, Predictor, load_predictor
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image. classes: (name, probability), the most probable first. nodes: [D], the embedding
+    that was aligned with the teacher's. features: [F] of the backbone. error: why there is nothing
+    of these."""
+
+    path: Path
+    classes: list[tuple[str, float]]
+    nodes: Floats | None = None
+    features: Floats | None = None
+    error: str = ""
+
+
+def run(
+    model: str | Path | Predictor,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    device: str = "auto",
+) -> Iterator[Prediction]:
+    """Predict image files, in order; a folder stands for every image below it.
+
+    model: see `load_predictor`. top: classes an image. A file that cannot be read is a Prediction
+    with an error. Raises UsageError, before the first image: no such model, file or image.
+    """
+    if top < 1:
+        raise UsageError(f"top is {top}: ask for at least one class")
+    predictor = model if isinstance(model, Predictor) else load_predictor(model, device)
+    paths = list(_files(images))
+    return _predict(predictor, paths, top)
+
+
+def _predict(predictor: Predictor, paths: Sequence[Path], top: int) -> Iterator[Prediction]:
+    for start in range(0, len(paths), BATCH):
+        part = paths[start : start + BATCH]
+        read = [_read(path, predictor.spec.size) for path in part]
+        pixels = [image for image in read if isinstance(image, Tensor)]
+        outputs = iter(_outputs(predictor, torch.stack(pixels), top) if pixels else ())
+        for path, image in zip(part, read, strict=True):
+            if isinstance(image, str):
+                yield Prediction(path, [], error=image)
+            else:
+                yield Prediction(path, *next(outputs))
+
+
+def _outputs(
+    predictor: Predictor, pixels: Tensor, top: int
+) -> Iterator[tuple[list[tuple[str, float]], Floats, Floats]]:
+    logits, nodes, features = predictor.run(pixels)
+    probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
+    for row, probability in enumerate(probabilities):
+        best = np.argsort(-probability, kind="stable")[:top]
+        classes = [(predictor.class_name(int(c)), float(probability[c])) for c in best]
+        yield classes, nodes[row], features[row]
+
+
+def _files(images: Sequence[str | Path]) -> Iterator[Path]:
+    for name in images:
+        path = Path(name)
+        if path.is_dir():
+            keys = open_dataset(FolderSource(kind="folder", path=str(path))).keys
+            yield from (path / key for key in keys)
+        elif path.exists():
+            yield path
+        else:
+            raise UsageError(f"{path} is neither an image file nor a folder")
+
+
+def _read(path: Path, size: tuple[int, int]) -> Tensor | str:
+    """The clean view of an image, uint8 [3, H, W], as in training; or why there is none."""
+    try:
+        image = decode(read_bytes(path))
+    except ImageError as error:
+        return str(error)
+    height, width = size
+    if (image.height, image.width) != size:
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,0 +1,68 @@
+"""A student as a function of images, wherever it was left: run folder, export or ONNX file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from egapipe.pipeline.errors import UsageError
+from egapipe.stages.distill import load_student
+from egapipe.stages.distill.setup import pick_device
+from egapipe.stages.distill.spec import StudentSpec
+from egapipe.stages.export import load_exported
+from egapipe.stages.export.folder import CONFIG, WEIGHTS
+from egapipe.stages.export.module import Inference
+from egapipe.stages.export.programs import open_onnx
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """spec: what the student is made of. run: uint8 images [B, 3, H, W] of `spec.size` to logits
+    [B, C], nodes [B, D] and features [B, F], float32."""
+
+    spec: StudentSpec
+    run: Callable[[Tensor], tuple[Floats, ...]]
+
+    def class_name(self, number: int) -> str:
+        """The name of a class, or its number where names are not known."""
+        names = self.spec.class_names
+        return names[number] if names is not None and number < len(names) else str(number)
+
+
+def load_predictor(model: str | Path, device: str = "auto") -> Predictor:
+    """The student of a run folder, of a folder of `egapipe export`, or of its ONNX file.
+
+    device: `auto`, `cpu` or `cuda`; ONNX files run on the CPU. Raises UsageError if it is none of
+    them or does not load.
+    """
+    path = Path(model)
+    if path.suffix == ".onnx":
+        if device == "cuda":
+            raise UsageError("ONNX files run on the CPU here: leave --device, or name the folder")
+        run, spec = open_onnx(path)
+        return Predictor(spec, run)
+    if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
+        student, spec = load_exported(path)
+        return Predictor(spec, _torch(Inference(student), pick_device(device)))
+    if not (path / "config.yaml").is_file():
+        raise UsageError(
+            f"{path} is no student: name a run folder, a folder of `egapipe export` or its .onnx"
+        )
+    trained = load_student(path, device=device)
+    return Predictor(trained.spec, _torch(Inference(trained.student), trained.device))
+
+
+def _torch(module: Inference, device: torch.device) -> Callable[[Tensor], tuple[Floats, ...]]:
+    module = module.to(device).eval()
+
+    def run(images: Tensor) -> tuple[Floats, ...]:
+        with torch.no_grad():
+            return tuple(output.float().cpu().numpy() for output in module(images.to(device)))
+
+    return run
