@@ -18,6 +18,8 @@ COMMANDS = (
     "egapipe.stages.compare.command",
     "egapipe.stages.export.command",
     "egapipe.stages.predict.command",
+    "egapipe.stages.index.command",
+    "egapipe.stages.watch.command",
     "egapipe.stages.bench.command",
     "egapipe.pipeline.store.command",
     "egapipe.stages.extract.import_command",

@@ -5,17 +5,27 @@ from typing import TYPE_CHECKING
 from egapipe.pipeline.lazy import lazy
 
 if TYPE_CHECKING:
+    from egapipe.stages.extract.embedding import embed
     from egapipe.stages.extract.importing import import_embeddings
     from egapipe.stages.extract.manifest import manifest_for
     from egapipe.stages.extract.report import ExtractReport
     from egapipe.stages.extract.runner import Extraction, prepare, run
 
-__all__ = ["ExtractReport", "Extraction", "import_embeddings", "manifest_for", "prepare", "run"]
+__all__ = [
+    "ExtractReport",
+    "Extraction",
+    "embed",
+    "import_embeddings",
+    "manifest_for",
+    "prepare",
+    "run",
+]
 
 __getattr__ = lazy(
     __name__,
     {
         "ExtractReport": "report",
+        "embed": "embedding",
         "Extraction": "runner",
         "import_embeddings": "importing",
         "manifest_for": "manifest",

@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING
 from egapipe.pipeline.lazy import lazy
 
 if TYPE_CHECKING:
-    from egapipe.stages.predict.predicting import Prediction, run
+    from egapipe.stages.predict.predicting import Prediction, fitted, run
     from egapipe.stages.predict.predictor import Predictor, load_predictor
 
-__all__ = ["Prediction", "Predictor", "load_predictor", "run"]
+__all__ = ["Prediction", "Predictor", "fitted", "load_predictor", "run"]
 
 __getattr__ = lazy(
     __name__,
     {
         "run": "predicting",
+        "fitted": "predicting",
         "Prediction": "predicting",
         "load_predictor": "predictor",
         "Predictor": "predictor",

@@ -87,11 +87,15 @@ def _files(images: Sequence[str | Path]) -> Iterator[Path]:
 
 
 def _read(path: Path, size: tuple[int, int]) -> Tensor | str:
-    """The clean view of an image, uint8 [3, H, W], as in training; or why there is none."""
+    """The clean view of an image file, see `fitted`; or why there is none."""
     try:
-        image = decode(read_bytes(path))
+        return fitted(decode(read_bytes(path)), size)
     except ImageError as error:
         return str(error)
+
+
+def fitted(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """The clean view of an RGB image, uint8 [3, H, W], resized as in training. size: (H, W)."""
     height, width = size
     if (image.height, image.width) != size:
         image = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill import load_student
+from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.distill.setup import pick_device
 from egapipe.stages.distill.spec import StudentSpec
 from egapipe.stages.export import load_exported
@@ -28,6 +29,11 @@ class Predictor:
 
     spec: StudentSpec
     run: Callable[[Tensor], tuple[Floats, ...]]
+
+    @classmethod
+    def of(cls, student: TrainedStudent) -> Self:
+        """That of a loaded student, on its device."""
+        return cls(student.spec, _torch(Inference(student.student), student.device))
 
     def class_name(self, number: int) -> str:
         """The name of a class, or its number where names are not known."""
@@ -54,8 +60,7 @@ def load_predictor(model: str | Path, device: str = "auto") -> Predictor:
         raise UsageError(
             f"{path} is no student: name a run folder, a folder of `egapipe export` or its .onnx"
         )
-    trained = load_student(path, device=device)
-    return Predictor(trained.spec, _torch(Inference(trained.student), trained.device))
+    return Predictor.of(load_student(path, device=device))
 
 
 def _torch(module: Inference, device: torch.device) -> Callable[[Tensor], tuple[Floats, ...]]:

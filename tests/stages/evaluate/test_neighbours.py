@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from egapipe.stages.evaluate.neighbours import knn_accuracy, nearest, unit_directions, vote
+from egapipe.pipeline.nearest import nearest, unit_directions
+from egapipe.stages.evaluate.neighbours import knn_accuracy, vote
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -1,0 +1,148 @@
+"""The images of a data set that are nearest to others, in teacher or student space."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.tree import Split
+from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.datasets.images import decode, read_bytes
+from egapipe.pipeline.errors import ImageError, UsageError
+from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.nearest import Floats, Ints, nearest, unit_directions
+from egapipe.pipeline.pairing import check_pair
+from egapipe.pipeline.paths import cache_dir
+from egapipe.pipeline.store import FeatureStore
+from egapipe.stages.distill import TrainedStudent, load_student
+from egapipe.stages.extract import embed
+from egapipe.stages.index.embedding_index import build
+from egapipe.stages.predict import Predictor, fitted
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """An image of the data set. label: -1 = unlabelled. cosine: of the embeddings."""
+
+    row: int
+    key: str
+    label: int
+    cosine: float
+
+
+class Space(Protocol):
+    """Where images are compared."""
+
+    def nearest(self, images: Sequence[Image.Image], k: int) -> tuple[Floats, Ints]:
+        """Cosines [n, k] and rows of the data set, int64 [n, k], -1 where there are fewer."""
+        ...
+
+
+def neighbours(
+    config: Config,
+    images: Sequence[str | Path],
+    *,
+    split: Split = "train",
+    k: int = 10,
+    run: str | Path | None = None,
+) -> dict[Path, list[Neighbour]]:
+    """The k images of a split that are nearest to each image file, the nearest first.
+
+    In the space of the teacher (its store must be there), or of the student of a run folder; all
+    images are embedded once a student then. Raises UsageError (no such split or file, an image
+    that cannot be read, imported embeddings), StoreError or TeacherError.
+    """
+    if k < 1:
+        raise UsageError(f"k is {k}: ask for at least one neighbour")
+    source = config.source(split)
+    if source is None:
+        raise UsageError(f"{config.name} has no dataset.{split}: add it first")
+    paths = [Path(image) for image in images]
+    pictures = [_open(path) for path in paths]
+    dataset = open_dataset(source)
+    space = TeacherSpace(config, dataset, split) if run is None else StudentSpace(run, dataset)
+    cosines, rows = space.nearest(pictures, k)
+    return {
+        path: _named(dataset, near, cosine)
+        for path, near, cosine in zip(paths, rows, cosines, strict=True)
+    }
+
+
+class TeacherSpace:
+    """The embeddings in the store."""
+
+    def __init__(self, config: Config, dataset: Dataset, split: Split) -> None:
+        url = config.store_url(split)
+        check_pair(FeatureStore.open(url), config, dataset, split)
+        self._config = config
+        self._index = build(url, cache_dir=config.store.cache_dir)
+
+    def nearest(self, images: Sequence[Image.Image], k: int) -> tuple[Floats, Ints]:
+        """See `Space.nearest`."""
+        vectors = embed(self._config, images)["embedding"]
+        return self._index.search(vectors.reshape(len(vectors), -1), k)
+
+
+class StudentSpace:
+    """The nodes of a trained student."""
+
+    def __init__(self, run: str | Path, dataset: Dataset) -> None:
+        self._student = load_student(run)
+        self._rows, self._nodes = _embedded(self._student, dataset)
+
+    def nearest(self, images: Sequence[Image.Image], k: int) -> tuple[Floats, Ints]:
+        """See `Space.nearest`."""
+        pixels = torch.stack([fitted(image, self._student.spec.size) for image in images])
+        _, nodes, _ = Predictor.of(self._student).run(pixels)
+        nodes = unit_directions(nodes)
+        cosines, places = nearest(self._nodes, nodes, min(k, len(self._rows)))
+        return cosines, self._rows[places]
+
+
+def _embedded(student: TrainedStudent, dataset: Dataset) -> tuple[Ints, Floats]:
+    """Rows that can be read, int64 [n], and their nodes at unit length, from this node's cache."""
+    file = cache_dir() / "nodes" / f"{_identity(student, dataset)}.npz"
+    if not file.is_file():
+        parts = list(student.outputs(dataset, np.arange(len(dataset))))
+        if not parts:
+            raise UsageError(f"{dataset.name} has no image that can be read")
+        content = io.BytesIO()
+        np.savez(
+            content,
+            rows=np.concatenate([part.rows for part in parts]),
+            nodes=unit_directions(np.concatenate([p.nodes.cpu().numpy() for p in parts])),
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, content.getvalue())
+    with np.load(file, allow_pickle=False) as stored:
+        return stored["rows"], stored["nodes"]
+
+
+def _identity(student: TrainedStudent, dataset: Dataset) -> str:
+    digest = hashlib.sha256(student.spec.model_dump_json().encode())
+    for name, tensor in sorted(student.student.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    digest.update(f"{dataset.fingerprint()} {student.config.distill.precision}".encode())
+    return digest.hexdigest()[:32]
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return decode(read_bytes(path))
+    except ImageError as error:
+        raise UsageError(f"image {path}: {error}") from None
+
+
+def _named(dataset: Dataset, rows: Ints, cosines: Floats) -> list[Neighbour]:
+    return [
+        Neighbour(int(row), dataset.keys[row], int(dataset.labels[row]), float(cosine))
+        for row, cosine in zip(rows, cosines, strict=True)
+        if row >= 0
+    ]

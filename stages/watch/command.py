@@ -1,0 +1,85 @@
+"""`egapipe watch`."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from egapipe.stages.watch import RunStatus
+
+COLUMNS = ("run", "state", "epoch", "loss", "", "top-1 %", "best", "rows/s", "data wait", "left")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `egapipe watch`."""
+    app.command()(watch)
+
+
+def watch(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a folder of runs.")],
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one look and stop.")] = False,
+) -> None:
+    """Show runs in progress until all of them are finished: loss, accuracy, rates, data wait.
+
+    It reads the runs' files; for curves open them with TensorBoard, see the last line.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from egapipe.stages.watch.status import find_runs, run_status
+
+    console = Console()
+    statuses = [run_status(path) for path in find_runs(run)]
+    if once or not console.is_terminal:
+        console.print(table(statuses))
+    else:
+        with Live(table(statuses), console=console, auto_refresh=False) as live:
+            while any(status.state != "finished" for status in statuses):
+                time.sleep(every)
+                statuses = [run_status(path) for path in find_runs(run)]
+                live.update(table(statuses), refresh=True)
+    typer.echo(f"tensorboard --logdir {run}")
+
+
+def table(statuses: "list[RunStatus]") -> Any:
+    """A rich table, a line a run."""
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False)
+    for name in COLUMNS:
+        left = name in ("run", "state", "")
+        shown.add_column(name, justify="left" if left else "right", overflow="fold")
+    for status in statuses:
+        shown.add_row(*cells(status))
+    return shown
+
+
+def cells(status: "RunStatus") -> tuple[str, ...]:
+    """The texts of a run's line, one for each of COLUMNS."""
+    from egapipe.stages.watch.status import losses, sparkline
+
+    return (
+        status.path.name,
+        status.state,
+        f"{status.epoch}/{status.epochs}",
+        _text(status.loss, "{:.4g}"),
+        sparkline(losses(status.path)),
+        _text(status.top1, "{:.2f}"),
+        _text(status.best_top1, "{:.2f}"),
+        _text(status.rows_per_s, "{:.0f}"),
+        _text(status.data_wait, "{:.1%}"),
+        "" if status.state == "finished" or status.eta is None else _duration(status.eta),
+    )
+
+
+def _text(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
