@@ -69,7 +69,8 @@ def _start(address: str | None, cpus: int | None) -> None:
     else:
         _check_answers(address)
     try:
-        ray.init(address=address, **options)
+        # Without `local`, Ray joins whichever cluster this machine has announced.
+        ray.init(address=address or "local", **options)
     except (OSError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if address is None:

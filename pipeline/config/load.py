@@ -11,6 +11,7 @@ from egapipe.pipeline.config.files import parts, read_tree, shipped
 from egapipe.pipeline.config.merge import SHORT_KEY, SHORT_SECTION
 from egapipe.pipeline.config.tree import Config
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.urls import refuse_credentials
 
 DEFAULT = "quickstart"
 
@@ -34,9 +35,12 @@ def load_config(name: str | None = None, overrides: Sequence[str] = ()) -> Confi
 def check(tree: Mapping[str, Any], origin: str) -> Config:
     """Validate a plain tree; `origin` is named in the error."""
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         raise UsageError(f"config {origin}: {explain(error, Config)}") from None
+    # Not a validator: pydantic would repeat the value.
+    refuse_credentials(config.store.url or "")
+    return config
 
 
 def to_yaml(config: Config) -> str:

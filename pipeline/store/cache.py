@@ -7,7 +7,6 @@ sequential pass over the shards, and mapped into memory by all readers of the no
 import io
 import math
 import mmap
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.files import PARTIAL, whole_file
 from egapipe.pipeline.store.dtypes import NUMPY, Stored
-from egapipe.pipeline.store.objects import PARTIAL, unusable
+from egapipe.pipeline.store.objects import unusable
 from egapipe.pipeline.store.records import all_failures, content_hash
 from egapipe.pipeline.store.store import FeatureStore
 
@@ -95,19 +95,12 @@ def _build(store: FeatureStore, name: str, content: str, path: Path) -> None:
     valid = np.ones(store.manifest.rows, dtype=bool)
     valid[[failure.row for failure in all_failures(commits)]] = False
     before, after = _around_values(store, name, content, valid)
-    partial = path.with_suffix(PARTIAL)
-    try:
-        with partial.open("wb") as file:
-            file.write(before)
-            for shard, rows in enumerate(store.shards):
-                file.write(store.chunks.read(commits[shard], name)[: len(rows)].data)
-            file.write(after)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    # Its lock file has the same name but for the suffix: see `remove_unlocked`.
+    with whole_file(path, path.with_suffix(PARTIAL)) as file:
+        file.write(before)
+        for shard, rows in enumerate(store.shards):
+            file.write(store.chunks.read(commits[shard], name)[: len(rows)].data)
+        file.write(after)
 
 
 def _around_values(

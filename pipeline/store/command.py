@@ -93,7 +93,7 @@ def export(
     ],
     output: Annotated[str, typer.Option(help="Which output of the teacher.")] = "embedding",
     view: Annotated[
-        int | None, typer.Option(help="Only this view, 0 is the clean one [all views].")
+        int | None, typer.Option(help="Only this view, 0 is the clean one (default: all views).")
     ] = None,
 ) -> None:
     """Write the embeddings of a store to one file, exactly as they are stored."""

@@ -1,11 +1,10 @@
 """Exporting a store to one file that other programs read: `.parquet`, or `.npy` with its keys."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.files import whole_file
 from egapipe.pipeline.store.dtypes import NUMPY, to_floats
-from egapipe.pipeline.store.objects import PARTIAL, unusable
+from egapipe.pipeline.store.objects import unusable
 from egapipe.pipeline.store.store import FeatureStore
 
 Progress = Callable[[int, int], None]
@@ -65,8 +65,8 @@ def export_store(
             return [file]
         keys = _key_lines(store)
         _write_npy(file, store, name, view, parts)
-        with _whole(file.with_suffix(KEYS)) as partial:
-            partial.write_bytes(keys)
+        with _whole(file.with_suffix(KEYS)) as stream:
+            stream.write(keys)
     except OSError as error:
         raise unusable("write", out, error, _REMEDY) from error
     return [file, file.with_suffix(KEYS)]
@@ -106,14 +106,14 @@ def _parts(store: FeatureStore, name: str, views: range, progress: Progress) -> 
 def _write_parquet(file: Path, store: FeatureStore, views: range, parts: Iterator[Part]) -> None:
     """One row group a shard."""
     labels = store.index().select(["key", "label"])
-    with _whole(file) as partial:
+    with _whole(file) as stream:
         writer = None
         try:
             for part in parts:
                 table = _table(labels, views, part)
                 # Embeddings are noise to a compressor, and no two numbers repeat.
                 writer = writer or pq.ParquetWriter(
-                    partial, table.schema, compression="none", use_dictionary=["key"]
+                    stream, table.schema, compression="none", use_dictionary=["key"]
                 )
                 writer.write_table(table, row_group_size=table.num_rows)
         finally:
@@ -142,7 +142,7 @@ def _write_npy(
         "fortran_order": False,
         "shape": (manifest.rows, *views, *manifest.outputs[name]),
     }
-    with _whole(file) as partial, partial.open("wb") as stream:
+    with _whole(file) as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for part in parts:
             stream.write(np.ascontiguousarray(part.values).data)
@@ -157,12 +157,8 @@ def _key_lines(store: FeatureStore) -> bytes:
 
 
 @contextmanager
-def _whole(file: Path) -> Iterator[Path]:
-    """A file beside its place, renamed there at the end and removed on failure."""
-    partial = file.with_name(f"{file.name}.{os.getpid()}{PARTIAL}")
+def _whole(file: Path) -> Iterator[BinaryIO]:
+    """See `whole_file`; the folder is made if there is none."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(file) as stream:
+        yield stream

@@ -19,23 +19,27 @@ TORCH = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.
 
 
 class Features:
-    """The embeddings of N rows in V views, mapped from a file on this machine.
+    """One output of a teacher for N rows in V views, mapped from a file on this machine.
 
     The file is built by the first who asks and shared by every process of the node through the
     page cache. A Features may be pickled (it is mapped anew where it arrives, and built there if it
     has to be), forked and spawned.
 
-    rows: N. view_count: V. dim: D, the numbers of one embedding. dtype: of `take`.
-    valid: bool [N], False for failed rows, whose embeddings are NaN.
+    rows: N. view_count: V. shape: of the output for one image, (D,) for embeddings and logits,
+    (C, g, g) for grids. dim: how many numbers that is. dtype: of `take`.
+    valid: bool [N], False for failed rows, whose values are NaN.
     """
 
-    def __init__(self, store: FeatureStore, name: str, content: str, cache_dir: str | None) -> None:
+    def __init__(
+        self, store: FeatureStore, output: str, content: str, cache_dir: str | None
+    ) -> None:
         """Use `open`. content: the content hash of the store, which is not read if it is cached."""
         folder = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
-        path = folder.absolute() / FOLDER / f"{content}-{name}{SUFFIX}"
-        mapped = map_or_build(store, name, content, path)
-        self._source = (store, name, content, cache_dir)
-        self._values = mapped.values
+        path = folder.absolute() / FOLDER / f"{content}-{output}{SUFFIX}"
+        mapped = map_or_build(store, output, content, path)
+        self._source = (store, output, content, cache_dir)
+        self.shape = store.manifest.outputs[output]
+        self._values = mapped.values.reshape(-1, *self.shape)
         self.path = path
         self.valid = mapped.valid
         self.rows = store.manifest.rows
@@ -45,23 +49,23 @@ class Features:
 
     @classmethod
     def open(
-        cls, store: FeatureStore, name: str = "embedding", cache_dir: str | None = None
+        cls, store: FeatureStore, output: str = "embedding", cache_dir: str | None = None
     ) -> Self:
         """The features of a complete store, from this node's copy; it is built if there is none.
 
-        name: an output of the manifest. cache_dir: where copies are kept; default `$EGAPIPE_CACHE`
+        output: its name in the manifest. cache_dir: where copies are kept; default `$EGAPIPE_CACHE`
         or `~/.cache/egapipe`. Raises StoreError if the store is not complete or damaged, or if the
         folder cannot be written.
         """
-        store.require_output(name)
+        store.require_output(output)
         # Whoever unpickles it may have another working folder; a home folder is each node's own.
         if cache_dir is not None and not cache_dir.startswith("~"):
             cache_dir = os.path.abspath(cache_dir)
         content = content_hash(store.manifest.hash(), store.finished_commits())
-        return cls(store, name, content, cache_dir)
+        return cls(store, output, content, cache_dir)
 
     def take(self, rows: Rows, view: int | Rows) -> torch.Tensor:
-        """[B, D] in the stored type: a copy of some rows, each in the view that is asked for.
+        """[B, *shape] in the stored type: a copy of some rows, each in the view asked for.
 
         rows: int64 [B]. view: one for all, or int64 [B]. Raises IndexError with the values if one
         is out of range.

@@ -4,13 +4,13 @@ import errno
 import math
 import os
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from egapipe.pipeline.store.objects import PARTIAL, Objects
+from egapipe.pipeline.files import whole_file
+from egapipe.pipeline.store.objects import Objects
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -32,18 +32,10 @@ class LocalObjects(Objects):
     def put(self, key: str, data: bytes) -> None:
         """Write a file beside its place, flush it to disk and rename it there."""
         path = self._path(key)
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
         with self.explained("write", key):
             _make_folder(path.parent)
-            try:
-                with temporary.open("xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+            with whole_file(path) as file:
+                file.write(data)
             self._flush_folders(path)
 
     def flush(self, key: str) -> None:

@@ -5,16 +5,19 @@ import os
 from egapipe.pipeline.store.local import LocalObjects
 from egapipe.pipeline.store.objects import Objects
 from egapipe.pipeline.store.remote import RemoteObjects
+from egapipe.pipeline.urls import refuse_credentials
 
 
 def open_objects(url: str) -> Objects:
     """The objects at a URL: a local path or file:// URL, else any URL that fsspec knows.
 
     A local path becomes absolute, because workers on other processes have other working folders.
+    Raises UsageError, which does not repeat the URL, if it holds credentials.
     """
     for local in ("file://", "local://"):
         url = url.removeprefix(local)
     if "://" in url:
+        refuse_credentials(url)
         scheme, _, path = url.partition("://")
         return RemoteObjects(f"{scheme}://{path.rstrip('/')}")
     return LocalObjects(os.path.abspath(os.path.expanduser(url)))

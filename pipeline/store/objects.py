@@ -16,7 +16,6 @@ from egapipe.pipeline.errors import EgapipeError, StoreError
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-PARTIAL = ".partial"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_FOLDER = {errno.ENOTDIR, errno.EEXIST}
@@ -80,7 +79,11 @@ class Objects(ABC):
         except EgapipeError:
             raise
         except self.unreachable as error:
-            raise unusable(doing, f"{self.url}/{key}".rstrip("/"), error) from error
+            raise self.failure(doing, f"{self.url}/{key}".rstrip("/"), error) from error
+
+    def failure(self, doing: str, where: str, error: Exception) -> StoreError:
+        """The one line that explains what the place has raised."""
+        return unusable(doing, where, error)
 
 
 def unusable(
@@ -88,7 +91,7 @@ def unusable(
 ) -> StoreError:
     """The one line that explains why something could not be read or written."""
     number = error.errno if isinstance(error, OSError) else None
-    reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
+    reason = one_line(error)
     if number in _FULL:
         reason += f": free some space or {remedy}, then run the same command again"
     elif number in _FORBIDDEN and doing != "read":
@@ -100,4 +103,5 @@ def unusable(
 
 def one_line(error: Exception) -> str:
     """What an exception says, or its name if it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return " ".join(said.split()) or type(error).__name__

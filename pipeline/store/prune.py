@@ -10,9 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from egapipe.pipeline.files import PARTIAL
 from egapipe.pipeline.store import layout
 from egapipe.pipeline.store.cache import FOLDER, SUFFIX, remove_unlocked
-from egapipe.pipeline.store.objects import PARTIAL, unusable
+from egapipe.pipeline.store.objects import unusable
 from egapipe.pipeline.store.store import FeatureStore
 
 MINUTE, DAY = 60.0, 86_400.0
@@ -72,7 +73,7 @@ def contents(urls: Collection[str]) -> set[str]:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    for pattern in (f"*{PARTIAL}", f"*{SUFFIX}"):
+    for pattern in (f"*{PARTIAL}", f"*{SUFFIX}", "*-nearest*.npy"):
         for path in sorted(folder.glob(pattern)):
             # A builder may have renamed its file meanwhile.
             with suppress(FileNotFoundError):

@@ -1,17 +1,29 @@
 """A store in an object store, or at any other URL that fsspec opens."""
 
+import logging
 import math
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store.objects import Objects, one_line
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 _READS = 16
+# It prints the traceback of what it raises, unless somebody listens.
+logging.getLogger("gcsfs").addHandler(logging.NullHandler())
+# Protocol -> the extra of this package that installs its client.
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+# One request an object: else s3fs asks for its size first, and reads a large one in several pieces
+# between which another writer may replace it.
+_OPTIONS = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}}
+# What botocore, google-auth and gcsfs raise where the environment has no credentials.
+_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
+_USER = re.compile(r"(://)\S*@")
 
 
 class RemoteObjects(Objects):
@@ -87,6 +99,11 @@ class RemoteObjects(Objects):
         with self.explained("open", ""):
             return FsspecStore.from_url(self.url, read_only=read_only)
 
+    def failure(self, doing: str, where: str, error: Exception) -> StoreError:
+        """What the client says, without the user that an endpoint's URL may name, and a remedy."""
+        reason = _USER.sub(r"\1", one_line(error))
+        return StoreError(f"cannot {doing} {where}: {reason}: {_remedy(doing, error)}")
+
     def _entries(self) -> list[dict[str, Any]]:
         """fsspec's entries of the prefix, without the empty object that some clients put there."""
         with self.explained("list", ""):
@@ -101,16 +118,20 @@ class RemoteObjects(Objects):
     def _open(self) -> tuple[Any, str]:
         """File system and path. fsspec keeps one file system a process, so this is cheap.
 
-        Raises UsageError if the URL is none that fsspec knows, or needs a package to be installed.
+        Credentials are those that its client finds in the environment. Raises UsageError if the URL
+        is none that fsspec knows, or needs a package to be installed.
         """
         from fsspec.core import url_to_fs
 
+        protocol = self.url.partition("://")[0]
         try:
-            fs, path = url_to_fs(self.url)
+            fs, path = url_to_fs(self.url, **_OPTIONS.get(protocol, {}))
         except (ValueError, ImportError) as error:
+            extra = _EXTRAS.get(protocol)
+            install = f"run `pip install egapipe[{extra}]`"
+            other = "correct store.url, or install the package that it needs"
             raise UsageError(
-                f"cannot open {self.url}: {one_line(error)}: "
-                "correct store.url, or install the package that it needs"
+                f"cannot open {self.url}: {one_line(error)}: {install if extra else other}"
             ) from error
         # Other processes write here too: a remembered listing would hide their objects.
         fs.invalidate_cache()
@@ -120,3 +141,14 @@ class RemoteObjects(Objects):
 def _name(entry: dict[str, Any]) -> str:
     name: str = entry["name"]
     return name.rstrip("/").rpartition("/")[2]
+
+
+def _remedy(doing: str, error: Exception) -> str:
+    elsewhere = "or set another store.url"
+    if isinstance(error, PermissionError):
+        return f"let the environment's credentials {doing} there, {elsewhere}"
+    if isinstance(error, FileNotFoundError):
+        return f"create the bucket, {elsewhere}"
+    if type(error).__name__ in _NO_CREDENTIALS:
+        return "set credentials in the environment, see `Object stores` in docs/store.md"
+    return "check store.url, the network, and the endpoint and credentials in the environment"

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from egapipe.pipeline.store.create import (
 )
 from egapipe.pipeline.store.dtypes import Floats, Stored
 from egapipe.pipeline.store.location import open_objects
+from egapipe.pipeline.store.lock import locked
 from egapipe.pipeline.store.manifest import Manifest
 from egapipe.pipeline.store.objects import Objects
 from egapipe.pipeline.store.records import (
@@ -101,6 +103,14 @@ class FeatureStore:
         """Shards to be written: planned minus committed."""
         committed = self.commits()
         return [shard for shard in range(len(self.shards)) if shard not in committed]
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep other extractions away for the length of a block; not in object stores.
+
+        Whoever hands out shards holds it, not those who write them. Raises StoreError if another
+        process has it.
+        """
+        return locked(self.objects)
 
     def write_shard(
         self,

@@ -26,7 +26,7 @@ ROWS, VIEWS = 11, 3
 def features(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Features, torch.Tensor]]:
-    """By output: the features of a store with a failed row, and [N, V, D] as zarr reads it."""
+    """By output: the features of a store with a failed row, and [N, V, *shape] as zarr reads it."""
     manifest = make_manifest(ROWS, 4, VIEWS, request.param, OUTPUTS)
     store = create(f"memory://{uuid.uuid4().hex}", manifest)
     for shard, rows in enumerate(store.shards):
@@ -37,8 +37,8 @@ def features(
     group = zarr.open_group(store.url, mode="r")
     return {
         name: (
-            Features.open(store, name, folder),
-            torch.from_numpy(group[name][:]).view(DTYPES[request.param]).reshape(ROWS, VIEWS, -1),
+            Features.open(store, output=name, cache_dir=folder),
+            torch.from_numpy(group[name][:]).view(DTYPES[request.param]),
         )
         for name in OUTPUTS
     }
@@ -75,6 +75,7 @@ def test_shapes_and_valid_rows(features: dict[str, tuple[Features, torch.Tensor]
     assert dims == {"embedding": 5, "grid": 6, "norm": 1}
     for ours, zarrs in features.values():
         assert (ours.rows, ours.view_count, ours.dtype) == (ROWS, VIEWS, zarrs.dtype)
+        assert ours.shape == tuple(zarrs.shape[2:])
         assert ours.valid.tolist() == [row != 6 for row in range(ROWS)]
 
 

@@ -1,0 +1,52 @@
+"""One extraction at a time: two would do all the work twice, and on different devices they would
+write different bytes under one checksum."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.store import layout
+from egapipe.pipeline.store.local import LocalObjects
+from egapipe.pipeline.store.objects import Objects
+
+# File systems without locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+@contextmanager
+def locked(objects: Objects) -> Iterator[None]:
+    """Keep other extractions away from a store that exists, for the length of a block.
+
+    The lock is the system's, on the record of the store's creation, which is never replaced: it
+    ends with the process, however that dies, and leaves no file. Object stores have no locks.
+    Raises StoreError if another process, or another block of this one, holds it, or if the store
+    may not be written.
+    """
+    if not isinstance(objects, LocalObjects):
+        yield
+        return
+    with objects.explained("write", layout.CREATED):
+        # Network file systems lock for writing only what is open for writing.
+        handle = os.open(Path(objects.url, layout.CREATED), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _lock(handle, objects.url)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, url: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StoreError(
+            f"another process extracts into {url} now: wait until it has finished, or end it, "
+            "then run the same command again"
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
