@@ -6,6 +6,8 @@ from pydantic import model_validator
 
 from egapipe.pipeline.config.base import AboveZero, Count, Fraction, Positive, Section, Text
 
+DecodeBy = Literal["threads", "processes"]
+
 
 class ExtractConfig(Section):
     """How the teacher is run over the images."""
@@ -17,13 +19,19 @@ class ExtractConfig(Section):
     min_workers: Positive = 1
     """Start as soon as so many workers have their resources."""
     max_workers: Positive | None = None
-    """Most workers, one a device; default: every GPU, or one worker on CPU."""
+    """Most workers, one a device; default: every GPU, or one worker a machine on CPU."""
     gpus_per_worker: AboveZero = 1.0
     """GPUs a worker takes (a fraction shares one), on `cuda`."""
     cpus_per_worker: Positive | None = None
     """CPUs a worker takes; default: this machine's cores over the workers."""
+    channels_last: bool = False
+    """Lay pixels and weights out with channels last: faster for convolutions, not for a ViT."""
+    compile: bool = False
+    """Compile the teacher: faster after some seconds; a CPU needs a C++ compiler for it."""
     decode_threads: Positive = 2
-    """Threads that read and decode ahead of the teacher."""
+    """Threads, or processes, that read and decode ahead of the teacher."""
+    decode: DecodeBy = "threads"
+    """`processes` are for many cores, where threads wait for one another; with two, no faster."""
     max_failures: Count | Fraction = 0.01
     """Most unreadable images: a count (integer) or a share of the rows (0.01 = 1 %)."""
     max_restarts: Count = 3

@@ -20,6 +20,10 @@ class TransformersTeacher(Section):
     """Branch, tag or commit on the hub."""
     pooling: Literal["auto", "cls", "mean", "pooler", "projection"] = "auto"
     """Which output is the embedding; `auto` takes what the family was trained with."""
+    grid: Positive | None = None
+    """Also store the patch tokens or maps, averaged to a grid of this side: output `grid`."""
+    logits: bool = False
+    """Also store the logits of the model's image classifier, if it has one: output `logits`."""
     precision: Precision = "float32"
     """Type of the forward pass (autocast below float32)."""
 
@@ -59,7 +63,9 @@ class AnyOutput(Section):
     """From tokens: the first, the mean of the patches, or both side by side; from maps: mean;
     `auto` takes an output that is a vector already."""
     prefix_tokens: Count = 1
-    """Tokens before the patches (class, registers), which `mean` leaves out."""
+    """Tokens before the patches (class, registers), which `mean` and `grid` leave out."""
+    grid: Positive | None = None
+    """Also store the tokens or maps, averaged to a grid of this side: output `grid`."""
 
 
 class OnnxTeacher(AnyOutput):
@@ -70,6 +76,10 @@ class OnnxTeacher(AnyOutput):
     """File, or `package:<module>/<path>.onnx` for one shipped inside a Python package."""
     output: Text | None = None
     """Tensor that is the embedding, an inner one too; default: the only output of the file."""
+    logits: Text | None = None
+    """Tensor [B, K] that is also stored: output `logits`."""
+    any_size: bool = False
+    """The height and width of the input that the file declares are only those of its export."""
 
 
 class PythonTeacher(AnyOutput):
@@ -79,7 +89,12 @@ class PythonTeacher(AnyOutput):
     model: Text
     """`module:callable`; it is imported, called, and returns a `torch.nn.Module`."""
     args: dict[str, JsonValue] = Field(default={})
-    """Keyword arguments of the callable."""
+    """Keyword arguments of the callable; `package:<module>/<path>` becomes the path of a file that
+    is shipped inside a Python package."""
+    output: Text | None = None
+    """Submodule whose output is the embedding (`blocks.10`); default: the network itself."""
+    logits: Text | None = None
+    """Submodule whose output [B, K] is also stored: output `logits`."""
     precision: Precision = "float32"
     """Type of the forward pass (autocast below float32)."""
 
@@ -121,8 +136,29 @@ class OpenClipTeacher(Section):
     """Type of the forward pass (autocast below float32)."""
 
 
+MemberConfig = Annotated[
+    TransformersTeacher | OnnxTeacher | OpenClipTeacher | PythonTeacher | RunTeacher | TimmTeacher,
+    Field(discriminator="backend"),
+]
+MemberName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class EnsembleTeacher(Section):
+    """Several encoders that see the same views in one pass, each in its own preprocessing."""
+
+    backend: Literal["ensemble"]
+    teachers: Annotated[dict[MemberName, MemberConfig], Field(min_length=2)]
+    """Name -> encoder, in the order in which their embeddings are joined."""
+    combine: Literal["concat", "separate"] = "concat"
+    """`concat`: one embedding, all side by side; `separate`: each is an output of the store, under
+    its name."""
+    normalize: bool = True
+    """For `concat`: bring all embeddings to one length first, so that none outweighs the others."""
+
+
 TeacherConfig = Annotated[
     TransformersTeacher
+    | EnsembleTeacher
     | ImportedTeacher
     | OnnxTeacher
     | OpenClipTeacher

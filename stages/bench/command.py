@@ -14,6 +14,7 @@ class Part(StrEnum):
     EGA = "ega"
     EXTRACT = "extract"
     DISTILL = "distill"
+    SCALE = "scale"
     STORE = "store"
 
 

@@ -1,27 +1,26 @@
-"""Extraction end to end against the bare forward pass of its teacher on ready tensors."""
+"""Extraction: end to end against its teacher alone, and the choices of decoding and inference."""
 
 import itertools
 import json
+import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import transformers
-from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.store import FeatureStore
+from egapipe.stages.bench import decoding, forward
 from egapipe.stages.bench.measure import Paired, paired
-from egapipe.stages.extract import Extraction, prepare
+from egapipe.stages.bench.photos import save_photos
+from egapipe.stages.extract import Extraction, ExtractReport, prepare
 from egapipe.stages.extract.teachers.quiet import quiet
 
 BATCH, SIDE = 8, 224
 ROWS_PER_CORE = 32
-PHOTO = (375, 500)
 PROCESSOR = {
     "image_processor_type": "BitImageProcessor",
     "size": {"shortest_edge": 256},
@@ -29,37 +28,32 @@ PROCESSOR = {
 }
 
 
-def measure(repeats: int = 5) -> Paired:
-    """Seconds of photos of 375 x 500 pixels, a view each, through a ViT-S/14 at 224 px.
+@dataclass(frozen=True)
+class EndToEnd:
+    """Seconds of extraction and of the bare forward pass. shares: of the extraction's phases."""
+
+    seconds: Paired
+    shares: dict[str, float]
+
+
+def measure(folder: Path, repeats: int = 5) -> EndToEnd:
+    """Seconds of photos of 375 x 500 pixels, a view each, through the teacher in a folder.
 
     Ours reads and decodes JPEG files, resizes, crops, encodes in batches of 8 and writes a whole
     store; the reference runs the same network on as many normalised images in memory, in the same
     batches. Both on the CPU with the same number of threads, and 32 images for each.
     """
-    with tempfile.TemporaryDirectory() as name, quiet():
-        folder = Path(name)
-        _save_photos(folder / "photos", rows())
-        _save_teacher(folder / "teacher")
-        return paired(_extraction(folder), _bare(folder / "teacher"), repeats=repeats)
+    save_photos(folder / "photos", rows(), (375, 500), "jpg")
+    reports: list[ExtractReport] = []
+    seconds = paired(_extraction(folder, reports), _bare(folder / "teacher"), repeats=repeats)
+    phases = reports[0].shares
+    medians = {phase: statistics.median(r.shares[phase] for r in reports) for phase in phases}
+    return EndToEnd(seconds, medians)
 
 
 def rows() -> int:
     """Images of a measurement."""
     return ROWS_PER_CORE * max(2, torch.get_num_threads())
-
-
-def _save_photos(folder: Path, count: int) -> None:
-    """Crops of scikit-learn's two photographs: natural content, none like another."""
-    folder.mkdir()
-    photos = load_sample_images().images
-    rng = np.random.default_rng(0)
-    height, width = PHOTO
-    for row in range(count):
-        photo = photos[row % len(photos)]
-        top = rng.integers(photo.shape[0] - height + 1)
-        left = rng.integers(photo.shape[1] - width + 1)
-        crop = photo[top : top + height, left : left + width]
-        Image.fromarray(crop).save(folder / f"{row:03d}.jpg", quality=90)
 
 
 def _save_teacher(folder: Path) -> None:
@@ -72,7 +66,8 @@ def _save_teacher(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
 
 
-def _extraction(folder: Path) -> Callable[[], object]:
+def _extraction(folder: Path, reports: list[ExtractReport]) -> Callable[[], object]:
+    """Extracts into another store at every call, and reports."""
     config = Config.model_validate(
         {
             "name": "bench",
@@ -88,7 +83,7 @@ def _extraction(folder: Path) -> Callable[[], object]:
 
     def ours() -> None:
         store = FeatureStore.create(str(folder / f"store{next(number)}.zarr"), manifest, index)
-        Extraction(replace(first.job, store=store), first.teacher).run(local=True)
+        reports.append(Extraction(replace(first.job, store=store), first.teacher).run(local=True))
 
     return ours
 
@@ -106,12 +101,18 @@ def _bare(teacher: Path) -> Callable[[], object]:
 
 
 def report() -> list[str]:
-    """The measurement as lines of text."""
-    found = measure()
-    return [
-        f"ViT-S/14 at {SIDE} px on {rows()} JPEG files, batch {BATCH}, CPU, "
-        f"{torch.get_num_threads()} threads",
-        f"  extraction    {rows() / found.ours:8.2f} rows/s",
-        f"  bare forward  {rows() / found.reference:8.2f} rows/s",
-        f"  speed ratio   {1 / found.ratio:8.3f}  (aim >= 0.95)",
-    ]
+    """The measurements as lines of text."""
+    with tempfile.TemporaryDirectory() as name, quiet():
+        folder = Path(name)
+        _save_teacher(folder / "teacher")
+        found = measure(folder)
+        return [
+            f"ViT-S/14 at {SIDE} px on {rows()} JPEG files, batch {BATCH}, CPU, "
+            f"{torch.get_num_threads()} threads",
+            f"  extraction    {rows() / found.seconds.ours:8.2f} rows/s",
+            f"  bare forward  {rows() / found.seconds.reference:8.2f} rows/s",
+            f"  speed ratio   {1 / found.seconds.ratio:8.3f}  (aim >= 0.95)",
+            "  shares        " + ", ".join(f"{n} {v:.1%}" for n, v in found.shares.items()),
+            *decoding.report(folder),
+            *forward.report(folder / "teacher", BATCH),
+        ]

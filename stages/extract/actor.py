@@ -6,7 +6,7 @@ import pickle
 from egapipe.pipeline.store import Commit
 from egapipe.stages.extract.host import Samples, check_images, check_teacher, named_host
 from egapipe.stages.extract.job import Job
-from egapipe.stages.extract.teachers import load_teacher
+from egapipe.stages.extract.tuned import open_teacher
 from egapipe.stages.extract.worker import Worker
 
 
@@ -30,7 +30,7 @@ class ExtractActor:
         with named_host():
             work: Job = pickle.loads(job)  # noqa: S301  (from the command that started this actor)
             check_images(work.dataset, samples)
-            teacher = load_teacher(work.config.teacher)
+            teacher = open_teacher(work.config)
             check_teacher(teacher, work.store.manifest)
             # Ray's CPUs are a number that its user chose: there may be fewer.
             self._worker = work.worker(teacher, device, min(cores, os.cpu_count() or 1))

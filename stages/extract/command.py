@@ -1,11 +1,15 @@
 """`egapipe extract`: teacher embeddings of every view of every image, into the store."""
 
 from contextlib import nullcontext
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from egapipe.pipeline.options import ConfigName, Overrides
+
+if TYPE_CHECKING:
+    from egapipe.pipeline.config import Config
+    from egapipe.pipeline.config.tree import Split
 
 
 def register(app: typer.Typer) -> None:
@@ -20,8 +24,14 @@ def extract(
         bool, typer.Option("--local", help="In this process instead of Ray workers.")
     ] = False,
     split: Annotated[
-        Literal["train", "test", "all"], typer.Option(help="Which images; all: those there are.")
+        str, typer.Option(help="Which images: train, test, unlabelled, ... or all that there are.")
     ] = "all",
+    dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only say how much, how long and whether it fits; write nothing."
+        ),
+    ] = False,
 ) -> None:
     """Run the teacher over every view of every image, once, and store its embeddings.
 
@@ -33,10 +43,23 @@ def extract(
     from egapipe.stages.extract import prepare
 
     loaded = load_config(config, overrides or [])
-    extractions = prepare(loaded, loaded.splits() if split == "all" else [split])
+    splits: list[Split] = loaded.splits() if split == "all" else [split]
+    if dry:
+        _rehearse(loaded, splits, local)
+        return
+    extractions = prepare(loaded, splits)
     on_ray = not local and any(not extraction.complete for extraction in extractions)
     # One Ray for all splits: it takes longer to start than a small split to extract.
     with ray_session(loaded.cluster) if on_ray else nullcontext():
         for extraction in extractions:
             report = extraction.run(local=local, progress=open_progress)
             typer.echo(report.line())
+
+
+def _rehearse(config: "Config", splits: "list[Split]", local: bool) -> None:
+    from egapipe.stages.extract.dry_run import dry_run
+    from egapipe.stages.extract.dry_run_table import table_lines
+
+    rehearsed = dry_run(config, splits, local=local)
+    typer.echo("\n".join(table_lines(rehearsed)))
+    rehearsed.check()

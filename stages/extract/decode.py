@@ -1,9 +1,10 @@
 """Images of a shard as batches of views, read and decoded ahead of the teacher."""
 
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.config.extract import DecodeBy
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.store import Failure
 from egapipe.pipeline.views import key_hashes, view_boxes
-from egapipe.stages.extract.teachers import Pixels, Preprocessing
+from egapipe.stages.extract.crew import Crew, Decoded, Processes, Task, Threads
+from egapipe.stages.extract.teachers import Pixels, Preparation
 
 # Batches being decoded or waiting for the teacher: enough that a slow image does not stop it.
 AHEAD = 4
@@ -25,7 +28,7 @@ class Batch(NamedTuple):
     """Consecutive views of a shard: view v of its r-th row has position r * V + v."""
 
     pixels: Tensor
-    """uint8 [B, 3, H, W]; zeros where the image cannot be read."""
+    """uint8 [B, *shape], of the teacher's preprocessing; zeros where the image cannot be read."""
     start: int
     """Position of the first view."""
 
@@ -35,7 +38,7 @@ class Reader:
     """One row of a data set as the views that a teacher sees."""
 
     dataset: Dataset
-    preprocessing: Preprocessing
+    preprocessing: Preparation
     plan: ViewsConfig
 
     @property
@@ -43,8 +46,13 @@ class Reader:
         """V: the clean view and the augmented ones."""
         return self.plan.count + 1
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all views of a row: V, then that of the preprocessing."""
+        return (self.view_count, *self.preprocessing.shape)
+
     def views(self, row: int) -> list[Pixels]:
-        """All views of a row, uint8 [3, H, W] each; the image is decoded once.
+        """All views of a row, uint8 of the preprocessing's shape; the image is decoded once.
 
         Raises ImageError if it cannot be read.
         """
@@ -56,6 +64,18 @@ class Reader:
         size = np.array([[image.height, image.width]])
         boxes = view_boxes(self.plan, hashes, np.arange(1, self.view_count), size)
         return [clean, *(self.preprocessing.view(image, boxes[k]) for k in range(len(boxes)))]
+
+    def read(self, row: int, slots: Sequence[Pixels]) -> Decoded:
+        """Fill a slot a view, uint8 of the preprocessing's shape; zeros if there is no image."""
+        began, failures = time.perf_counter(), []
+        try:
+            for slot, pixels in zip(slots, self.views(row), strict=True):
+                slot[...] = pixels
+        except ImageError as error:
+            failures = [Failure(row, self.dataset.keys[row], str(error))]
+            for slot in slots:
+                slot[...] = 0
+        return Decoded(failures, time.perf_counter() - began)
 
 
 class ShardImages:
@@ -71,12 +91,12 @@ class ShardImages:
         self.batch_count = -(-self.view_count // batch_size)
         self.failures: list[Failure] = []
         self.seconds = 0.0
-        """Thread seconds of reading, decoding and resizing so far."""
+        """Seconds that all threads or processes together spent on the images so far."""
         self._reader = reader
         self._batch_size = batch_size
         self._pinned = pinned
         self._buffers: dict[int, Tensor] = {}
-        self._decoding: list[Future[_Decoded]] = []
+        self._decoding: list[list[Future[Decoded]]] = []
         self._begun = 0
         self._taken = 0
 
@@ -90,25 +110,25 @@ class ShardImages:
         """Whether every batch is being decoded or was taken."""
         return self._begun == self.batch_count
 
-    def begin(self, threads: ThreadPoolExecutor) -> None:
-        """Start decoding the next batch."""
+    def begin(self, crew: Crew) -> None:
+        """Start decoding the next batch: the rows whose first view is in it."""
         rows = range(self._first_row(self._begun), self._first_row(self._begun + 1))
-        self._decoding += [threads.submit(self._decode, row, self._slots(row)) for row in rows]
+        self._decoding.append(crew.begin([Task(self.rows[r], self._slots(r)) for r in rows]))
         self._begun += 1
 
     def take(self) -> Batch:
         """Wait for the next of the batches that were begun."""
         # A row whose views reach into this batch from the one before was waited for there.
         number, self._taken = self._taken, self._taken + 1
-        for future in self._decoding[self._first_row(number) : self._first_row(number + 1)]:
-            failure, seconds = future.result()
-            self.seconds += seconds
-            self.failures += [failure] if failure else []
+        for future in self._decoding[number]:
+            decoded = future.result()
+            self.seconds += decoded.seconds
+            self.failures += decoded.failures
         return Batch(self._buffers.pop(number), number * self._batch_size)
 
     def cancel(self) -> None:
         """Forget what is not decoded yet."""
-        for future in self._decoding:
+        for future in chain.from_iterable(self._decoding):
             future.cancel()
 
     def _first_row(self, batch: int) -> int:
@@ -124,34 +144,35 @@ class ShardImages:
     def _buffer(self, batch: int) -> Pixels:
         if batch not in self._buffers:
             size = min(self._batch_size, self.view_count - batch * self._batch_size)
-            shape = (size, 3, *self._reader.preprocessing.input_size)
+            shape = (size, *self._reader.preprocessing.shape)
             self._buffers[batch] = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
         return self._buffers[batch].numpy()
 
-    def _decode(self, index: int, slots: list[Pixels]) -> "_Decoded":
-        began, failure, row = time.perf_counter(), None, self.rows[index]
-        try:
-            for slot, pixels in zip(slots, self._reader.views(row), strict=True):
-                slot[...] = pixels
-        except ImageError as error:
-            failure = Failure(row, self._reader.dataset.keys[row], str(error))
-            for slot in slots:
-                slot[...] = 0
-        return _Decoded(failure, time.perf_counter() - began)
-
 
 class Decoder:
-    """Threads that keep a few batches ahead of the teacher, over the borders of shards."""
+    """A crew that keeps a few batches ahead of the teacher, over the borders of shards."""
 
-    def __init__(self, reader: Reader, batch_size: int, threads: int, pinned: bool) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        batch_size: int,
+        threads: int,
+        pinned: bool,
+        by: DecodeBy = "threads",
+    ) -> None:
+        """threads: how many there are of what `by` names."""
         self._reader = reader
         self._batch_size = batch_size
         self._pinned = pinned
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._crew: Crew = (
+            Threads(reader, threads)
+            if by == "threads"
+            else Processes(reader, threads, AHEAD * -(-batch_size // reader.view_count))
+        )
         self._upcoming: ShardImages | None = None
 
     def open(self, rows: range, upcoming: range | None = None) -> ShardImages:
-        """The images of a shard; those of the upcoming one follow as soon as threads are free."""
+        """The images of a shard; those of the upcoming one follow as soon as the crew is free."""
         expected, self._upcoming = self._upcoming, None
         if expected is not None and expected.rows != rows:
             expected.cancel()
@@ -169,8 +190,8 @@ class Decoder:
             yield batch
 
     def close(self) -> None:
-        """Stop the threads; what they have not begun is dropped."""
-        self._threads.shutdown(cancel_futures=True)
+        """Stop the crew; what it has not begun is dropped."""
+        self._crew.close()
 
     def _images(self, rows: range) -> ShardImages:
         return ShardImages(self._reader, rows, self._batch_size, self._pinned)
@@ -179,9 +200,4 @@ class Decoder:
         shards = [images] if self._upcoming is None else [images, self._upcoming]
         for shard in shards:
             while not shard.all_begun and sum(s.waiting for s in shards) < AHEAD:
-                shard.begin(self._threads)
-
-
-class _Decoded(NamedTuple):
-    failure: Failure | None
-    seconds: float
+                shard.begin(self._crew)

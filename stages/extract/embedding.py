@@ -12,7 +12,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.extract.inference import Arrays, open_inference
-from egapipe.stages.extract.teachers import load_teacher
+from egapipe.stages.extract.tuned import open_teacher
 
 
 def embed(config: Config, images: Sequence[Image.Image]) -> dict[str, npt.NDArray[np.float32]]:
@@ -25,7 +25,7 @@ def embed(config: Config, images: Sequence[Image.Image]) -> dict[str, npt.NDArra
         raise UsageError(
             f"config {config.name} has imported embeddings: there is no teacher to run on an image"
         )
-    teacher = load_teacher(config.teacher)
+    teacher = open_teacher(config)
     clean = np.stack([teacher.preprocessing.clean(image) for image in images])
     gpu = torch.cuda.is_available() and config.extract.device != "cpu"
     device = torch.device("cuda" if gpu else "cpu")

@@ -1,42 +1,46 @@
-"""Files of embeddings that were made elsewhere."""
+"""Embeddings that were made elsewhere: where they may lie."""
 
-from dataclasses import dataclass
+import re
 from pathlib import Path
 
+import datasets
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from egapipe.pipeline.config.data import HubSource
+from egapipe.pipeline.datasets.loading import load_hub
 from egapipe.pipeline.errors import UsageError
+from egapipe.stages.extract.embedding_tables import Columns, Embeddings, Floats, from_table
 
-Floats = npt.NDArray[np.floating]
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """values: [N, D] or [N, V, D], a memory map where the file allows it. keys: of the rows, where
-    the file has them."""
-
-    values: Floats
-    keys: list[str] | None
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+# What `datasets.save_to_disk` writes into the folder of one data set, and of several splits.
+_ONE, _SPLITS = "state.json", "dataset_dict.json"
 
 
-def read_embeddings(path: str, column: str = "embedding") -> Embeddings:
-    """Embeddings of a `.npy` or `.parquet` file.
+def read_embeddings(
+    path: str, columns: Columns | None = None, *, split: str = "train"
+) -> Embeddings:
+    """Embeddings of a `.npy` or `.parquet` file, or of a Hugging Face data set.
 
-    column: of a parquet file, lists of equal length; its column `key`, if there is one, names the
-    rows. Raises UsageError: no such file, another format, or content of another shape.
+    path: of a file; of a folder that `save_to_disk` wrote, or in the layout of a hub repository; or
+    a name on the hub, `owner/name`. columns: of a table, see `from_table`. split: of a data set
+    that has several. Raises UsageError: nothing there, another format, or another shape.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise UsageError(f"no embeddings at {path}: give a .npy or .parquet file")
-    if file.suffix == ".npy":
-        return Embeddings(_array(file), None)
-    if file.suffix == ".parquet":
-        return _table(file, column)
+    columns = columns or Columns()
+    file = Path(path).expanduser()
+    if file.is_dir():
+        return from_table(*_folder(file, split), columns)
+    if file.suffix == ".npy" and file.is_file():
+        return Embeddings(_array(file), None, file)
+    if file.suffix == ".parquet" and file.is_file():
+        return from_table(_parquet(file, columns), str(file), columns, file)
+    if not file.exists() and file.suffix not in (".npy", ".parquet") and _HUB.fullmatch(path):
+        return from_table(*_hub(path, split), columns)
+    what = "is no such file" if file.exists() else "is not there"
     raise UsageError(
-        f"{path} is neither a .npy nor a .parquet file: save embeddings as one of them"
+        f"{path} {what}: give embeddings as a .npy or .parquet file, as a folder of a Hugging Face "
+        "data set, or as its name on the hub (owner/name)"
     )
 
 
@@ -53,30 +57,40 @@ def _array(file: Path) -> Floats:
     return values
 
 
-def _table(file: Path, column: str) -> Embeddings:
+def _parquet(file: Path, columns: Columns) -> pa.Table:
     try:
-        names = pq.read_schema(file).names
-        if column not in names:
-            raise UsageError(
-                f"{file} has no column {column!r}: it has {', '.join(names)}, choose with --column"
-            )
-        table = pq.read_table(file, columns=[n for n in (column, "key") if n in names])
+        # All of them where the asked ones are not there: the refusal names them.
+        names = columns.among(pq.read_schema(file).names)
+        return pq.read_table(file, columns=names)
     except (pa.ArrowInvalid, OSError) as error:
         raise UsageError(f"{file} cannot be read as parquet: {error}") from None
-    keys = [str(key) for key in table["key"].to_pylist()] if "key" in table.column_names else None
-    return Embeddings(_matrix(table[column].combine_chunks(), file, column), keys)
 
 
-def _matrix(column: pa.Array, file: Path, name: str) -> Floats:
-    if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
-        raise UsageError(
-            f"{file}: column {name!r} is {column.type}, embeddings are lists of floats"
-        )
-    widths = set(column.value_lengths().to_pylist())
-    if len(widths) != 1 or not widths <= set(range(1, 1 << 24)):
-        raise UsageError(f"{file}: column {name!r} has lists of different lengths or none")
-    values = column.flatten()
-    if not pa.types.is_floating(values.type):
-        raise UsageError(f"{file}: column {name!r} holds {values.type}, embeddings are floats")
-    flat: Floats = values.to_numpy(zero_copy_only=False)
-    return flat.reshape(len(column), widths.pop())
+def _folder(folder: Path, split: str) -> tuple[pa.Table, str]:
+    """The table of a folder, and what to call it."""
+    if not any((folder / name).is_file() for name in (_ONE, _SPLITS)):
+        return _hub(str(folder), split)
+    try:
+        table = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"data set {folder} cannot be read: {reason}") from None
+    if isinstance(table, datasets.DatasetDict):
+        if split not in table:
+            raise UsageError(
+                f"data set {folder} has no split {split!r}: it has {', '.join(table)}, choose with "
+                "--from-split"
+            )
+        table = table[split]
+    return _arrow(table), str(folder)
+
+
+def _hub(name: str, split: str) -> tuple[pa.Table, str]:
+    table, _ = load_hub(HubSource(kind="hub", name=name, split=split))
+    return _arrow(table), name
+
+
+def _arrow(table: datasets.Dataset) -> pa.Table:
+    """The rows in their order, whatever was selected or shuffled."""
+    arrow: pa.Table = table.with_format("arrow")[:]
+    return arrow

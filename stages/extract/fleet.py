@@ -42,25 +42,39 @@ class Fleet:
 def plan_fleet(settings: ExtractConfig, nodes: Sequence[Node], cores: int) -> Fleet:
     """The workers of a run.
 
-    nodes: the cluster's machines. cores: CPU cores of this machine. On `cuda` every GPU gets its
-    worker; on CPU there is one, because one forward pass uses all cores better than several do.
+    nodes: the cluster's machines. cores: CPU cores of this machine. On `cuda` every GPU, or every
+    share of one, gets its worker. On CPU every machine gets one: its teacher's passes run side by
+    side on all cores, and several workers would hold as many teachers. Raises UsageError if Ray
+    could not give out such GPUs.
     """
-    gpus = sum(node.gpus for node in nodes)
+    share = settings.gpus_per_worker
+    places = sum(_places(node.gpus, share) for node in nodes)
     device = settings.device
     if device == "auto":
-        device = "cuda" if gpus >= settings.gpus_per_worker else "cpu"
-    default = int(gpus / settings.gpus_per_worker + _ROUNDING) if device == "cuda" else 1
+        device = "cuda" if sum(node.gpus for node in nodes) >= share else "cpu"
+    if device == "cuda" and share > 1 and share != int(share):
+        raise UsageError(
+            f"extract.gpus_per_worker is {share:g}: Ray shares one GPU or gives out whole ones, "
+            "set it to a fraction of 1 or to an integer"
+        )
+    machines = max(1, sum(node.cpus >= 1 for node in nodes))
+    default = places if device == "cuda" else machines
     size = settings.max_workers or max(default, settings.min_workers)
-    largest = int(max((node.cpus for node in nodes), default=1))
-    # A GPU's worker computes on the GPU: it must not wait for CPUs that nobody needs.
-    share = 1 if device == "cuda" else max(1, min(cores, largest) // size)
     return Fleet(
         device=device,
         size=size,
         minimum=settings.min_workers,
-        cpus=settings.cpus_per_worker or share,
-        gpus=settings.gpus_per_worker if device == "cuda" else 0.0,
+        cpus=settings.cpus_per_worker or _cpus(device, -(-size // machines), nodes, cores),
+        gpus=share if device == "cuda" else 0.0,
     )
+
+
+def cluster_nodes() -> list[Node]:
+    """The machines of the Ray that this process is connected to."""
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in alive]
 
 
 def check_fits(fleet: Fleet, nodes: Sequence[Node]) -> None:
@@ -76,7 +90,24 @@ def check_fits(fleet: Fleet, nodes: Sequence[Node]) -> None:
     )
 
 
+def _cpus(device: str, workers: int, nodes: Sequence[Node], cores: int) -> int:
+    """CPUs a worker takes where so many share a machine."""
+    if device == "cuda":
+        # A GPU's worker computes on the GPU: it must not wait for CPUs that nobody needs.
+        return 1
+    # The smallest machine is to have room for its worker too.
+    smallest = int(min((node.cpus for node in nodes if node.cpus >= 1), default=1))
+    return max(1, min(cores, smallest) // workers)
+
+
 def _room(fleet: Fleet, node: Node) -> int:
     """How many workers a machine can hold."""
-    room = node.cpus // fleet.cpus
-    return int(min(room, node.gpus / fleet.gpus + _ROUNDING) if fleet.gpus else room)
+    room = int(node.cpus // fleet.cpus)
+    return min(room, _places(node.gpus, fleet.gpus)) if fleet.gpus else room
+
+
+def _places(gpus: float, share: float) -> int:
+    """Workers that a machine's GPUs can hold. A share is one of a single GPU."""
+    if share < 1:
+        return int(gpus) * int(1 / share + _ROUNDING)
+    return int(gpus / share)

@@ -1,6 +1,6 @@
 """`egapipe store import`."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -15,24 +15,40 @@ def register(root: typer.Typer) -> None:
 
 
 def import_(
-    embeddings: Annotated[str, typer.Argument(help="A .npy or .parquet file.")],
+    embeddings: Annotated[
+        str,
+        typer.Argument(
+            help="A .npy or .parquet file, the folder of a Hugging Face data set, or its name "
+            "on the hub."
+        ),
+    ],
     config: ConfigName = None,
     overrides: Overrides = None,
     split: Annotated[
-        Literal["train", "test"], typer.Option(help="Whose images the embeddings are of.")
+        str, typer.Option(help="Whose images the embeddings are of: train, test or unlabelled.")
     ] = "train",
-    column: Annotated[str, typer.Option(help="Of a parquet file: the embeddings.")] = "embedding",
+    column: Annotated[
+        str, typer.Option(help="Of a table: lists of D floats, or of lists of them, a view each.")
+    ] = "embedding",
+    key_column: Annotated[
+        str, typer.Option(help="Of a table: the images' keys; without it, rows are in their order.")
+    ] = "key",
+    from_split: Annotated[
+        str | None, typer.Option(help="Of a Hugging Face data set (default: that of --split).")
+    ] = None,
 ) -> None:
     """Make a store from embeddings that another program computed."""
     from egapipe.pipeline.config import load_config
     from egapipe.pipeline.progress import open_progress
     from egapipe.stages.extract import import_embeddings
+    from egapipe.stages.extract.embedding_tables import Columns
 
     report = import_embeddings(
         load_config(config, overrides or []),
         embeddings,
         split=split,
-        column=column,
+        columns=Columns(column, key_column),
+        from_split=from_split,
         progress=open_progress,
     )
     typer.echo(report.line())

@@ -1,7 +1,9 @@
 """A store made from embeddings that another program computed."""
 
 import hashlib
+import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from egapipe.pipeline.digests import cached_digest
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.store import FeatureStore
-from egapipe.stages.extract.embeddings import Embeddings, Floats, read_embeddings
+from egapipe.stages.extract.embedding_tables import Columns, Embeddings, Floats
+from egapipe.stages.extract.embeddings import read_embeddings
 from egapipe.stages.extract.manifest import Origin, index_of, manifest_for
 from egapipe.stages.extract.report import ExtractReport
 
@@ -25,16 +28,17 @@ def import_embeddings(
     path: str,
     *,
     split: Split,
-    column: str = "embedding",
+    columns: Columns | None = None,
+    from_split: str | None = None,
     progress: OpenProgress = silent_progress,
 ) -> ExtractReport:
-    """Write a split's store from a file of embeddings; run it again after a kill and it continues.
+    """Write a split's store from embeddings; run it again after a kill and it continues.
 
-    path: `.npy` [rows, D] or [rows, views, D] in the order of the data set, or `.parquet` (see
-    `read_embeddings`), whose column `key` decides the order if there is one. A data set with a
-    `limit` takes the first rows. Rows that are not finite become failures. Raises UsageError if the
-    configuration's teacher is not `imported`, or the file does not fit the data set and view plan;
-    StoreError if another store is there.
+    path: `.npy` [rows, D] or [rows, views, D] in the order of the data set, `.parquet`, or a
+    Hugging Face data set with several `from_split` (default: `split`); see `read_embeddings`. Keys
+    decide the order if there are any. A data set with a `limit` takes the first rows. Rows that are
+    not finite become failures. Raises UsageError if the configuration's teacher is not `imported`,
+    or the embeddings do not fit the data set and view plan; StoreError if another store is there.
     """
     began = time.perf_counter()
     teacher, source = config.teacher, config.source(split)
@@ -46,12 +50,12 @@ def import_embeddings(
     if source is None:
         raise UsageError(f"config {config.name} has no dataset.{split}: add it first")
     dataset = open_dataset(source)
-    found = read_embeddings(path, column)
+    found = read_embeddings(path, columns, split=from_split or split)
     views = config.view_plan(split).count + 1
     rows = _rows(found, dataset, path, cut=source.limit is not None)
     values = _with_views(found.values, views, path)
     origin = Origin(
-        spec={**teacher.model_dump(mode="json"), "sha256": _sha256(Path(path))},
+        spec={**teacher.model_dump(mode="json"), "sha256": _sha256(found)},
         preprocessing=_preprocessing(teacher),
         outputs={"embedding": (values.shape[-1],)},
     )
@@ -131,9 +135,15 @@ def _preprocessing(teacher: ImportedTeacher) -> dict[str, Any]:
     return {"imported": True, "mean": list(normalize.mean), "std": list(normalize.std)}
 
 
-def _sha256(path: Path) -> str:
-    def compute() -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(found: Embeddings) -> str:
+    """Of the file; of numbers and keys where a library keeps them in files of its own."""
+    if found.file is not None:
+        return cached_digest([found.file], "embeddings", partial(_file_digest, found.file))
+    digest = hashlib.sha256(np.ascontiguousarray(found.values).data)
+    digest.update(json.dumps([found.values.dtype.str, found.values.shape, found.keys]).encode())
+    return digest.hexdigest()
 
-    return cached_digest([path], "embeddings", compute)
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -30,7 +30,7 @@ class Inference(Protocol):
     """Batches worth having in flight before the first of them is waited for."""
 
     def submit(self, pixels: Tensor) -> Pending:
-        """Encode uint8 [B, 3, H, W] of host memory."""
+        """Encode uint8 [B, *shape] of host memory."""
         ...
 
     def close(self) -> None:
@@ -42,6 +42,14 @@ def open_inference(teacher: Teacher, device: torch.device, threads: int) -> Infe
     """Put a teacher on a device. threads: CPU cores it may use, on the CPU."""
     teacher.to(device)
     return OnCpu(teacher, threads) if device.type == "cpu" else OnGpu(teacher, device)
+
+
+def out_of_memory(teacher: Teacher, device: torch.device, views: int) -> TeacherError:
+    """What to say of a teacher that so many views at once are too much for."""
+    return TeacherError(
+        f"teacher {teacher.spec['model']} runs out of {device} memory with {views} images at once: "
+        f"set extract.batch_size lower, e.g. {max(1, views // 2)}"
+    )
 
 
 class OnCpu:
@@ -93,11 +101,7 @@ class OnGpu:
             outputs = self._teacher.forward(pixels.to(self._device, non_blocking=True))
             host = {name: _to_pinned(output) for name, output in outputs.items()}
         except torch.OutOfMemoryError as error:
-            raise TeacherError(
-                f"teacher {self._teacher.spec['model']} runs out of {self._device} memory with "
-                f"{len(pixels)} images at once: set extract.batch_size lower, e.g. "
-                f"{max(1, len(pixels) // 2)}"
-            ) from error
+            raise out_of_memory(self._teacher, self._device, len(pixels)) from error
         event = torch.cuda.Event()
         event.record()
         return _Copied(host, event)

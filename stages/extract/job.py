@@ -43,5 +43,6 @@ class Job:
             decode_threads=settings.decode_threads,
             device=torch.device(device),
             cores=cores,
+            decode=settings.decode,
             moved=moved,
         )

@@ -31,16 +31,25 @@ class Origin:
         return cls(teacher.spec, teacher.preprocessing.to_json(), teacher.outputs)
 
 
-def manifest_for(config: Config, split: Split, origin: Origin, dataset: Dataset) -> Manifest:
+def manifest_for(
+    config: Config,
+    split: Split,
+    origin: Origin,
+    dataset: Dataset,
+    *,
+    fingerprint: str | None = None,
+) -> Manifest:
     """The manifest of a split's store: dataset, teacher, preprocessing, views, layout, software.
 
-    Reads every image's bytes for the fingerprint, decodes none. Raises ImageError if one cannot be
-    read.
+    fingerprint: of the data set; without one every image's bytes are read, and none is decoded.
+    Raises ImageError if one cannot be read.
     """
     plan = config.view_plan(split)
     return Manifest(
         dataset=DatasetRecord(
-            name=dataset.name, fingerprint=dataset.fingerprint(), rows=len(dataset)
+            name=dataset.name,
+            fingerprint=dataset.fingerprint() if fingerprint is None else fingerprint,
+            rows=len(dataset),
         ),
         teacher=origin.spec,
         preprocessing=origin.preprocessing,

@@ -11,10 +11,11 @@ from ray.exceptions import RayError, RayTaskError
 
 from egapipe.pipeline.errors import EgapipeError, UsageError
 from egapipe.pipeline.store import Commit
+from egapipe.stages.extract.deaths import node_died, own_error, why_died
+from egapipe.stages.extract.pace import Pace
 from egapipe.stages.extract.schedule import Schedule
 
 _TICK_SECONDS = 1.0
-_DETAIL = "Worker exit detail:"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Terms:
     """Seconds until the minimum must be ready, and that the run may be without any worker later."""
     resources: str
     """What one worker asks for, for messages."""
+    patience: float = 10.0
+    """Seconds that no shard is too slow for."""
 
 
 class _Member:
@@ -39,6 +42,14 @@ class _Member:
     def __init__(self, handle: Any) -> None:
         self.handle = handle
         self.ready = False
+        self.relieved = False
+        """Whether it was killed because it was slow."""
+        self.began = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since it was given its shard."""
+        return time.monotonic() - self.began
 
 
 class Pool:
@@ -65,6 +76,7 @@ class Pool:
         self._committed = committed
         self._note = note
         self._schedule: Schedule[_Member] = Schedule(())
+        self._pace = Pace(terms.patience)
         self._members: list[_Member] = []
         self._calls: dict[Any, _Member] = {}
         self._idle: list[_Member] = []
@@ -98,6 +110,7 @@ class Pool:
         while self._schedule.unfinished:
             if self._enough_ready():
                 self._assign()
+                self._relieve()
             settled, _ = ray.wait(list(self._calls), timeout=_TICK_SECONDS)
             if not settled:
                 yield None
@@ -133,65 +146,86 @@ class Pool:
             if work is None:
                 self._idle.append(member)
             else:
+                member.began = time.monotonic()
                 self._calls[member.handle.extract.remote(*work)] = member
+
+    def _relieve(self) -> None:
+        """Kill workers that hold up the end, one for each that has nothing left to do.
+
+        A shard has one writer: another one gets it when Ray reports the first to be dead.
+        """
+        busy = [member for member in self._calls.values() if member.ready]
+        spare = len(self._idle) - sum(member.relieved for member in busy)
+        for member in sorted(busy, key=lambda member: member.began)[: max(0, spare)]:
+            late = member.seconds > self._pace.limit and not member.relieved
+            if late and self._schedule.relieve(member):
+                member.relieved = True
+                ray.kill(member.handle)
 
     def _settle(self, call: Any) -> Iterator[Commit]:
         member = self._calls.pop(call)
         try:
             answer = ray.get(call)
         except RayTaskError as error:
-            raise _own_error(error) from None
+            raise own_error(error) from None
         except RayError as error:
-            yield from self._replace(member, _why_died(error))
+            yield from self._replace(member, error)
             return
-        self._idle.append(member)
+        if member.relieved:
+            # It has answered and died.
+            self._members.remove(member)
+        else:
+            self._idle.append(member)
         if member.ready:
+            self._pace.finished(member.seconds)
             self._schedule.finish(member)
             yield answer
         else:
             member.ready = True
             self._lost_unready = 0
 
-    def _replace(self, member: _Member, why: str) -> Iterator[Commit]:
+    def _replace(self, member: _Member, error: RayError) -> Iterator[Commit]:
         self._members.remove(member)
         ray.kill(member.handle)
-        lost = self._schedule.lose(member)
+        lost = self._schedule.lose(member, counted=not member.relieved)
         if lost is None:
-            self._count_unready(why)
-        else:
-            shard, times = lost
-            commit = self._committed(shard)
-            if commit is not None:
-                self._schedule.drop(shard)
-                yield commit
-            elif times > self._terms.max_restarts:
-                raise EgapipeError(
-                    f"shard {shard} lost its worker {times} times, more than extract.max_restarts "
-                    f"({self._terms.max_restarts}) allows; the last time: {why}"
-                )
-            else:
-                self._note(f"shard {shard} lost its worker ({why}); another one takes it")
-        self._add()
+            self._replace_unready(error)
+            return
+        yield from self._redo(member, *lost, why_died(error))
+        if not member.relieved:
+            self._add()
 
-    def _count_unready(self, why: str) -> None:
-        self._lost_unready += 1
-        if self._lost_unready > self._terms.max_restarts:
+    def _redo(self, member: _Member, shard: int, times: int, why: str) -> Iterator[Commit]:
+        commit = self._committed(shard)
+        if commit is not None:
+            self._schedule.drop(shard)
+            yield commit
+        elif member.relieved:
+            self._note(
+                f"shard {shard} took {member.seconds:.0f} s, others are done in "
+                f"{self._pace.limit:.0f} s at most; another worker takes it"
+            )
+        elif times > self._terms.max_restarts:
+            raise EgapipeError(
+                f"shard {shard} lost its worker {times} times, more than extract.max_restarts "
+                f"({self._terms.max_restarts}) allows; the last time: {why}"
+            )
+        else:
+            self._note(f"shard {shard} lost its worker ({why}); another one takes it")
+
+    def _replace_unready(self, error: RayError) -> None:
+        """Start another worker, unless loading the teacher is what kills them."""
+        why = why_died(error)
+        self._lost_unready += not node_died(error)
+        more = self._lost_unready <= self._terms.max_restarts
+        if not more and not any(member.ready for member in self._members):
             raise EgapipeError(
                 f"{self._lost_unready} workers died while they loaded the teacher; the last: {why}"
             )
-        self._note(f"a worker died while it loaded the teacher ({why}); another one is started")
-
-
-def _own_error(error: RayTaskError) -> BaseException:
-    """What the worker raised; Ray's wrapper, with its traceback, where that is a bug of ours."""
-    cause = error.cause
-    return cause if isinstance(cause, EgapipeError) else error
-
-
-def _why_died(error: RayError) -> str:
-    text = " ".join(str(error).split())
-    detail = text.partition(_DETAIL)[2].strip() or text
-    return detail.partition(". There are some potential root causes")[0][:300]
+        then = "another one is started" if more else "the others go on alone"
+        self._note(f"a worker died while it loaded the teacher ({why}); {then}")
+        if more:
+            self._add()
 
 
 def _shown(resources: dict[str, float]) -> str:

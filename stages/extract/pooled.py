@@ -8,7 +8,7 @@ from typing import Any
 
 from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.store import Commit
-from egapipe.stages.extract.fleet import Fleet, Node, check_fits, plan_fleet
+from egapipe.stages.extract.fleet import Fleet, check_fits, cluster_nodes, plan_fleet
 from egapipe.stages.extract.host import sample
 from egapipe.stages.extract.job import Job
 
@@ -51,10 +51,7 @@ def extract_pooled(
 
 
 def _fleet(job: Job) -> Fleet:
-    import ray
-
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes = [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in alive]
+    nodes = cluster_nodes()
     fleet = plan_fleet(job.config.extract, nodes, os.cpu_count() or 1)
     if job.config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
         # A Ray of our own has what it has; a cluster may grow when it is asked for more.

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import Commit, Failure
+from egapipe.stages.extract.advice import advise
 
 # Decoding runs ahead in threads of its own: what it costs the run is the wait for its images.
 _PHASES = {"decode": "wait", "infer": "infer", "write": "write"}
-_NOTABLE = 0.15
 _QUOTED = 3
 
 
@@ -41,20 +41,7 @@ class ExtractReport:
     @property
     def advice(self) -> str:
         """What held the run up, and what would make it faster."""
-        decode, infer, write = (self.shares.get(phase, 0.0) for phase in _PHASES)
-        if self.working < self.seconds / 2:
-            return "most of it went into the start of Ray and its workers"
-        if decode > max(_NOTABLE, write):
-            return (
-                f"the teacher waited for images {decode:.0%} of the time: "
-                "raise extract.decode_threads"
-            )
-        if write > _NOTABLE:
-            return f"writing took {write:.0%} of the time: choose a nearer or faster store.url"
-        return (
-            f"the teacher was busy {infer:.0%} of the time: only more devices "
-            "(extract.max_workers) or a lower teacher.precision are faster"
-        )
+        return advise(self.shares, working=self.working, seconds=self.seconds)
 
     def line(self) -> str:
         """The report in one line."""
@@ -63,8 +50,9 @@ class ExtractReport:
         if not self.extracted:
             return f"{what}{failed}: complete already"
         rate = f"{self.seconds:.1f} s, {self.rows_per_second:,.0f} rows/s"
-        advice = f"; {self.advice}" if self.shares else ""
-        return f"{what}{failed}, {rate}{advice}"
+        shares = ", ".join(f"{phase} {share:.0%}" for phase, share in self.shares.items())
+        spent = f"; {shares}; {self.advice}" if shares else ""
+        return f"{what}{failed}, {rate}{spent}"
 
 
 @dataclass

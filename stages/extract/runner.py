@@ -15,9 +15,12 @@ from egapipe.stages.extract.inline import extract_inline
 from egapipe.stages.extract.job import Job
 from egapipe.stages.extract.manifest import Origin, index_of, manifest_for
 from egapipe.stages.extract.meter import Meter
+from egapipe.stages.extract.plan import plan_store
 from egapipe.stages.extract.pooled import extract_pooled
 from egapipe.stages.extract.report import ExtractReport, Tally
-from egapipe.stages.extract.teachers import Teacher, load_teacher
+from egapipe.stages.extract.room import require_room
+from egapipe.stages.extract.teachers import Teacher
+from egapipe.stages.extract.tuned import open_teacher
 
 
 def run(
@@ -26,8 +29,9 @@ def run(
     """Extract a split into its store, or continue where an earlier run stopped.
 
     local: in this process, without Ray; else over a pool of Ray workers. A finished store of the
-    same manifest is left as it is. Raises UsageError (no such split, no resources), TeacherError
-    (the teacher cannot be used) or StoreError (another store is there; too many rows failed).
+    same manifest is left as it is. Raises UsageError (no such split, no resources, too little space
+    for what is left), TeacherError (the teacher cannot be used) or StoreError (another store is
+    there; too many rows failed).
     """
     [extraction] = prepare(config, [split])
     return extraction.run(local=local, progress=progress)
@@ -38,9 +42,11 @@ def prepare(config: Config, splits: Sequence[Split]) -> list["Extraction"]:
 
     What can be refused is refused here, before any image is decoded; raises as `run` does.
     """
-    datasets = [_open(config, split) for split in splits]
-    teacher = load_teacher(config.teacher)
-    return [_extraction(config, s, d, teacher) for s, d in zip(splits, datasets, strict=True)]
+    datasets = [open_split(config, split) for split in splits]
+    teacher = open_teacher(config)
+    pairs = list(zip(splits, datasets, strict=True))
+    require_room([plan_store(config, split, dataset, teacher) for split, dataset in pairs])
+    return [_extraction(config, split, dataset, teacher) for split, dataset in pairs]
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,12 @@ class Extraction:
         began = time.perf_counter()
         store = self.job.store
         tally = Tally(store.manifest.rows)
-        tally.resume(store.commits().values())
-        if not store.complete:
-            self._complete(tally, local, progress)
+        if store.complete:
+            tally.resume(store.commits().values())
+        else:
+            with store.exclusive():
+                tally.resume(store.commits().values())
+                self._complete(tally, local, progress)
         return ExtractReport(
             split=self.job.split,
             url=store.url,
@@ -94,7 +103,8 @@ class Extraction:
             yield from extract_pooled(self.job, shards, meter.note)
 
 
-def _open(config: Config, split: Split) -> Dataset:
+def open_split(config: Config, split: Split) -> Dataset:
+    """The images of a split. Raises UsageError if the configuration has none."""
     source = config.source(split)
     if source is None:
         raise UsageError(

@@ -26,6 +26,7 @@ class Schedule(Generic[W]):
         self._current: dict[W, int] = {}
         self._upcoming: dict[W, int] = {}
         self._lost: Counter[int] = Counter()
+        self._relieved: set[int] = set()
 
     @property
     def unfinished(self) -> bool:
@@ -46,16 +47,27 @@ class Schedule(Generic[W]):
         """The worker has finished its current shard, which is returned; it is idle now."""
         return self._current.pop(worker)
 
-    def lose(self, worker: W) -> tuple[int, int] | None:
+    def relieve(self, worker: W) -> bool:
+        """Whether a busy worker may be given up because it is slow: once a shard.
+
+        A shard that is slow for a second worker is slow by itself.
+        """
+        shard = self._current[worker]
+        again = shard in self._relieved
+        self._relieved.add(shard)
+        return not again
+
+    def lose(self, worker: W, *, counted: bool = True) -> tuple[int, int] | None:
         """The worker is gone: its shards wait again, the current one first.
 
         Returns its current shard and how often that one has lost its worker; None if it was idle.
+        counted: whether this loss is one of them.
         """
         upcoming, current = self._upcoming.pop(worker, None), self._current.pop(worker, None)
         self._pending.extendleft(s for s in (upcoming, current) if s is not None)
         if current is None:
             return None
-        self._lost[current] += 1
+        self._lost[current] += counted
         return current, self._lost[current]
 
     def drop(self, shard: int) -> None:

@@ -21,7 +21,8 @@ from egapipe.pipeline.views import plan_hash
 from egapipe.stages.extract.decode import Reader
 from egapipe.stages.extract.inference import Arrays, open_inference
 from egapipe.stages.extract.manifest import index_of, software
-from egapipe.stages.extract.teachers import Teacher, load_teacher
+from egapipe.stages.extract.teachers import Teacher
+from egapipe.stages.extract.tuned import open_teacher
 
 Floats = npt.NDArray[np.float32]
 Pairs = npt.NDArray[np.int64]
@@ -110,7 +111,7 @@ def verify_store(config: Config, *, split: Split, count: int = 16, seed: int = 0
         )
     store, dataset = FeatureStore.open(config.store_url(split)), open_dataset(source)
     pairs = _draw(store, count, seed)
-    teacher = load_teacher(config.teacher)
+    teacher = open_teacher(config)
     _require_of(store, teacher, dataset, config, split)
     reader = Reader(dataset, teacher.preprocessing, config.view_plan(split))
     fresh, kept = _encode(config, teacher, reader, pairs), _stored(store, pairs)

@@ -1,6 +1,6 @@
 """`egapipe store verify`."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -18,7 +18,7 @@ def verify(
     config: ConfigName = None,
     overrides: Overrides = None,
     split: Annotated[
-        Literal["train", "test"], typer.Option(help="Whose store is verified.")
+        str, typer.Option(help="Whose store is verified: train, test or unlabelled.")
     ] = "train",
     count: Annotated[
         int, typer.Option("--count", "-n", min=1, help="Embeddings to compute again.")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from egapipe.pipeline.config.extract import DecodeBy
 from egapipe.pipeline.store import Commit, FeatureStore
 from egapipe.stages.extract.decode import Batch, Decoder, Reader
 from egapipe.stages.extract.inference import Arrays, Pending, open_inference
@@ -27,25 +28,28 @@ class Worker:
         decode_threads: int,
         device: torch.device,
         cores: int,
+        decode: DecodeBy = "threads",
         moved: Callable[[int], None] = lambda views: None,
     ) -> None:
-        """Put the teacher on its device and start the decoding threads.
+        """Put the teacher on its device and start to decode ahead of it.
 
-        batch_size: views in one forward pass. cores: CPU cores for the teacher, on the CPU. moved:
-        called with the number of views of every batch that has been encoded.
+        batch_size: views in one forward pass. decode: whether `decode_threads` counts threads or
+        processes. cores: CPU cores for the teacher, on the CPU. moved: called with the number of
+        views of every batch that has been encoded.
         """
         self._teacher = teacher
         self._store = store
         self._moved = moved
         self._inference = open_inference(teacher, device, cores)
-        self._decoder = Decoder(reader, batch_size, decode_threads, pinned=device.type == "cuda")
+        pinned = device.type == "cuda"
+        self._decoder = Decoder(reader, batch_size, decode_threads, pinned, decode)
 
     def extract(self, shard: int, upcoming: int | None = None) -> Commit:
         """Encode and store a shard; images of the upcoming one are decoded as threads get free.
 
-        The record's seconds: `decode` (of all threads), `wait` (for decoded images), `infer` and
-        `write`. Raises TeacherError if different images have equal embeddings, StoreError if the
-        shard cannot be stored.
+        The record's seconds: `decode` (of all threads or processes), `wait` (for decoded images),
+        `infer` and `write`. Raises TeacherError if different images have equal embeddings,
+        StoreError if the shard cannot be stored.
         """
         shards = self._store.shards
         images = self._decoder.open(shards[shard], None if upcoming is None else shards[upcoming])
@@ -55,7 +59,7 @@ class Worker:
         return self._store.write_shard(shard, arrays, failures=images.failures, seconds=seconds)
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop all threads and processes."""
         self._decoder.close()
         self._inference.close()
 

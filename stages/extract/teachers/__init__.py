@@ -5,6 +5,7 @@ from typing import Any
 
 from egapipe.pipeline.config.teachers import TeacherConfig
 from egapipe.stages.extract.teachers import (
+    ensemble,
     imported,
     onnx,
     open_clip,
@@ -14,9 +15,10 @@ from egapipe.stages.extract.teachers import (
     transformers,
 )
 from egapipe.stages.extract.teachers.base import Outputs, Teacher, check_distinct, probe
-from egapipe.stages.extract.teachers.preprocessing import Pixels, Preprocessing
+from egapipe.stages.extract.teachers.preprocessing import Pixels, Preparation, Preprocessing
 
 BACKENDS: dict[str, Callable[[Any], Teacher]] = {
+    "ensemble": lambda config: ensemble.load(config, load_teacher),
     "imported": imported.load,
     "onnx": onnx.load,
     "open_clip": open_clip.load,
@@ -42,6 +44,7 @@ __all__ = [
     "BACKENDS",
     "Outputs",
     "Pixels",
+    "Preparation",
     "Preprocessing",
     "Teacher",
     "check_distinct",

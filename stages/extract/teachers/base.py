@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.errors import TeacherError
-from egapipe.stages.extract.teachers.preprocessing import Preprocessing
+from egapipe.stages.extract.teachers.preprocessing import Preparation
 
+EMBEDDING = "embedding"
+"""The output that students learn from."""
 Outputs = dict[str, Tensor]
 """Name of an output -> float32 [B, *shape]."""
 
@@ -21,19 +23,23 @@ class Teacher(Protocol):
     spec: dict[str, Any]
     """Plain JSON that identifies it in a manifest: backend, model, revision, pooling asked for and
     resolved, precision, class name, SHA-256 of its weights."""
-    preprocessing: Preprocessing
-    """How images become its input."""
     outputs: dict[str, tuple[int, ...]]
     """Name of each output -> its shape for one image, e.g. {"embedding": (384,)}."""
+
+    @property
+    def preprocessing(self) -> Preparation:
+        """How images become its input."""
+        ...
 
     def to(self, device: torch.device) -> None:
         """Move the weights to a device."""
         ...
 
     def forward(self, pixels: Tensor) -> Outputs:
-        """Encode uint8 [B, 3, H, W] on the teacher's device into float32 [B, *shape] a name.
+        """Encode uint8 [B, *preprocessing.shape] into float32 [B, *shape] a name.
 
-        Normalises inside, keeps no graph, and runs in the precision that was asked for.
+        The pixels are on the teacher's device. Normalises inside, keeps no graph, and runs in the
+        precision that was asked for.
         """
         ...
 
@@ -44,9 +50,8 @@ def probe(teacher: Teacher) -> dict[str, tuple[int, ...]]:
     Raises TeacherError if an output is not finite, is the same for different images, or differs
     between two passes over the same ones: nothing could be resumed or reproduced with it.
     """
-    height, width = teacher.preprocessing.input_size
     rng = np.random.default_rng(0)
-    shape = (_PROBE_IMAGES, 3, height, width)
+    shape = (_PROBE_IMAGES, *teacher.preprocessing.shape)
     noise = torch.from_numpy(rng.integers(0, 256, shape, np.uint8))
     first, second = (teacher.forward(noise) for _ in range(2))
     for name, output in first.items():
@@ -61,7 +66,7 @@ def probe(teacher: Teacher) -> dict[str, tuple[int, ...]]:
 
 
 def check_distinct(teacher: Teacher, pixels: Tensor, outputs: dict[str, np.ndarray]) -> None:
-    """Raise TeacherError if different images (uint8 [B, 3, H, W]) all have the same output."""
+    """Raise TeacherError if different images (uint8 [B, ...]) all have the same output."""
     for name, output in outputs.items():
         constant = (output == output[:1]).all()
         if constant and bool((pixels != pixels[:1]).any()):

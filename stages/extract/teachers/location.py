@@ -7,7 +7,8 @@ from pathlib import Path
 
 from egapipe.pipeline.errors import TeacherError
 
-_PACKAGE = "package:"
+PACKAGE = "package:"
+"""What a name begins with that is inside an installed Python package."""
 
 
 @contextlib.contextmanager
@@ -16,7 +17,7 @@ def located(model: str) -> Iterator[tuple[str, bool]]:
 
     Raises TeacherError if a folder is not there or is no saved model with safetensors weights.
     """
-    if model.startswith(_PACKAGE):
+    if model.startswith(PACKAGE):
         with contextlib.ExitStack() as stack:
             yield str(_check_folder(model, _packaged(model, stack))), True
     elif Path(model).expanduser().is_dir():
@@ -29,19 +30,19 @@ def located(model: str) -> Iterator[tuple[str, bool]]:
         yield model, False
 
 
-def located_file(model: str) -> Path:
-    """The file that `teacher.model` names: a path, or `package:<module>/<path in it>`.
+def located_file(model: str, setting: str = "teacher.model") -> Path:
+    """The file that a setting names: a path, or `package:<module>/<path in it>`.
 
     The package is found, not imported: its code does not run. Raises TeacherError if there is no
     such file.
     """
-    if model.startswith(_PACKAGE):
-        module, _, inside = model.removeprefix(_PACKAGE).partition("/")
+    if model.startswith(PACKAGE):
+        module, _, inside = model.removeprefix(PACKAGE).partition("/")
         path = _package_folder(model, module) / inside
     else:
         path = Path(model).expanduser()
     if not path.is_file():
-        raise TeacherError(f"teacher {model}: {path} is no file; teacher.model is the file itself")
+        raise TeacherError(f"teacher {model}: {path} is no file; {setting} is the file itself")
     return path
 
 
@@ -58,7 +59,7 @@ def _package_folder(model: str, module: str) -> Path:
 
 
 def _packaged(model: str, stack: contextlib.ExitStack) -> Path:
-    module = model.removeprefix(_PACKAGE)
+    module = model.removeprefix(PACKAGE)
     try:
         return stack.enter_context(resources.as_file(resources.files(module)))
     except (ImportError, ValueError) as error:

@@ -16,8 +16,8 @@ class Network(Protocol):
         """Move the weights to a device."""
         ...
 
-    def __call__(self, x: Tensor, /) -> Tensor:
-        """Embed normalised images, float32 [B, 3, H, W]: [B, D]."""
+    def __call__(self, x: Tensor, /) -> Outputs:
+        """Encode normalised images, float32 [B, 3, H, W]: [B, *shape] a name."""
         ...
 
 
@@ -48,12 +48,12 @@ class NetworkTeacher:
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Outputs:
-        """Encode uint8 [B, 3, H, W] into {"embedding": float32 [B, D]}."""
+        """Encode uint8 [B, 3, H, W] into float32 [B, *shape] a name."""
         x = pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
         low = self._type != torch.float32
         with torch.autocast(self._device.type, self._type, enabled=low):
-            embedding = self._network(x)
-        return {"embedding": embedding.float()}
+            outputs = self._network(x)
+        return {name: output.float() for name, output in outputs.items()}
 
 
 def _affine(preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.config.teachers import OnnxTeacher as Settings
+from egapipe.pipeline.digests import cached_digest
 from egapipe.pipeline.errors import TeacherError, UsageError
 from egapipe.stages.extract.teachers.extras import reason, require
 from egapipe.stages.extract.teachers.given import preprocessing_of
@@ -18,10 +20,12 @@ from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.onnx_graph import (
     expose,
     external_files,
+    free_size,
     image_input,
     read_graph,
+    resolve,
 )
-from egapipe.stages.extract.teachers.pooled import Pooled
+from egapipe.stages.extract.teachers.pooled import Pooled, Raw
 from egapipe.stages.extract.teachers.weights import files_sha256
 
 # ONNX's numbers of the element types that images may have.
@@ -31,12 +35,25 @@ _ERRORS_ONLY = 3
 
 
 class OnnxNetwork:
-    """One tensor of an ONNX graph as a function of images."""
+    """One tensor of an ONNX graph, or two, as a function of images."""
 
-    def __init__(self, path: Path, output: str | None) -> None:
-        """Read a graph and open it on the CPU. Raises ValueError if the file does not fit."""
+    def __init__(
+        self,
+        path: Path,
+        output: str | None,
+        logits: str | None = None,
+        *,
+        any_size: bool = False,
+    ) -> None:
+        """Read a graph and open it on the CPU. Raises ValueError if the file does not fit.
+
+        output, logits: tensors; None for the only output, and for no logits. any_size: the declared
+        height and width of the input do not bind.
+        """
         self._runtime = require("onnxruntime", "onnx")
         model = read_graph(path)
+        if any_size:
+            free_size(model)
         image = image_input(model).type.tensor_type
         if image.elem_type not in _TYPES:
             raise ValueError("its input is neither of float32 nor of float16")
@@ -44,7 +61,11 @@ class OnnxNetwork:
         self.shape = [dim.dim_value or None for dim in image.shape.dim]
         self.type = _TYPES[image.elem_type]
         self.files = [path, *external_files(model, path.parent)]
-        self.output = expose(model, output)
+        self.output = resolve(model.graph, output)
+        self._names = [self.output]
+        if logits is not None:
+            self._names.append(resolve(model.graph, logits, "teacher.logits"))
+        expose(model, self._names)
         self._graph: bytes = model.SerializeToString()
         self._session = self._open(torch.device("cpu"))
 
@@ -59,19 +80,21 @@ class OnnxNetwork:
             name = self.files[0].name
             raise TeacherError(f"teacher {name} cannot be opened on {device}: {error}") from error
 
-    def __call__(self, x: Tensor, /) -> Tensor:
-        """The output, float32, of normalised images [B, 3, H, W].
+    def __call__(self, x: Tensor, /) -> Raw:
+        """The output and the logits, float32, of normalised images [B, 3, H, W].
 
         A graph with a fixed batch size is run as often as it takes.
         """
         x = x.to(self.type)
         fixed = self.shape[0]
         if fixed is None:
-            return self._run(x)
+            return _raw(self._run(x))
         padded = torch.cat([x, x[:1].expand(-len(x) % fixed, -1, -1, -1)])
-        return torch.cat([self._run(part) for part in padded.split(fixed)])[: len(x)]
+        parts = [self._run(part) for part in padded.split(fixed)]
+        return _raw([torch.cat(same)[: len(x)] for same in zip(*parts, strict=True)])
 
-    def _run(self, x: Tensor) -> Tensor:
+    def _run(self, x: Tensor) -> list[Tensor]:
+        """The tensors that are asked for, in their order."""
         x = x.contiguous()
         binding = self._session.io_binding()
         kind, number = x.device.type, x.device.index or 0
@@ -80,10 +103,13 @@ class OnnxNetwork:
             # onnxruntime reads on a stream of its own.
             torch.cuda.current_stream(x.device).synchronize()
         binding.bind_input(self.input, kind, number, element, tuple(x.shape), x.data_ptr())
-        binding.bind_output(self.output)
+        distinct = list(dict.fromkeys(self._names))
+        for name in distinct:
+            binding.bind_output(name)
         with _explained():
             self._session.run_with_iobinding(binding)
-        return torch.from_numpy(binding.copy_outputs_to_cpu()[0]).float()
+        found = dict(zip(distinct, binding.copy_outputs_to_cpu(), strict=True))
+        return [torch.from_numpy(found[name]).float() for name in self._names]
 
     def _open(self, device: torch.device) -> Any:
         provider = _PROVIDERS[device.type]
@@ -107,6 +133,11 @@ class OnnxNetwork:
             return self._runtime.InferenceSession(self._graph, options, providers=[chosen])
 
 
+def _raw(tensors: Sequence[Tensor]) -> Raw:
+    """The output, and the logits where there is a second tensor."""
+    return Raw(tensors[0], tensors[1] if len(tensors) > 1 else None)
+
+
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
     """Turn what onnxruntime raises, of no class but Exception, into a ValueError of one line."""
@@ -122,16 +153,16 @@ def load(settings: Settings) -> NetworkTeacher:
     preprocessing = preprocessing_of(settings.preprocessing)
     path = located_file(settings.model)
     try:
-        network = OnnxNetwork(path, settings.output)
+        network = OnnxNetwork(path, settings.output, settings.logits, any_size=settings.any_size)
         _check_input(network.shape, preprocessing.input_size)
         spec = {
             **settings.model_dump(mode="json"),
             "resolved_output": network.output,
             "precision": str(network.type).removeprefix("torch."),
             "runtime": f"onnxruntime {runtime.__version__}",
-            "sha256": files_sha256(network.files),
+            "sha256": cached_digest(network.files, "files", partial(files_sha256, network.files)),
         }
-        pooled = Pooled(network, settings.pooling, settings.prefix_tokens)
+        pooled = Pooled(network, settings.pooling, settings.prefix_tokens, settings.grid)
         return NetworkTeacher(spec, pooled, preprocessing)
     except ValueError as error:
         raise TeacherError(f"teacher {settings.model} cannot be used: {error}") from error
@@ -147,5 +178,6 @@ def _check_input(shape: Sequence[int | None], size: tuple[int, int]) -> None:
         wanted = " x ".join("any" if length is None else str(length) for length in shape)
         raise ValueError(
             f"its input is {wanted} (batch x channels x height x width), not any x 3 x {size[0]} x "
-            f"{size[1]}: set teacher.preprocessing.size to what it takes"
+            f"{size[1]}: set teacher.preprocessing.size to what it takes, or teacher.any_size=true "
+            "if its export alone fixed that"
         )

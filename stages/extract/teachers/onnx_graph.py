@@ -1,6 +1,6 @@
-"""An ONNX graph with one tensor of it, an inner one too, as its only output."""
+"""An ONNX graph with chosen tensors of it, inner ones too, as its only outputs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -53,29 +53,39 @@ def image_input(model: Any) -> Any:
     return inputs[0]
 
 
-def expose(model: Any, output: str | None) -> str:
-    """Make a tensor the only output, drop the nodes that it does not need, and return its name.
+def free_size(model: Any) -> None:
+    """Forget the height and width that the input is declared with, and all that follows of them."""
+    for length in image_input(model).type.tensor_type.shape.dim[2:]:
+        length.Clear()
+    model.graph.ClearField("value_info")
+    for value in model.graph.output:
+        value.ClearField("type")
 
-    None takes the file's only output. Raises ValueError if there is no such tensor.
-    """
+
+def expose(model: Any, names: Sequence[str]) -> None:
+    """Make tensors the only outputs, and drop the nodes that they do not need."""
     graph = model.graph
-    name = _resolve(graph, output)
-    declared = [value for value in graph.output if value.name == name]
-    needed = [node for node, wanted in zip(graph.node, _needed(graph, name), strict=True) if wanted]
-    value = declared[0] if declared else require("onnx", "onnx").ValueInfoProto(name=name)
+    declared = {value.name: value for value in graph.output}
+    wanted = _needed(graph, names)
+    needed = [node for node, kept in zip(graph.node, wanted, strict=True) if kept]
+    anew = require("onnx", "onnx").ValueInfoProto
+    values = [declared.get(name, anew(name=name)) for name in dict.fromkeys(names)]
     graph.ClearField("output")
     graph.ClearField("node")
-    graph.output.append(value)
+    graph.output.extend(values)
     graph.node.extend(needed)
-    return name
 
 
-def _resolve(graph: Any, output: str | None) -> str:
+def resolve(graph: Any, output: str | None, setting: str = "teacher.output") -> str:
+    """The name of a tensor; None takes the graph's only output.
+
+    setting: that named it. Raises ValueError if there is no such tensor, or no only output.
+    """
     outputs: list[str] = [value.name for value in graph.output]
     if output is None:
         if len(outputs) != 1:
             raise ValueError(
-                f"it has {len(outputs)} outputs: set teacher.output to one of them, "
+                f"it has {len(outputs)} outputs: set {setting} to one of them, "
                 f"or to an inner tensor ({', '.join(outputs)})"
             )
         return outputs[0]
@@ -83,15 +93,15 @@ def _resolve(graph: Any, output: str | None) -> str:
     if output not in tensors:
         near = get_close_matches(output, tensors, n=3) or outputs
         raise ValueError(
-            f"none of its {len(tensors)} tensors is called {output}: set teacher.output to one of "
-            f"them, such as {', '.join(near)}"
+            f"none of its {len(tensors)} tensors is called {output}: set {setting} to one of them, "
+            f"such as {', '.join(near)}"
         )
     return output
 
 
-def _needed(graph: Any, name: str) -> list[bool]:
-    """Whether each node, in its order (producers first), is needed for a tensor."""
-    wanted, needed = {name}, []
+def _needed(graph: Any, names: Sequence[str]) -> list[bool]:
+    """Whether each node, in its order (producers first), is needed for one of some tensors."""
+    wanted, needed = set(names), []
     for node in reversed(graph.node):
         needed.append(not wanted.isdisjoint(node.output))
         if needed[-1]:

@@ -55,5 +55,12 @@ def embed(pooling: str, hidden: Any, patches: int | None, projection: nn.Module 
         return last[:, 0]  # type: ignore[no-any-return]
     if last.ndim == 4:
         return last.mean(dim=(2, 3))  # type: ignore[no-any-return]
-    before = max(0, last.shape[1] - patches) if patches is not None else 0
-    return last[:, before:].mean(dim=1)  # type: ignore[no-any-return]
+    return last[:, before_patches(last, patches) :].mean(dim=1)  # type: ignore[no-any-return]
+
+
+def before_patches(last: Tensor, patches: int | None) -> int:
+    """Tokens (class, registers) before the patch tokens of a model's last layer [B, T, D].
+
+    patches: patch tokens of the input, None for a network that has none.
+    """
+    return max(0, last.shape[1] - patches) if patches is not None and last.ndim == 3 else 0

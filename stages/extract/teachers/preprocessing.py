@@ -1,7 +1,7 @@
 """From a decoded image to the pixels a teacher sees."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,29 @@ from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.views import View, apply_view
 
 Pixels = npt.NDArray[np.uint8]
-"""uint8 [3, H, W]."""
+"""uint8 [3, H, W], or [P] where the pixels of several sizes lie one behind the other."""
+
+
+class Preparation(Protocol):
+    """What decoding asks of a teacher's evaluation transform, whether it has one input or more."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the pixels of one image."""
+        ...
+
+    def clean(self, image: Image.Image) -> Pixels:
+        """The evaluation transform of an RGB image. Raises ImageError if it has none."""
+        ...
+
+    def view(self, image: Image.Image, view: View) -> Pixels:
+        """The view's crop and flip of an RGB image."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON for a manifest; `mean` and `std` are lists of three."""
+        ...
+
 
 # Beyond this aspect ratio, bringing the shortest edge to the input size would need gigabytes.
 _MAX_ASPECT = 100
@@ -52,6 +74,11 @@ class Preprocessing:
             return self.crop
         assert isinstance(self.resize, tuple)  # noqa: S101  (ensured by __post_init__)
         return self.resize
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(3, H, W) of what the teacher sees."""
+        return 3, *self.input_size
 
     def clean(self, image: Image.Image) -> Pixels:
         """The model's evaluation transform of an RGB image: uint8 [3, H, W].

@@ -1,17 +1,41 @@
 """Teachers that a function of the user's own, or of any package, builds."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from egapipe.pipeline.config.teachers import PythonTeacher as Settings
 from egapipe.pipeline.errors import TeacherError, UsageError
 from egapipe.pipeline.imports import MissingNameError, import_module, look_up, split_reference
 from egapipe.stages.extract.teachers.given import preprocessing_of
+from egapipe.stages.extract.teachers.location import PACKAGE, located_file
 from egapipe.stages.extract.teachers.network import NetworkTeacher
-from egapipe.stages.extract.teachers.pooled import Pooled
+from egapipe.stages.extract.teachers.pooled import Pooled, Raw
+from egapipe.stages.extract.teachers.taps import Taps, submodule
 from egapipe.stages.extract.teachers.weights import weights_sha256
+
+
+class Tapped:
+    """A network, of which submodules may be asked for instead of its own output."""
+
+    def __init__(self, module: nn.Module, output: str | None, logits: str | None) -> None:
+        """Raises ValueError if a submodule is not there."""
+        self._module = module
+        self._wanted = {k: v for k, v in (("output", output), ("logits", logits)) if v is not None}
+        self._taps = Taps(**{k: submodule(module, path) for k, path in self._wanted.items()})
+
+    def to(self, device: torch.device) -> Any:
+        """Move the weights to a device."""
+        self._module.to(device)
+
+    def __call__(self, x: Tensor, /) -> Raw:
+        """What is asked for, of normalised images [B, 3, H, W]."""
+        own = self._module(x)
+        taken = {name: self._taps.take(name) for name in self._wanted}
+        return Raw(taken.get("output", own), taken.get("logits"))
 
 
 def load(settings: Settings) -> NetworkTeacher:
@@ -21,8 +45,9 @@ def load(settings: Settings) -> NetworkTeacher:
     does not take the images.
     """
     build = _callable(settings.model)
+    args = _with_files(settings.args)
     try:
-        module = build(**settings.args)
+        module = build(**args)
     except Exception as error:
         raise TeacherError(f"teacher {settings.model} failed: {_one_line(error)}") from error
     if not isinstance(module, nn.Module):
@@ -34,12 +59,23 @@ def load(settings: Settings) -> NetworkTeacher:
         "class": type(module).__name__,
         "sha256": weights_sha256(module),
     }
-    pooled = Pooled(module, settings.pooling, settings.prefix_tokens)
     try:
+        network = Tapped(module, settings.output, settings.logits)
+        pooled = Pooled(network, settings.pooling, settings.prefix_tokens, settings.grid)
         return NetworkTeacher(spec, pooled, preprocessing_of(settings.preprocessing))
     except (ValueError, TypeError, RuntimeError) as error:
         reason = _one_line(error)
         raise TeacherError(f"teacher {settings.model} cannot be used: {reason}") from error
+
+
+def _with_files(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, `package:` texts as paths of files. Raises TeacherError if one is missing."""
+    return {
+        name: str(located_file(value, f"teacher.args.{name}"))
+        if isinstance(value, str) and value.startswith(PACKAGE)
+        else value
+        for name, value in args.items()
+    }
 
 
 def _callable(name: str) -> Any:

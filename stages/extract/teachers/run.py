@@ -7,6 +7,7 @@ from torch import nn
 from egapipe.pipeline.config.teachers import RunTeacher as Settings
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.extract.teachers.network import NetworkTeacher
+from egapipe.stages.extract.teachers.pooled import Pooled
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
 from egapipe.stages.extract.teachers.weights import weights_sha256
 
@@ -23,7 +24,7 @@ def load(settings: Settings) -> NetworkTeacher:
         "class": type(trained.student.backbone).__name__,
         "sha256": weights_sha256(network),
     }
-    return NetworkTeacher(spec, network, _preprocessing(trained))
+    return NetworkTeacher(spec, Pooled(network, "auto", 0), _preprocessing(trained))
 
 
 def _network(trained: TrainedStudent, output: str) -> nn.Module:

@@ -1,49 +1,73 @@
 """Teachers from the `transformers` library: safetensors weights, no code from the hub."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformers.utils.hub import cached_file
 
 from egapipe.pipeline.config.teachers import TransformersTeacher as Settings
 from egapipe.pipeline.errors import TeacherError
+from egapipe.stages.extract.teachers.base import Outputs
+from egapipe.stages.extract.teachers.grid import to_grid
 from egapipe.stages.extract.teachers.location import located
 from egapipe.stages.extract.teachers.network import NetworkTeacher
-from egapipe.stages.extract.teachers.pooling import embed, resolve_pooling
+from egapipe.stages.extract.teachers.pooled import check_logits
+from egapipe.stages.extract.teachers.pooling import before_patches, embed, resolve_pooling
 from egapipe.stages.extract.teachers.processor import read_preprocessing
 from egapipe.stages.extract.teachers.quiet import quiet
-from egapipe.stages.extract.teachers.weights import weights_sha256
+from egapipe.stages.extract.teachers.taps import Taps
+from egapipe.stages.extract.teachers.weights import weights_sha256_of
 
 # What the library raises, depending on which file is wrong.
 _UNFIT = (SafetensorError, OSError, ValueError, TypeError, RuntimeError, ImportError, KeyError)
 
+# How the library's classes of image classifiers are called.
+_CLASSIFIER = "ForImageClassification"
+
 
 class Encoder(nn.Module):
-    """A vision tower, the projection behind it if it has one, and a resolved pooling."""
+    """A vision tower, what is behind it (a projection or a classifier), a resolved pooling."""
 
-    def __init__(self, model: nn.Module, asked: str, input_size: tuple[int, int]) -> None:
+    def __init__(self, model: nn.Module, settings: Settings, input_size: tuple[int, int]) -> None:
+        """Raises ValueError if the model does not take such images, or has no such outputs."""
         super().__init__()
         self.vision = _tower(model)
+        # The classifier's own forward pass decides what it makes of the tower's output.
+        self.classifier = model if settings.logits else None
+        self._taps = Taps(tower=self.vision) if settings.logits else None
+        self._grid = settings.grid
         self.projection: nn.Module | None = getattr(model, "visual_projection", None)
         self._patches = _patches(self.vision.config, input_size)
         hidden = self._trial(input_size)
         family = self.vision.config.model_type
-        self.pooling = resolve_pooling(asked, family, hidden, self._patches, self.projection)
+        self.pooling = resolve_pooling(
+            settings.pooling, family, hidden, self._patches, self.projection
+        )
         if self.pooling != "projection":
             self.projection = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed normalised images [B, 3, H, W]: [B, D]."""
-        return embed(self.pooling, self._run(x), self._patches, self.projection)
+    def forward(self, x: Tensor) -> Outputs:
+        """Encode normalised images [B, 3, H, W]: embedding [B, D], grid [B, C, g, g], logits."""
+        hidden, logits = self._run(x)
+        outputs = {"embedding": embed(self.pooling, hidden, self._patches, self.projection)}
+        if self._grid is not None:
+            last, (height, width) = hidden.last_hidden_state, x.shape[2:]
+            prefix = before_patches(last, self._patches)
+            outputs["grid"] = to_grid(last, self._grid, prefix, (height, width))
+        if logits is not None:
+            outputs["logits"] = check_logits(logits)
+        return outputs
 
     @torch.inference_mode()
     def _trial(self, input_size: tuple[int, int]) -> Any:
         try:
-            return self._run(torch.zeros(1, 3, *input_size))
+            return self._run(torch.zeros(1, 3, *input_size))[0]
         except (ValueError, RuntimeError) as error:
             height, width = input_size
             raise ValueError(
@@ -51,7 +75,14 @@ class Encoder(nn.Module):
                 f"asks for: {error}"
             ) from error
 
-    def _run(self, x: Tensor) -> Any:
+    def _run(self, x: Tensor) -> tuple[Any, Tensor | None]:
+        """What the tower gives, and the logits if they are wanted."""
+        if self.classifier is not None and self._taps is not None:
+            logits = self.classifier(pixel_values=x).logits
+            return self._taps.take("tower"), logits
+        return self._hidden(x), None
+
+    def _hidden(self, x: Tensor) -> Any:
         if self.vision.config.model_type != "vit_mae" or self._patches is None:
             return self.vision(pixel_values=x)
         # A masked autoencoder drops random patches unless told to keep all, in their order.
@@ -67,18 +98,25 @@ def load(settings: Settings) -> NetworkTeacher:
         config = _read_config(settings.model, source, where)
         preprocessing = read_preprocessing(settings.model, source, where)
         model = _load_model(settings, config, source, where)
-        encoder = Encoder(model, settings.pooling, preprocessing.input_size)
+        encoder = Encoder(model, settings, preprocessing.input_size)
         encoder.eval().requires_grad_(False)
-        return NetworkTeacher(_spec(settings, encoder), encoder, preprocessing)
+        spec = _spec(settings, encoder, _files(source, where))
+        return NetworkTeacher(spec, encoder, preprocessing)
 
 
-def _spec(settings: Settings, encoder: Encoder) -> dict[str, Any]:
+def _spec(settings: Settings, encoder: Encoder, files: Sequence[Path]) -> dict[str, Any]:
     return {
         **settings.model_dump(mode="json"),
         "resolved_pooling": encoder.pooling,
         "class": type(encoder.vision).__name__,
-        "sha256": weights_sha256(encoder),
+        "sha256": weights_sha256_of(files, encoder, f"transformers {transformers.__version__}"),
     }
+
+
+def _files(source: str, where: dict[str, str]) -> list[Path]:
+    """The files that a model's weights were read from, and its configuration, which says how."""
+    config = Path(str(cached_file(source, "config.json", **where)))
+    return [*sorted(config.parent.glob("*.safetensors")), config]
 
 
 def _read_config(model: str, source: str, where: dict[str, str]) -> Any:
@@ -92,7 +130,7 @@ def _read_config(model: str, source: str, where: dict[str, str]) -> Any:
 
 
 def _load_model(settings: Settings, config: Any, source: str, where: dict[str, str]) -> nn.Module:
-    model, info = _model_class(config).from_pretrained(
+    model, info = _model_class(config, settings.logits).from_pretrained(
         source,
         config=config,
         use_safetensors=True,
@@ -110,8 +148,17 @@ def _load_model(settings: Settings, config: Any, source: str, where: dict[str, s
     return model.float().eval()  # type: ignore[no-any-return]
 
 
-def _model_class(config: Any) -> Any:
-    """AutoModel, but the class with the projection where the weights were saved from one."""
+def _model_class(config: Any, logits: bool) -> Any:
+    """AutoModel, but the class with the projection where the weights were saved from one.
+
+    Raises ValueError if logits are wanted of weights that were saved without a classifier.
+    """
+    if logits:
+        heads = [n for n in config.architectures or [] if n.endswith(_CLASSIFIER)]
+        if not heads:
+            saved = ", ".join(config.architectures or ["a model without a name"])
+            raise ValueError(f"its weights are of {saved}, no classifier: set teacher.logits=false")
+        return getattr(transformers, heads[0])
     names = [n for n in config.architectures or [] if n.endswith("VisionModelWithProjection")]
     return getattr(transformers, names[0]) if names else transformers.AutoModel
 
@@ -131,9 +178,11 @@ def _check_complete(settings: Settings, model: Any, missing: list[str]) -> None:
         )
 
 
-def _tower(model: nn.Module) -> Any:
-    """The image side of a text-and-image model, any other model as it is."""
-    return getattr(model, "vision_model", model)
+def _tower(model: Any) -> Any:
+    """The image side of a text-and-image model, the body of a classifier, any other as it is."""
+    # A body has a `base_model` too: some part of it.
+    body = model.base_model if type(model).__name__.endswith(_CLASSIFIER) else model
+    return getattr(body, "vision_model", body)
 
 
 def _patches(config: Any, input_size: tuple[int, int]) -> int | None:

@@ -1,11 +1,15 @@
 """The identity of a teacher's weights."""
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from egapipe.pipeline.digests import cached_digest
 
 _BLOCK = 1 << 20
 
@@ -15,9 +19,20 @@ def weights_sha256(module: nn.Module) -> str:
 
     The digest of the sorted digests of every tensor's dtype, shape and bytes.
     """
-    tensors = (t for t in module.state_dict().values() if t.is_floating_point())
+    tensors = _weights(module).values()
     digests = sorted(_tensor_sha256(t.detach().cpu().contiguous()) for t in tensors)
     return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def weights_sha256_of(files: Sequence[Path], module: nn.Module, reader: str) -> str:
+    """`weights_sha256` of a module, remembered for as long as the files of its weights stay.
+
+    files: all that decided the weights, see `cached_digest`. reader: what read them, a version
+    included. Which of the files' weights the module has, its own names, types and shapes say.
+    """
+    tensors = [(name, str(t.dtype), tuple(t.shape)) for name, t in _weights(module).items()]
+    extra = json.dumps(["weights", reader, tensors])
+    return cached_digest(files, extra, partial(weights_sha256, module))
 
 
 def files_sha256(files: Iterable[Path]) -> str:
@@ -28,6 +43,10 @@ def files_sha256(files: Iterable[Path]) -> str:
             while block := stream.read(_BLOCK):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: t for name, t in module.state_dict().items() if t.is_floating_point()}
 
 
 def _tensor_sha256(tensor: Tensor) -> bytes:

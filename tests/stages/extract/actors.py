@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from egapipe.pipeline.errors import TeacherError
@@ -31,7 +32,9 @@ class Actor:
     """Writes a file a shard, and `die<N>-<shard>` files tell it to die at that shard.
 
     `die` kills before the shard's file is written, `late` between that and the answer. Each such
-    file kills once. `stillborn` files kill in `prepare`.
+    file kills once. `stillborn` files kill in `prepare`. `hang<N>-<shard>` makes it stop there for
+    an hour, `mute<N>-<shard>` after the shard's file is written, once. While there is a file
+    `gate-<shard>`, all shards from that one on wait.
     """
 
     def prepare(self, folder: str, slow: float = 0.0) -> str:
@@ -39,21 +42,32 @@ class Actor:
         self._die_if_told("stillborn*")
         if (self.folder / "refuse").exists():
             raise TeacherError("teacher is not the manifest's: give every host the same")
+        (self.folder / f"ready-{os.getpid()}").touch()
         return "here"
 
     def extract(self, shard: int, upcoming: int | None) -> Commit:
         time.sleep(self.slow)
+        while any(int(gate.name[5:]) <= shard for gate in self.folder.glob("gate-*")):
+            time.sleep(0.05)
+        if self._obeys(f"hang*-{shard}"):
+            time.sleep(3600)
         self._die_if_told(f"die*-{shard}")
         if (self.folder / f"bug-{shard}").exists():
             raise ZeroDivisionError("a bug")
         (self.folder / f"shard{shard}").touch()
         self._die_if_told(f"late*-{shard}")
+        if self._obeys(f"mute*-{shard}"):
+            time.sleep(3600)
         return record(shard)
 
     def _die_if_told(self, pattern: str) -> None:
-        for order in sorted(self.folder.glob(pattern)):
-            try:
-                order.unlink()
-            except FileNotFoundError:
-                continue  # another actor has seen the same order and obeys it
+        if self._obeys(pattern):
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _obeys(self, pattern: str) -> bool:
+        """Whether there is an order that no other actor has taken."""
+        for order in sorted(self.folder.glob(pattern)):
+            with suppress(FileNotFoundError):
+                order.unlink()
+                return True
+        return False

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from egapipe.pipeline.config.data import DigitsSource, FolderSource, ViewsConfig
 from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.datasets.folder import FolderDataset
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.store import Failure
 from egapipe.pipeline.views import apply_view, view_params
@@ -53,6 +55,28 @@ def test_the_views_of_a_row_are_those_of_the_plan() -> None:
         view = view_params(source.plan, key, k, (8, 8))
         resized = apply_view(image, view).resize((7, 6), resample=2)
         assert np.array_equal(views[k], np.asarray(resized).transpose(2, 0, 1))
+
+
+class Counting(FolderDataset):
+    """Remembers which rows were decoded."""
+
+    def __init__(self, source: FolderSource) -> None:
+        super().__init__(source)
+        self.decoded: list[int] = []
+
+    def image(self, row: int) -> Image.Image:
+        self.decoded.append(row)
+        return super().image(row)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
+def test_an_image_is_decoded_once_for_all_its_views(tmp_path: Path, batch_size: int) -> None:
+    for row in range(9):
+        DIGITS.image(row).save(tmp_path / f"{row}.png")
+    dataset = Counting(FolderSource(kind="folder", path=str(tmp_path)))
+    with decoder(reader(4, dataset), batch_size) as made:
+        assert len(pixels(made, made.open(range(1, 9)))) == 8 * 4
+    assert sorted(dataset.decoded) == list(range(1, 9))
 
 
 @settings(max_examples=60, deadline=None)

@@ -39,6 +39,31 @@ def test_gpus_are_shared_or_taken_together() -> None:
     assert fleet(SERVER, gpus_per_worker=2).size == 4
 
 
+def test_every_machine_of_a_cluster_without_gpus_gets_a_worker_that_it_has_room_for() -> None:
+    different = [Node(4, 0), Node(16, 0), Node(0, 0), Node(16, 0)]
+    assert fleet(different, cores=64) == Fleet("cpu", size=3, minimum=1, cpus=4, gpus=0.0)
+    assert fleet(different, cores=64, max_workers=6).cpus == 2
+    assert fleet(different, cores=64, min_workers=5) == Fleet("cpu", 5, 5, cpus=2, gpus=0.0)
+
+
+def test_a_worker_never_takes_gpus_of_two_machines() -> None:
+    pairs = [Node(8, 3), Node(8, 3), Node(8, 1)]
+    assert fleet(pairs, gpus_per_worker=2).size == 2
+    assert fleet([Node(8, 1), Node(8, 1)], gpus_per_worker=4).device == "cpu"
+
+
+def test_a_worker_never_takes_parts_of_two_gpus() -> None:
+    assert fleet([Node(8, 3), Node(8, 1)], gpus_per_worker=0.75).size == 4
+    assert fleet([Node(8, 3), Node(8, 1)], gpus_per_worker=0.4).size == 8
+    assert fleet([Node(8, 1)], gpus_per_worker=1 / 3).size == 3
+
+
+def test_shares_that_ray_cannot_give_out_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"gpus_per_worker is 1\.5: Ray shares one GPU or gives"):
+        fleet(SERVER, gpus_per_worker=1.5)
+    assert fleet(LAPTOP, gpus_per_worker=1.5).device == "cpu"
+
+
 def test_what_is_asked_for_is_taken() -> None:
     assert fleet(SERVER, device="cpu").gpus == 0
     assert fleet(SERVER, max_workers=3, cpus_per_worker=6) == Fleet("cuda", 3, 1, 6, 1.0)
@@ -68,6 +93,7 @@ def test_what_fits_is_not_refused(nodes: list[Node], settings: dict[str, Any]) -
         (LAPTOP, {"min_workers": 3, "cpus_per_worker": 3}, "have room for 2"),
         (SERVER, {"min_workers": 9}, "have room for 8"),
         (CLUSTER, {"gpus_per_worker": 5}, "have room for 0"),
+        (SERVER, {"gpus_per_worker": 0.6, "min_workers": 9}, "have room for 8"),
         ([Node(64, 1), Node(0, 7)], {"min_workers": 2}, "have room for 1"),
     ],
 )

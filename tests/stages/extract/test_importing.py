@@ -1,7 +1,9 @@
 """Embeddings made elsewhere become a store like any other."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +13,9 @@ from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import Features, FeatureStore
+from egapipe.pipeline.store.export import export_store
 from egapipe.stages import distill, extract
+from egapipe.stages.extract.embedding_tables import Columns
 from tests.command import egapipe
 
 ROWS, DIM = 60, 24
@@ -139,6 +143,161 @@ def test_missing_and_doubled_keys_are_named(
         pq.write_table(table, tmp_path / "e.parquet")
         with pytest.raises(UsageError, match=said):
             extract.import_embeddings(config, str(tmp_path / "e.parquet"), split="train")
+
+
+def with_views(config: Config, count: int) -> Config:
+    return config.model_copy(update={"views": config.views.model_copy(update={"count": count})})
+
+
+def three_views(values: np.ndarray) -> np.ndarray:
+    """[N, 3, D], each number another one."""
+    return np.stack([values, values + 1, values * 2], axis=1)
+
+
+def matrices(values: np.ndarray) -> pa.Array:
+    return pa.array(values.tolist(), pa.list_(pa.list_(pa.float32())))
+
+
+def tensors(values: np.ndarray) -> pa.Array:
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(values)
+
+
+@pytest.mark.parametrize("column", [matrices, tensors])
+def test_a_column_of_matrices_holds_several_views(
+    config: Config, tmp_path: Path, values: np.ndarray, column: Callable[[np.ndarray], pa.Array]
+) -> None:
+    stacked = three_views(values)
+    pq.write_table(pa.table({"vectors": column(stacked)}), tmp_path / "e.parquet")
+    report = extract.import_embeddings(
+        with_views(config, 2),
+        str(tmp_path / "e.parquet"),
+        split="train",
+        columns=Columns("vectors"),
+    )
+    assert report.views == 3
+    assert np.array_equal(FeatureStore.open(report.url).read_shard(0), stacked[:16])
+
+
+def test_what_was_exported_is_imported_to_the_same_bytes(
+    config: Config, tmp_path: Path, values: np.ndarray
+) -> None:
+    """All views of a table, a row an embedding, whatever the order of its rows."""
+    config = with_views(config, 2)
+    url = extract.import_embeddings(config, saved(tmp_path, three_views(values)), split="train").url
+    [file] = export_store(url, str(tmp_path / "out.parquet"))
+    table = pq.read_table(file)
+    shuffled = table.take(np.random.default_rng(2).permutation(len(table)))
+    pq.write_table(shuffled, file)
+    moved = config.model_copy(
+        update={"store": config.store.model_copy(update={"url": str(tmp_path / "again")})}
+    )
+    again = extract.import_embeddings(moved, str(file), split="train").url
+    for shard in range(4):
+        assert np.array_equal(
+            FeatureStore.open(url).read_shard(shard), FeatureStore.open(again).read_shard(shard)
+        )
+
+
+@pytest.mark.parametrize("views", [[0, 0], [1, 2], [0, None], ["a", "b"]])
+def test_views_that_are_not_numbered_are_refused(
+    config: Config, tmp_path: Path, values: np.ndarray, views: list[object]
+) -> None:
+    keys = [key for key in open_dataset(config.dataset.train).keys for _ in views]
+    column = pa.array(list(np.repeat(values, 2, axis=0)))
+    table = pa.table({"key": keys, "view": views * ROWS, "embedding": column})
+    pq.write_table(table, tmp_path / "e.parquet")
+    with pytest.raises(UsageError, match="does not number the views of each key from 0"):
+        extract.import_embeddings(config, str(tmp_path / "e.parquet"), split="train")
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one", "splits"])
+def test_a_data_set_that_datasets_has_saved(
+    config: Config, tmp_path: Path, values: np.ndarray, several: bool
+) -> None:
+    """Its rows were shuffled: keys decide their order."""
+    keys = list(open_dataset(config.dataset.train).keys)
+    table = datasets.Dataset.from_dict(
+        {"id": keys, "vector": values, "text": keys},
+        features=datasets.Features(
+            id=datasets.Value("string"),
+            vector=datasets.List(datasets.Value("float32"), length=DIM),
+            text=datasets.Value("string"),
+        ),
+    ).shuffle(seed=0)
+    saved_as = datasets.DatasetDict(mine=table, train=table.select([0])) if several else table
+    saved_as.save_to_disk(tmp_path / "hf")
+    columns = Columns("vector", "id")
+    report = extract.import_embeddings(
+        config, str(tmp_path / "hf"), split="train", columns=columns, from_split="mine"
+    )
+    assert np.array_equal(read_back(config), values)
+    assert len(FeatureStore.open(report.url).manifest.teacher["sha256"]) == 64
+    changed = table.map(lambda row: {"vector": [x + 1 for x in row["vector"]]})
+    changed.save_to_disk(tmp_path / "other")
+    with pytest.raises(StoreError, match=r"teacher\.sha256"):
+        extract.import_embeddings(config, str(tmp_path / "other"), split="train", columns=columns)
+
+
+def test_a_data_set_of_matrices_in_the_layout_of_the_hub(
+    config: Config, tmp_path: Path, values: np.ndarray
+) -> None:
+    """Without keys rows are in the data set's order."""
+    stacked = three_views(values)
+    matrix = datasets.Array2D(shape=(3, DIM), dtype="float32")
+    table = datasets.Dataset.from_dict(
+        {"embedding": stacked}, features=datasets.Features(embedding=matrix)
+    )
+    table.save_to_disk(tmp_path / "hf")
+    (tmp_path / "repository").mkdir()
+    pq.write_table(
+        pa.table({"embedding": matrices(stacked)}), tmp_path / "repository" / "train-0.parquet"
+    )
+    for number, name in enumerate(("hf", "repository")):
+        to = config.store.model_copy(update={"url": str(tmp_path / f"stores{number}")})
+        placed = with_views(config, 2).model_copy(update={"store": to})
+        url = extract.import_embeddings(placed, str(tmp_path / name), split="train").url
+        assert np.array_equal(FeatureStore.open(url).read_shard(3), stacked[48:])
+
+
+def test_what_is_no_table_of_embeddings_is_refused_in_one_line(
+    config: Config, tmp_path: Path, values: np.ndarray
+) -> None:
+    datasets.DatasetDict(
+        a=datasets.Dataset.from_dict({"vector": values, "name": ["x"] * ROWS})
+    ).save_to_disk(tmp_path / "hf")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "state.json").write_text("{")
+    (tmp_path / "e.csv").write_text("1,2")
+    found = {}
+    for name, columns, split in (
+        ("hf", Columns(), "train"),
+        ("hf", Columns(), "a"),
+        ("hf", Columns("name"), "a"),
+        ("hf", Columns("vector", "id"), "a"),
+        ("broken", Columns(), "train"),
+        ("e.csv", Columns(), "train"),
+        ("none.npy", Columns(), "train"),
+    ):
+        with pytest.raises(UsageError) as refused:
+            extract.import_embeddings(
+                config, str(tmp_path / name), split="train", columns=columns, from_split=split
+            )
+        found[name, columns.embedding, columns.key, split] = str(refused.value)
+    assert [message.count("\n") for message in found.values()] == [0] * 7
+    for message, said in zip(
+        found.values(),
+        (
+            "no split 'train': it has a, choose with --from-split",
+            "no column 'embedding': it has vector, name, choose with --column",
+            "embeddings are lists of floats",
+            "no column 'id': it has vector, name, choose with --key-column",
+            "cannot be read",
+            "is no such file: give embeddings as",
+            "is not there: give embeddings as",
+        ),
+        strict=True,
+    ):
+        assert said in message
 
 
 def test_the_command_imports_and_extraction_explains_itself(tmp_path: Path) -> None:

@@ -18,14 +18,14 @@ from tests.stages.extract.contents import content
 from tests.stages.extract.processes import workers_below
 
 COMMAND = [sys.executable, "-m", "egapipe.pipeline.cli", "extract", "--split", "train"]
-# 25 small shards, in float32, whose last bits would tell.
-MANY = ["dataset.train.limit=400", "views.count=4", "store.shard_rows=16", "store.dtype=float32"]
+# 50 small shards, in float32, whose last bits would tell.
+MANY = ["dataset.train.limit=400", "views.count=4", "store.shard_rows=8", "store.dtype=float32"]
 
 
 def kill_amid_writing(command: list[str], url: str, rng: random.Random) -> int:
     """Start an extraction and SIGKILL it some moments after it has written a few files.
 
-    Returns how many commit records are there then.
+    Returns how many commit records are there then: all of them if it was too fast to be killed.
     """
     enough = files(url) + rng.randint(1, 10)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -34,7 +34,7 @@ def kill_amid_writing(command: list[str], url: str, rng: random.Random) -> int:
     time.sleep(rng.uniform(0, 0.02))
     workers = workers_below(process.pid, "ExtractActor")
     process.kill()
-    assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+    assert process.wait(60) in (0, -signal.SIGKILL), "it failed before it was killed"
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive, "workers outlive the command that started them"
     return len(list(Path(url, "commits").glob("0*.json")))
@@ -69,7 +69,7 @@ def test_a_killed_extraction_ends_with_the_bytes_of_an_undisturbed_one(
     rng = random.Random(7)  # noqa: S311
     committed = [kill_amid_writing(command, url, rng) for _ in range(kills)]
     assert committed == sorted(committed)
-    assert committed[-1] < len(FeatureStore.open(undisturbed.url).shards)
+    assert committed[0] < len(FeatureStore.open(undisturbed.url).shards), "nothing was killed"
     assert "400 rows x 5 views" in finish(command)
     assert content(url) == content(undisturbed.url)
     assert check_store(url).ok

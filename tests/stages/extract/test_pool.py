@@ -37,8 +37,14 @@ class Run:
     ) -> list[Commit]:
         from egapipe.stages.extract.pool import Pool, Terms
 
+        # Patience: a machine that is busy with something else makes no worker late.
         default = Terms(
-            size=2, minimum=1, max_restarts=2, start_timeout=60, resources=f"{cpus:g} CPU"
+            size=2,
+            minimum=1,
+            max_restarts=2,
+            start_timeout=60,
+            resources=f"{cpus:g} CPU",
+            patience=1000,
         )
         with Pool(
             lambda: self.hire(cpus),
@@ -55,6 +61,9 @@ class Run:
         if self.hired and self.later_cpus is not None:
             cpus = self.later_cpus
         self.hired.append(ray.remote(Actor).options(num_cpus=cpus).remote())
+        if self.later_cpus is not None and len(self.hired) == 1:
+            # The timeout is for the workers that cannot come, not for the one that can.
+            ray.get(self.hired[0].__ray_ready__.remote())
         return self.hired[-1]
 
     def commits(self, answers: Iterator[Commit | None]) -> Iterator[Commit]:
@@ -130,6 +139,35 @@ def test_a_few_deaths_at_the_start_are_survived(run: Run) -> None:
     assert all("died while it loaded the teacher" in note for note in run.notes)
 
 
+class SpoiledLater(Run):
+    """Workers after the first die while they load the teacher, and the first waits for that."""
+
+    def hire(self, cpus: float) -> Any:
+        if len(self.hired) == 1:
+            wait_until(lambda: any(self.folder.glob("ready-*")))
+            self.order(*(f"stillborn{i}" for i in range(10)))
+        return super().hire(cpus)
+
+    def commits(self, answers: Iterator[Commit | None]) -> Iterator[Commit]:
+        self.order("gate-0")
+        for answer in answers:
+            if self.notes and self.notes[-1].endswith("the others go on alone"):
+                (self.folder / "gate-0").unlink(missing_ok=True)
+            if answer is not None:
+                yield answer
+
+
+def test_workers_that_cannot_start_do_not_stop_those_that_have(tmp_path: Path) -> None:
+    run = SpoiledLater(tmp_path)
+    assert shards_of(run(list(range(4)))) == list(range(4))
+    assert len(run.hired) == 1 + 3
+    assert [note.rpartition("; ")[2] for note in run.notes] == [
+        "another one is started",
+        "another one is started",
+        "the others go on alone",
+    ]
+
+
 def test_what_a_worker_refuses_comes_back_as_itself(run: Run) -> None:
     run.order("refuse")
     with pytest.raises(TeacherError, match=r"^teacher is not the manifest's: give every host"):
@@ -172,7 +210,33 @@ def test_the_caller_is_woken_while_workers_are_busy(run: Run) -> None:
     assert run.ticks >= 2
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def test_a_worker_that_holds_up_the_end_is_relieved(run: Run) -> None:
+    run.order("hang1-2")
+    began = time.monotonic()
+    assert shards_of(run(list(range(7)), minimum=2, patience=2)) == list(range(7))
+    assert time.monotonic() - began < 300
+    [note] = run.notes
+    assert re.fullmatch(
+        r"shard 2 took \d+ s, others are done in \d+ s at most; another worker takes it", note
+    )
+    assert len(run.hired) == 2
+    wait_until(lambda: not workers_below(os.getpid(), "Actor"))
+
+
+def test_nobody_is_relieved_while_there_is_something_else_to_do(run: Run) -> None:
+    """One worker: it is late with every shard but the first, and goes on."""
+    assert shards_of(run(list(range(4)), size=1, slow=0.1, patience=0)) == list(range(4))
+    assert run.notes == []
+
+
+def test_a_relieved_worker_that_had_committed_is_believed(run: Run) -> None:
+    """It wrote its shard and did not answer: the record counts, and the shard is not redone."""
+    run.order("mute1-3")
+    hosts = {c.shard: c.host for c in run(list(range(6)), minimum=2, patience=2)}
+    assert hosts == {shard: "store" if shard == 3 else "actor" for shard in range(6)}
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

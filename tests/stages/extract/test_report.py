@@ -42,7 +42,10 @@ def test_shards_of_earlier_runs_count_as_done_and_not_as_extracted() -> None:
 
 def test_the_rate_is_of_this_run() -> None:
     assert report().rows_per_second == 200
-    assert "1,000 rows x 5 views in s, 2.0 s, 200 rows/s; " in report().line()
+    line = report().line()
+    assert "1,000 rows x 5 views in s, 2.0 s, 200 rows/s; " in line
+    assert "; decode 10%, infer 80%, write 10%; the teacher is the bottleneck" in line
+    assert "\n" not in line
     assert "3 failed" in report(failures=3).line()
     assert report(extracted=0, shares={}).line().endswith("in s: complete already")
 
@@ -50,9 +53,9 @@ def test_the_rate_is_of_this_run() -> None:
 @pytest.mark.parametrize(
     ("decode", "write", "advice"),
     [
-        (0.5, 0.1, "waited for images 50% of the time: raise extract.decode_threads"),
+        (0.5, 0.1, "the teacher waited 50% of the time: raise extract.decode_threads"),
         (0.2, 0.4, "writing took 40% of the time: choose a nearer or faster store.url"),
-        (0.05, 0.05, "busy 90% of the time: only more devices"),
+        (0.05, 0.05, "busy 90% of the time: more devices (extract.max_workers)"),
     ],
 )
 def test_the_advice_names_what_held_the_run_up(decode: float, write: float, advice: str) -> None:

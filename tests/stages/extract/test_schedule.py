@@ -20,6 +20,7 @@ class Workers(RuleBasedStateMachine):
         self.busy: dict[int, int] = {}
         self.hired = workers
         self.finished: list[int] = []
+        self.relieved: set[int] = set()
         self.losses: Counter[int] = Counter()
 
     @precondition(lambda self: self.idle)
@@ -61,6 +62,20 @@ class Workers(RuleBasedStateMachine):
             self.finished.append(shard)
         self.idle.add(self.hired)
         self.hired += 1
+
+    @precondition(lambda self: self.busy)
+    @rule(data=st.data())
+    def relieve(self, data: st.DataObject) -> None:
+        """A slow worker is given up, once a shard; that counts as no loss."""
+        worker = data.draw(st.sampled_from(sorted(self.busy)))
+        shard = self.busy[worker]
+        assert self.schedule.relieve(worker) == (shard not in self.relieved)
+        if shard not in self.relieved:
+            self.relieved.add(shard)
+            del self.busy[worker]
+            assert self.schedule.lose(worker, counted=False) == (shard, self.losses[shard])
+            self.idle.add(self.hired)
+            self.hired += 1
 
     @precondition(lambda self: self.idle)
     @rule(data=st.data())

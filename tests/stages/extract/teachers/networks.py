@@ -50,3 +50,26 @@ def broken() -> nn.Module:
 
 def nothing() -> int:
     return NUMBER
+
+
+class Classifier(nn.Module):
+    """Maps [B, 8, 7, 7], and the logits [B, 5] of their mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.act = nn.ReLU()
+        self.maps = nn.Sequential(nn.Conv2d(3, 8, 4, stride=2), nn.BatchNorm2d(8))
+        self.head = nn.Linear(8, 5)
+        self.unused = nn.Dropout()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.act(x)
+        maps = self.maps(x)
+        self.act(maps)
+        return self.head(maps.mean(dim=(2, 3)))
+
+
+def seeded_by_file(path: str) -> nn.Module:
+    with open(path) as file:
+        return small(seed=len(file.read()))

@@ -1,6 +1,7 @@
 """Any ONNX file is a teacher, and any tensor in it the embedding."""
 
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -173,6 +174,31 @@ def test_the_spec_is_the_configuration_and_the_files_digest(tmp_path: Path) -> N
     assert teacher.spec["runtime"].startswith("onnxruntime ")
     assert teacher.outputs == {"embedding": (graphs.WIDTH,)}
     assert load_teacher(settings(path)).spec["resolved_output"] == "logits"
+
+
+def test_the_digest_is_computed_once(tmp_path: Path, cache: Path) -> None:
+    path = graphs.save(tmp_path)
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    computed = load_teacher(settings(path)).spec["sha256"]
+    (entry,) = (cache / "digests").iterdir()
+    entry.write_text("0" * 64)
+    assert load_teacher(settings(path, output="tokens", pooling="cls")).spec["sha256"] == "0" * 64
+    os.utime(path, (1_600_000_000, 1_600_000_001))
+    assert load_teacher(settings(path)).spec["sha256"] == computed
+
+
+def test_a_declared_size_may_be_only_that_of_the_export(tmp_path: Path) -> None:
+    path = graphs.save(tmp_path)
+    larger = {**graphs.TRANSFORM, "size": [24, 32]}
+    with pytest.raises(TeacherError, match=r"3 x 24 x 32: .* or teacher.any_size=true"):
+        load_teacher(settings(path, preprocessing=larger))
+    teacher = load_teacher(
+        settings(path, preprocessing=larger, any_size=True, output="maps", pooling="mean", grid=6)
+    )
+    noise = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (3, 3, 24, 32), np.uint8))
+    ours, expected = teacher.forward(noise), graphs.expected(noise)
+    torch.testing.assert_close(ours["embedding"], expected["vector"], rtol=1e-4, atol=1e-4)
+    assert teacher.outputs["grid"] == (graphs.WIDTH, 6, 6)
 
 
 def outside(folder: Path, place: str) -> Path:

@@ -1,6 +1,7 @@
 """The identity of a teacher: SHA-256 over its weights, wherever they lie."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from egapipe.stages.extract.teachers import load_teacher
 from tests.stages.extract import models
+
+OLD = 1_600_000_000
 
 
 def sha256(folder: Path, **fields: Any) -> str:
@@ -84,9 +87,42 @@ def test_the_spec_says_what_was_asked_for_and_what_it_came_to(pooling: str, tmp_
         "model": str(folder),
         "revision": None,
         "pooling": pooling,
+        "grid": None,
+        "logits": False,
         "precision": "bfloat16",
         "resolved_pooling": pooling,
         "class": "Dinov2Model",
         "sha256": by_hand(folder),
     }
     assert teacher.outputs == {"embedding": (16,)}
+
+
+def aged(folder: Path) -> Path:
+    """The folder with files that nobody wrote just now: those are not remembered."""
+    for file in folder.iterdir():
+        os.utime(file, (OLD, OLD))
+    return folder
+
+
+def test_the_digest_is_computed_once_and_again_when_a_file_changes(
+    tmp_path: Path, cache: Path
+) -> None:
+    folder = aged(models.vit(tmp_path))
+    computed = sha256(folder)
+    (entry,) = (cache / "digests").iterdir()
+    entry.write_text("0" * 64)
+    # What is remembered is taken, however the same weights are pooled.
+    assert sha256(folder) == sha256(folder, pooling="mean") == "0" * 64
+    os.utime(folder / "model.safetensors", (OLD, OLD + 1))
+    assert sha256(folder) == computed
+
+
+def test_other_weights_of_the_same_files_have_a_digest_of_their_own(
+    tmp_path: Path, cache: Path
+) -> None:
+    fresh = {p: sha256(models.clip(tmp_path / "new"), pooling=p) for p in ("cls", "projection")}
+    assert len(set(fresh.values())) == 2
+    folder = aged(models.clip(tmp_path / "old"))
+    for _ in range(2):
+        assert {p: sha256(folder, pooling=p) for p in fresh} == fresh
+    assert len(list((cache / "digests").iterdir())) == 2

@@ -1,0 +1,26 @@
+"""`egapipe doctor`."""
+
+import typer
+
+from egapipe.pipeline.options import ConfigName, Overrides
+
+
+def register(app: typer.Typer) -> None:
+    """Add `egapipe doctor`."""
+    app.command()(doctor)
+
+
+def doctor(config: ConfigName = None, overrides: Overrides = None) -> None:
+    """Check this machine and whether data, teacher, store and student fit together.
+
+    One line a check; exit code 1 if one fails. What is not there yet is skipped.
+    """
+    from egapipe.pipeline.config import load_config
+    from egapipe.stages.doctor import run
+
+    report = run(
+        load_config(config, overrides or []), show=lambda finding: typer.echo(finding.line())
+    )
+    typer.echo(report.summary())
+    if not report.healthy:
+        raise typer.Exit(1)

@@ -1,0 +1,72 @@
+"""Checks of the images and their labels."""
+
+import numpy as np
+import numpy.typing as npt
+
+from egapipe.pipeline.datasets import Dataset
+from egapipe.stages.doctor.parts import Parts
+from egapipe.stages.doctor.report import Result, fail, ok, warn
+
+_QUOTED = 3
+
+
+def check_images(parts: Parts) -> Result:
+    """Images of every split are listed, and a few of the training images can be read."""
+    counts = {split: len(parts.dataset(split)) for split in parts.config.splits()}
+    rows = parts.rows.get()
+    image = parts.dataset("train").image(int(rows[0]))
+    listed = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    return ok(f"{listed}; {len(rows)} were read, the first has {image.width} x {image.height}")
+
+
+def check_labels(parts: Parts) -> Result:
+    """Heads and student are trained on labels: there are some, as many as are asked for."""
+    dataset, asked = parts.dataset("train"), parts.config.distill.labels_per_class
+    labelled = dataset.labels[dataset.labels >= 0]
+    if not len(labelled):
+        return fail(
+            f"{dataset.name} has no labelled image: set dataset.train.label_column, or use "
+            "sub-folders as classes"
+        )
+    counts = np.bincount(labelled, minlength=len(dataset.classes or ()))
+    said = f"{len(labelled):,} of {len(dataset):,} rows have one of {len(counts)} classes"
+    scarce = np.flatnonzero((counts > 0) & (counts < (asked or 0)))
+    if len(scarce):
+        return fail(
+            f"{said}, but distill.labels_per_class is {asked} and {_few(dataset, scarce)} has "
+            f"{counts[scarce[0]]}: lower it"
+        )
+    empty = np.flatnonzero(counts == 0)
+    if len(empty):
+        return warn(f"{said}; {len(empty)} of them have no row: {_few(dataset, empty)}")
+    return ok(said)
+
+
+def check_classes(parts: Parts) -> Result:
+    """A class of the test images has the number and the name that it has in training."""
+    train, test = parts.dataset("train"), parts.dataset("test")
+    known = max(len(train.classes or ()), int(train.labels.max(initial=-1)) + 1)
+    tested = np.unique(test.labels[test.labels >= 0])
+    if not len(tested):
+        return fail(f"{test.name} has no labelled image to evaluate on: set its label_column")
+    if tested[-1] >= known:
+        return fail(f"{test.name} has label {tested[-1]}, training images only 0 to {known - 1}")
+    for number, (name, other) in enumerate(
+        zip(train.classes or (), test.classes or (), strict=False)
+    ):
+        if name != other:
+            return fail(
+                f"class {number} is {name!r} in {train.name} and {other!r} in {test.name}: "
+                "give both the same classes in the same order"
+            )
+    unseen = np.setdiff1d(tested, train.labels)
+    if len(unseen):
+        return warn(f"test images are of classes that no training image has: {_few(test, unseen)}")
+    return ok(f"{len(tested)} classes in the test images, all of them among {known} of training")
+
+
+def _few(dataset: Dataset, labels: npt.NDArray[np.int64]) -> str:
+    """The first of some classes, by name where there are names."""
+    names = dataset.classes
+    shown = [str(label) if names is None else names[label] for label in labels[:_QUOTED]]
+    return ", ".join(shown) + (", ..." if len(labels) > _QUOTED else "")

@@ -1,0 +1,71 @@
+"""Checks of the student."""
+
+import torch
+
+from egapipe.pipeline.config.data import Normalize
+from egapipe.pipeline.config.teachers import ImportedTeacher
+from egapipe.pipeline.views import key_hashes
+from egapipe.stages.distill.images import StreamedImages
+from egapipe.stages.distill.model import Student
+from egapipe.stages.distill.setup import number_of_classes, student_spec
+from egapipe.stages.distill.sources import student_size
+from egapipe.stages.doctor.parts import MissingError, Parts
+from egapipe.stages.doctor.report import Result, fail, ok, warn
+
+
+@torch.no_grad()
+def check_student(parts: Parts) -> Result:
+    """It is built, and its fresh weights give finite, different logits for real images."""
+    config, dataset = parts.config, parts.dataset("train")
+    backbone, size = parts.backbone.get(), student_size(config, dataset)
+    classes = max(1, number_of_classes(dataset, dataset.labels))
+    try:
+        normalize = config.distill.normalize or teacher_normalize(parts)
+    except MissingError:
+        # Only finite numbers are asked for.
+        normalize = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    spec = student_spec(config, backbone, dataset.classes, classes, size, normalize)
+    student = spec.build(backbone).eval()
+    nodes, logits = student(_images(parts, size))
+    for name, output in {"nodes": nodes, "logits": logits}.items():
+        if not bool(torch.isfinite(output).all()):
+            return fail(f"{name} of the untrained student are not finite: check its architecture")
+    if bool((logits == logits[:1]).all()):
+        return fail("the untrained student gives the same logits for different images")
+    return ok(_described(student, config.distill.student.name, nodes.shape[1], classes, size))
+
+
+def check_student_normalisation(parts: Parts) -> Result:
+    """Images are normalised for the student as they are for the teacher."""
+    own = parts.config.distill.normalize
+    theirs = teacher_normalize(parts)
+    if own is None or own == theirs:
+        source = "the teacher's" if own is None else "distill.normalize, as the teacher's"
+        return ok(f"mean {list(theirs.mean)}, std {list(theirs.std)}: {source}")
+    return warn(
+        f"distill.normalize has mean {list(own.mean)}, std {list(own.std)}, the teacher mean "
+        f"{list(theirs.mean)}, std {list(theirs.std)}: set it to null unless that is meant"
+    )
+
+
+def teacher_normalize(parts: Parts) -> Normalize:
+    """The teacher's input normalisation, which is the student's default."""
+    if isinstance(parts.config.teacher, ImportedTeacher):
+        return parts.config.teacher.normalize
+    used = parts.teacher.get().preprocessing.to_json()
+    return Normalize(mean=used["mean"], std=used["std"])
+
+
+def _images(parts: Parts, size: tuple[int, int]) -> torch.Tensor:
+    """The clean views of the sampled rows at the student's size, uint8 [B, 3, H, W]."""
+    dataset = parts.dataset("train")
+    images = StreamedImages(dataset, key_hashes(dataset.keys), size, torch.device("cpu"), 1)
+    return images.batch(parts.rows.get(), parts.config.distill.augment, 0)
+
+
+def _described(student: Student, name: str, nodes: int, classes: int, size: tuple[int, int]) -> str:
+    millions = sum(p.numel() for p in student.backbone.parameters()) / 1e6
+    return (
+        f"{name}: {millions:.2f} M parameters, images of {size[0]} x {size[1]} to {nodes} nodes "
+        f"and {classes} classes, finite"
+    )

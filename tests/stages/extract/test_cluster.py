@@ -1,0 +1,122 @@
+"""Clusters whose nodes differ, come late and go without a word.
+
+Slow, because every node is a Ray of its own that takes seconds to start and to be missed.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.store import check_store
+from egapipe.stages import extract
+from tests.stages.extract.actors import Actor, committed
+from tests.stages.extract.conftest import MakeConfig
+from tests.stages.extract.contents import content
+from tests.stages.extract.nodes import Nodes, cluster, elsewhere
+from tests.stages.extract.test_pooled import Watching
+
+pytestmark = pytest.mark.slow
+GATE, SHARDS = 4, 40
+
+
+class Play:
+    """A pool of workers with half a logical GPU each, while nodes come and go.
+
+    All shards from GATE on wait until the last act, so that nothing depends on who is faster.
+    """
+
+    def __init__(self, nodes: Nodes, folder: Path) -> None:
+        self.nodes = nodes
+        self.folder = folder
+        self.notes: list[str] = []
+        self.acts = [self.first_node, self.another_node, self.it_dies, self.a_third]
+        self.gone: Any = None
+        (folder / f"gate-{GATE}").touch()
+
+    def ready(self) -> int:
+        return len(list(self.folder.glob("ready-*")))
+
+    def lost(self) -> list[str]:
+        return [note for note in self.notes if "lost its worker" in note]
+
+    def first_node(self) -> bool:
+        """The run began with the workers that fit."""
+        if self.ready() < 2:
+            return False
+        self.gone = self.nodes.add(num_cpus=3, num_gpus=1)
+        return True
+
+    def another_node(self) -> bool:
+        """The others joined when their node came."""
+        if self.ready() < 4:
+            return False
+        self.nodes.kill(self.gone)
+        return True
+
+    def it_dies(self) -> bool:
+        """Its shards wait for another worker."""
+        if len(self.lost()) < 2:
+            return False
+        self.nodes.add(num_cpus=1, num_gpus=1)
+        return True
+
+    def a_third(self) -> bool:
+        """There the workers of the dead node are replaced."""
+        if self.ready() < 6:
+            return False
+        (self.folder / f"gate-{GATE}").unlink()
+        return True
+
+    def run(self) -> list[int]:
+        import ray
+
+        from egapipe.stages.extract.pool import Pool, Terms
+
+        terms = Terms(4, 1, 2, start_timeout=120, resources="0.5 GPU", patience=1000)
+        actor = ray.remote(Actor).options(num_cpus=0.5, num_gpus=0.5)
+        done = []
+        with Pool(
+            actor.remote,
+            terms,
+            arguments=(str(self.folder), 0.05),
+            committed=lambda shard: committed(self.folder, shard),
+            note=self.notes.append,
+        ) as pool:
+            for answer in pool.run(range(SHARDS)):
+                done += [answer.shard] if answer is not None else []
+                while self.acts and self.acts[0]():
+                    del self.acts[0]
+        return done
+
+
+def play(folder: Path) -> tuple[list[int], list[str]]:
+    with cluster(num_cpus=1, num_gpus=1) as nodes:
+        stage = Play(nodes, folder)
+        return stage.run(), stage.lost()
+
+
+def test_workers_join_late_and_a_dead_node_costs_the_shards_in_flight(tmp_path: Path) -> None:
+    done, lost = elsewhere(play, tmp_path)
+    assert sorted(done) == list(range(SHARDS))
+    assert len(lost) == 2
+
+
+def extract_while_a_node_dies(config: Config) -> tuple[str, list[str]]:
+    with cluster(num_cpus=1) as nodes:
+        second = nodes.add(num_cpus=1)
+        watching = Watching(lambda: nodes.kill(second))
+        report = extract.run(config, split="train", progress=watching)
+        return report.url, watching.notes
+
+
+def test_the_store_is_the_same_when_a_node_dies(quick: MakeConfig, tmp_path: Path) -> None:
+    many = ["dataset.train.limit=200", "views.count=9", "store.shard_rows=10"]
+    many += ["store.dtype=float32"]
+    alone = extract.run(quick(*many, f"store.url={tmp_path / 'alone'}"), split="train", local=True)
+    two = ["extract.min_workers=2", "extract.cpus_per_worker=1"]
+    url, notes = elsewhere(extract_while_a_node_dies, quick(*many, *two))
+    assert len([note for note in notes if "lost its worker" in note]) <= 1
+    assert content(url) == content(alone.url)
+    assert check_store(url).ok
