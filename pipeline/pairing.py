@@ -1,11 +1,44 @@
 """Whether a store holds what a configuration would learn from."""
 
+from typing import TYPE_CHECKING
+
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store import FeatureStore, Manifest
+from egapipe.pipeline.store import Features, FeatureStore, Manifest
+from egapipe.pipeline.store.features import Rows
 from egapipe.pipeline.views import plan_hash
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_OF_TEACHER = ("teacher", "preprocessing", "outputs")
+
+
+class Vectors(Features):
+    """Features of which each is one vector, whatever the shape of the output."""
+
+    def take(self, rows: Rows, view: int | Rows) -> "Tensor":
+        """[B, dim]; see `Features`."""
+        return super().take(rows, view).flatten(1)
+
+
+def open_pair(config: Config, dataset: Dataset, split: Split) -> tuple[FeatureStore, Vectors]:
+    """The store of a split and this node's copy of the output `distill.teacher_output`.
+
+    Raises StoreError, in one line, if the store is not there, was made of something else than the
+    configuration says, or has no such output.
+    """
+    store = FeatureStore.open(config.store_url(split))
+    check_pair(store, config, dataset, split)
+    output = config.distill.teacher_output
+    if output not in store.manifest.outputs:
+        raise StoreError(
+            f"store {store.url} has no output {output!r}: set distill.teacher_output to one of "
+            + ", ".join(store.manifest.outputs)
+        )
+    return store, Vectors.open(store, output, config.store.cache_dir)
 
 
 def check_pair(store: FeatureStore, config: Config, dataset: Dataset, split: Split) -> None:
@@ -20,6 +53,25 @@ def check_pair(store: FeatureStore, config: Config, dataset: Dataset, split: Spl
         raise StoreError(
             f"store {store.url}: {'; '.join(differences)}: run `egapipe extract -c ...` with "
             "another store.url, or point store.url at the right store"
+        )
+
+
+def check_one_teacher(first: FeatureStore, other: FeatureStore) -> None:
+    """Raise StoreError, in one line, if the embeddings of two stores do not go together.
+
+    The configuration names the teacher; this compares what it was when each store was made: its
+    weights, its preprocessing and the outputs.
+    """
+    parts = {name: getattr(other.manifest, name) for name in _OF_TEACHER}
+    changes = first.manifest.changes(first.manifest.model_copy(update=parts))
+    if first.manifest.teacher.get("backend") == "imported":
+        # There it is the checksum of the file of embeddings, and each store has its own.
+        changes.pop("teacher.sha256", None)
+    if changes:
+        listed = "; ".join(f"{key} is {one} and {two}" for key, (one, two) in changes.items())
+        raise StoreError(
+            f"stores {first.url} and {other.url} are not of one teacher: {listed}: "
+            "extract one of them again"
         )
 
 

@@ -25,11 +25,13 @@ from egapipe.pipeline.errors import TrainingError, UsageError
 from egapipe.pipeline.files import replace_file
 
 # What does not change the trained weights does not change the run: it may resume with other values.
-_LAUNCH = {"runs", "extract", "compare", "cluster"}
+_LAUNCH = {"runs", "extract", "compare", "sweep", "cluster"}
 _LAUNCH_DISTILL = {
     "workers",
     "max_failures",
     "threads",
+    "channels_last",
+    "compile",
     "stream_threads",
     "data",
     "resident_bytes",

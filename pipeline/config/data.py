@@ -157,9 +157,19 @@ class DatasetConfig(Section):
     """The images to learn from and those to evaluate on."""
 
     train: SourceConfig
-    """Every image the student may see, labelled or not."""
+    """The labelled images to learn from; those without a label count as unlabelled."""
+    unlabelled: list[SourceConfig] = Field(default=[])
+    """More images to learn from, without their labels: a source, or a list of them. Each has a
+    store of its own, `unlabelled.zarr`, `unlabelled2.zarr` and so on."""
     test: SourceConfig | None = None
     """Labelled images for evaluation."""
+
+    @field_validator("unlabelled", mode="before")
+    @classmethod
+    def _one_source(cls, value: Any) -> Any:
+        if value is None:
+            return []
+        return [value] if isinstance(value, dict | Source) else value
 
 
 class ViewsConfig(Section):
@@ -199,7 +209,7 @@ class StoreConfig(Section):
     """Where embeddings are kept, and in which form."""
 
     url: Text | None = None
-    """Folder or fsspec URL that holds `train.zarr` and `test.zarr`; default `stores/<name>`."""
+    """Folder or fsspec URL of the stores, `train.zarr` and so on; default `stores/<name>`."""
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """Stored type of the embeddings."""
     shard_rows: Positive = 4096

@@ -1,6 +1,6 @@
 """Stage two: student, heads, objective, schedule."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -50,6 +50,8 @@ class DistillConfig(Section):
     """Node layers and classifiers."""
     objective: ObjectiveConfig = ObjectiveConfig(ega=EgaOptions())
     """Weighted sum of objectives beside the cross-entropy."""
+    teacher_output: Text = "embedding"
+    """Output of the store to learn from; one that is not a vector is flattened."""
     label_smoothing: Fraction = 0.0
     """Share of the student's target that is spread evenly over all classes."""
     ce_weight: NonNegative = 1.0
@@ -57,9 +59,16 @@ class DistillConfig(Section):
     seed: Seed = 0
     """Seed of weights, order, augmentation and the choice of labels."""
     epochs: Positive = 240
-    """Passes over the training rows."""
+    """Passes over the training rows; with an `unlabelled_ratio`, over the labelled ones."""
     batch_size: Positive = 64
     """Rows of one step over all workers."""
+    micro_batch_size: Positive | None = None
+    """Most rows of one forward pass on one worker; default: all it has of a step. The gradient is
+    that of the whole step, graphs and all, except that batch normalisation sees so many rows at
+    once. Bounds memory for one more forward pass."""
+    graph_batch: Positive | None = None
+    """Rows of the objectives' graphs, at least `batch_size`, the default. Those beyond the step's
+    own are nodes remembered from the steps before, without gradient."""
     lr: NonNegative = 0.05
     """Student's initial learning rate."""
     schedule: Literal["steps", "cosine"] = "steps"
@@ -75,6 +84,9 @@ class DistillConfig(Section):
     """SGD momentum."""
     weight_decay: NonNegative = 5e-4
     """SGD weight decay."""
+    ema_decay: Fraction | None = None
+    """Decay a step of a moving average of the student's weights, evaluated and saved beside it;
+    default: none is kept."""
     clip_grad_norm: AboveZero | None = None
     """Largest norm of the student's gradient, over all its parameters: a longer one is scaled down.
     The teacher's head is not clipped."""
@@ -90,16 +102,33 @@ class DistillConfig(Section):
     and flip; `clean`: own augmentation beside the teacher's clean view."""
     labels_per_class: Positive | None = None
     """Keep so many labels a class, chosen by seed; the other rows become unlabelled."""
+    label_fraction: Annotated[Fraction, Field(gt=0.0)] | None = None
+    """Keep this share of the labels of each class, at least one, chosen by seed; a larger share
+    keeps the labels of a smaller one too. Not beside `labels_per_class`."""
+    unlabelled_ratio: NonNegative | None = None
+    """Unlabelled rows a batch for each labelled one; 0 leaves them out. An epoch is then one pass
+    over the labelled rows. Default: rows of both sorts come as they are drawn, and an epoch is one
+    pass over all of them."""
+    sampler: Literal["random", "class-balanced", "neighbours"] = "random"
+    """Which rows meet in a batch. `class-balanced`: the counts of two classes differ by one at
+    most; `neighbours`: rows come in groups, a row and those nearest to it in teacher space."""
+    sampler_group: Annotated[Positive, Field(ge=2, le=64)] = 8
+    """For `neighbours`: rows of a group."""
     data: Literal["auto", "resident", "stream"] = "auto"
     """Images on the device as uint8, or decoded as needed; `auto`: resident if they fit."""
     resident_bytes: Positive = 4 * 2**30
-    """Most bytes of images that `auto` keeps on the device."""
+    """Most bytes of the images of one source that `auto` keeps on the device."""
     stream_threads: Positive = 2
     """Threads that decode ahead when streaming."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the student trains."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of the forward pass (autocast below float32)."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the forward pass (autocast below float32; float16 with a scaled loss)."""
+    channels_last: bool = True
+    """Keep images and convolutions channels last in memory."""
+    compile: Literal["default", "reduce-overhead"] | None = None
+    """Mode of torch.compile for the student's training passes; `reduce-overhead` captures CUDA
+    graphs and needs a GPU. Default: not compiled."""
     threads: Positive | None = None
     """CPU threads a worker; default: torch's own choice."""
     workers: Count = 0
@@ -116,6 +145,43 @@ class DistillConfig(Section):
         if self.workers > self.batch_size:
             raise ValueError(f"batch_size {self.batch_size} is below workers {self.workers}")
         return self
+
+    @model_validator(mode="after")
+    def _graph_holds_a_step(self) -> Self:
+        if self.graph_batch is not None and self.graph_batch < self.batch_size:
+            raise ValueError(
+                f"graph_batch {self.graph_batch} is below batch_size {self.batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_choice_of_labels(self) -> Self:
+        if self.labels_per_class is not None and self.label_fraction is not None:
+            raise ValueError("labels_per_class and label_fraction are two choices: set one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _both_sorts_in_a_batch(self) -> Self:
+        if self.unlabelled_ratio is None:
+            return self
+        if self.sampler == "neighbours":
+            raise ValueError(
+                "sampler neighbours groups labelled and unlabelled rows alike: unlabelled_ratio "
+                "must be null"
+            )
+        labelled = self.labelled_rows
+        missing = "labelled" if labelled == 0 else "unlabelled"
+        if labelled == 0 or (self.unlabelled_ratio > 0 and labelled == self.batch_size):
+            raise ValueError(
+                f"unlabelled_ratio {self.unlabelled_ratio:g} leaves no {missing} row in a batch of "
+                f"{self.batch_size}"
+            )
+        return self
+
+    @property
+    def labelled_rows(self) -> int:
+        """Labelled rows of a batch where `unlabelled_ratio` says how many; else all may be."""
+        return round(self.batch_size / (1.0 + (self.unlabelled_ratio or 0.0)))
 
     @model_validator(mode="after")
     def _warmup_within_epochs(self) -> Self:

@@ -1,6 +1,6 @@
 """The root of the configuration tree."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -9,9 +9,11 @@ from egapipe.pipeline.config.compare import CompareConfig
 from egapipe.pipeline.config.data import DatasetConfig, SourceConfig, StoreConfig, ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.extract import ClusterConfig, ExtractConfig
+from egapipe.pipeline.config.sweep import SweepConfig
 from egapipe.pipeline.config.teachers import TeacherConfig
 
-Split = Literal["train", "test"]
+# `train`, `test`, `unlabelled`, and for more sources without labels `unlabelled2`, `unlabelled3`...
+Split = str
 
 
 class Config(Section):
@@ -33,18 +35,24 @@ class Config(Section):
     """Stage two."""
     compare: CompareConfig = CompareConfig()
     """Variants trained side by side."""
+    sweep: SweepConfig = SweepConfig()
+    """A search over settings of stage two."""
     cluster: ClusterConfig = ClusterConfig()
     """The Ray cluster."""
     runs: Text = "runs"
     """Folder of run folders."""
 
     def source(self, split: Split) -> SourceConfig | None:
-        """The image source of a split."""
-        return self.dataset.train if split == "train" else self.dataset.test
+        """The image source of a split, None if there is no such split."""
+        return self._sources().get(split)
 
     def splits(self) -> list[Split]:
         """The splits this experiment has."""
-        return ["train", "test"] if self.dataset.test is not None else ["train"]
+        return list(self._sources())
+
+    def training_splits(self) -> list[Split]:
+        """Those a student learns from: `train`, then the unlabelled ones."""
+        return [split for split in self._sources() if split != "test"]
 
     def store_url(self, split: Split) -> str:
         """Where the store of a split lies."""
@@ -53,4 +61,12 @@ class Config(Section):
 
     def view_plan(self, split: Split) -> ViewsConfig:
         """The teacher's views: the plan for training images, the clean view for test images."""
-        return self.views if split == "train" else self.views.model_copy(update={"count": 0})
+        return self.views.model_copy(update={"count": 0}) if split == "test" else self.views
+
+    def _sources(self) -> dict[Split, SourceConfig]:
+        sources: dict[Split, SourceConfig] = {"train": self.dataset.train}
+        if self.dataset.test is not None:
+            sources["test"] = self.dataset.test
+        for number, source in enumerate(self.dataset.unlabelled, start=1):
+            sources["unlabelled" if number == 1 else f"unlabelled{number}"] = source
+        return sources

@@ -1,14 +1,15 @@
 """Checkpoints: safetensors weights and a JSON position, whole or absent.
 
 A checkpoint is a folder with student.safetensors (the backbone), heads.safetensors (node layers,
-classifiers and what the objective learns), optimizer.safetensors and state.json. `last.json` and
-`best.json` point at the folders that count; the pointer moves after the folder is complete.
+classifiers, what the objectives learn and remember), optimizer.safetensors, state.json and, where
+one is kept, ema.safetensors (the moving average of the student). `last.json` and `best.json` point
+at the folders that count; the pointer moves after the folder is complete.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,8 +22,10 @@ from torch import Tensor
 
 from egapipe.pipeline.errors import TrainingError, UsageError
 from egapipe.pipeline.files import replace_file
+from egapipe.stages.distill.learner import Learner
 from egapipe.stages.distill.model import Distillation, Student
 
+AVERAGE = "ema"
 STUDENT = "student."
 BACKBONE = STUDENT + "backbone."
 
@@ -32,7 +35,7 @@ class Position:
     """Where training stands: `step` of `epoch` is the next to run.
 
     sums: this epoch's running metrics. best_top1: of the epochs so far, % (-1 before the first).
-    seconds: spent so far.
+    seconds: spent so far. scaler: state of the loss's scale, empty without one.
     """
 
     epoch: int = 0
@@ -41,6 +44,7 @@ class Position:
     best_epoch: int = -1
     seconds: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
+    scaler: dict[str, float] = field(default_factory=dict)
 
 
 class Checkpoints:
@@ -49,19 +53,22 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def save(
-        self, model: Distillation, optimizer: torch.optim.Optimizer, at: Position, *, best: bool
-    ) -> None:
+    def save(self, learner: Learner, at: Position, *, best: bool) -> None:
         """Write a checkpoint, point `last` (and `best`) at it, remove those nothing points at."""
         name = f"epoch{at.epoch:05d}-step{at.step:07d}"
         partial = self._folder / f".{name}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        student, heads = split_weights(model)
+        student, heads = split_weights(learner.model)
         replace_file(partial / "student.safetensors", save(student))
         replace_file(partial / "heads.safetensors", save(heads))
-        replace_file(partial / "optimizer.safetensors", save(_optimizer_tensors(optimizer)))
-        replace_file(partial / "state.json", json.dumps(asdict(at)).encode())
+        tensors = _optimizer_tensors(learner.optimizer)
+        replace_file(partial / "optimizer.safetensors", save(tensors))
+        if learner.average is not None:
+            average = _on_cpu(learner.average.state_dict())
+            replace_file(partial / f"{AVERAGE}.safetensors", save(average))
+        state = {**asdict(at), "scaler": learner.scaler.state_dict()}
+        replace_file(partial / "state.json", json.dumps(state).encode())
         shutil.rmtree(self._folder / name, ignore_errors=True)
         os.replace(partial, self._folder / name)
         for pointer in ("last", "best") if best else ("last",):
@@ -76,18 +83,23 @@ class Checkpoints:
         folder = self._folder / str(json.loads(pointer.read_text("utf-8"))["folder"])
         return folder if folder.is_dir() else None
 
-    def resume(self, model: Distillation, optimizer: torch.optim.Optimizer) -> Position:
-        """Load the last checkpoint into model and optimizer; a fresh Position without one.
+    def resume(self, learner: Learner) -> Position:
+        """Load the last checkpoint into the learner; a fresh Position without one.
 
         Raises TrainingError if it is damaged.
         """
         folder = self.find("last")
         if folder is None:
             return Position()
+        at = self.position()
         with _explained(folder):
-            load_weights(model, folder)
-            _load_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
-        return self.position()
+            load_weights(learner.model, folder)
+            _load_optimizer(learner.optimizer, load_file(folder / "optimizer.safetensors"))
+            if learner.average is not None:
+                learner.average.load_state_dict(load_file(folder / f"{AVERAGE}.safetensors"))
+            if at.scaler:
+                learner.scaler.load_state_dict(at.scaler)
+        return at
 
     def position(self) -> Position:
         """Where the last checkpoint stands; a fresh Position without one.
@@ -121,10 +133,14 @@ def _explained(folder: Path) -> Iterator[None]:
 
 def split_weights(model: Distillation) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The backbone's weights, without prefix, and those of everything around it."""
-    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    weights = _on_cpu(model.state_dict())
     student = {k.removeprefix(BACKBONE): v for k, v in weights.items() if k.startswith(BACKBONE)}
     heads = {k: v for k, v in weights.items() if not k.startswith(BACKBONE)}
     return student, heads
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
 def load_weights(model: Distillation, folder: Path) -> None:
@@ -134,12 +150,17 @@ def load_weights(model: Distillation, folder: Path) -> None:
     model.load_state_dict({**{BACKBONE + k: v for k, v in student.items()}, **heads})
 
 
-def load_student_weights(student: Student, folder: Path) -> None:
-    """Load backbone, node layer and classifier of the student alone.
+def load_student_weights(student: Student, folder: Path, *, averaged: bool = False) -> None:
+    """Load backbone, node layer and classifier of the student alone, or their moving average.
 
-    Raises UsageError if the files are damaged or hold another student.
+    Raises UsageError if the files are damaged or hold another student, or there is no average.
     """
+    if averaged and not (folder / f"{AVERAGE}.safetensors").is_file():
+        raise UsageError(f"checkpoint {folder} has no moving average: set distill.ema_decay, train")
     try:
+        if averaged:
+            student.load_state_dict(load_file(folder / f"{AVERAGE}.safetensors"))
+            return
         backbone = load_file(folder / "student.safetensors")
         heads = load_file(folder / "heads.safetensors")
         own = {k.removeprefix(STUDENT): v for k, v in heads.items() if k.startswith(STUDENT)}
@@ -174,3 +195,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
         state.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    # In the order in memory of their parameters: another one could round otherwise.
+    for parameter, entries in optimizer.state.items():
+        for name, value in entries.items():
+            entries[name] = torch.empty_like(parameter).copy_(value)

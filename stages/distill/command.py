@@ -38,6 +38,7 @@ def describe(summary: Mapping[str, object]) -> str:
     shown = {
         "top1": "top-1 {:.2f} %",
         "top5": "top-5 {:.2f} %",
+        "ema_top1": "its average {:.2f} %",
         "teacher_top1": "teacher head {:.2f} %",
         "train_seconds": "{:.1f} s",
         "rows_per_s": "{:.0f} rows/s",

@@ -13,7 +13,7 @@ from egapipe.pipeline.runs import RunFolder
 from egapipe.stages.distill.loop import Report, fit
 from egapipe.stages.distill.setup import Job, pick_device, prepare
 from egapipe.stages.distill.shown import Shown, following
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.world import OtherWorkerError, World
 
 RESULTS = "results.json"
 REFUSAL = "error.json"
@@ -77,9 +77,10 @@ def _worker(arguments: dict[str, Any]) -> None:
 
     try:
         results = fit(prepare(config, world), run, report)
+    except OtherWorkerError:
+        return
     except EgapipeError as error:
-        if world.is_main:
-            run.write_json(REFUSAL, {"error": str(error)})
+        run.write_json(REFUSAL, {"error": str(error)})
         return
     if world.is_main:
         run.write_json(RESULTS, results)

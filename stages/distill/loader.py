@@ -13,10 +13,10 @@ from torch import Tensor
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
-from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import CLEAN, Hashes, teacher_views
 from egapipe.stages.distill.images import Images
-from egapipe.stages.distill.order import epoch_batches
+from egapipe.stages.distill.joint import Embeddings
+from egapipe.stages.distill.order import Plain, Plan, at_random
 from egapipe.stages.distill.world import World
 
 Ints = npt.NDArray[np.int64]
@@ -28,40 +28,46 @@ class Batch:
     """This worker's rows of one step, on its device.
 
     images: uint8 [B, 3, H, W]. features: [B, D], as stored. labels: int64 [B], -1 = unlabelled.
-    rows: int64 [B] of the data set.
+    rows: int64 [B] of the data set. grids: [B, C, g, g] of the teacher, as stored, of the same
+    views as the features; None where no objective compares them.
     """
 
     images: Tensor
     features: Tensor
     labels: Tensor
     rows: Tensor
+    grids: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Loader:
-    """One pass over the rows an epoch; everything is a function of (seed, epoch, step).
+    """The batches of the epochs; everything is a function of (seed, epoch, step).
 
-    rows: the rows to train on. labels: int64 [N] of the data set. teacher_plan: the store's views.
+    rows: the rows to train on. labels: int64 [N] of all rows. teacher_plan: the store's views.
+    plan: which rows meet in which batch; default: all of them, at random. grids: the teacher's, of
+    the same rows and views as `features`, where an objective compares them.
     """
 
     images: Images
-    features: Features
+    features: Embeddings
     labels: Ints
     rows: Ints
     hashes: Hashes
     teacher_plan: ViewsConfig
     config: DistillConfig
     world: World
+    plan: Plan | None = None
+    grids: Embeddings | None = None
 
     @property
     def steps(self) -> int:
         """Steps of an epoch."""
-        return max(1, len(self.rows) // self.config.batch_size)
+        return self._plan.steps
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from `first_step` on."""
         config = self.config
-        batches = epoch_batches(self.rows, config.batch_size, config.seed, epoch)[first_step:]
+        batches = self._plan.epoch(epoch)[first_step:]
         seen = teacher_views(self.teacher_plan.count, config.seed, epoch, self.hashes)
         if config.student_view == "clean":
             seen = np.full_like(seen, CLEAN)
@@ -70,19 +76,27 @@ class Loader:
         )
         return run_ahead(jobs, self.images.threads)
 
+    @property
+    def _plan(self) -> Plan:
+        config = self.config
+        return self.plan or Plain(self.rows, config.batch_size, at_random(config.seed))
+
     def _batch(self, rows: Ints, epoch: int, seen: Ints) -> Batch:
-        device = self.world.device
+        device, views = self.world.device, seen[rows]
         if self.config.student_view == "paired":
-            images = self.images.batch(rows, self.teacher_plan, seen[rows])
+            images = self.images.batch(rows, self.teacher_plan, views)
         else:
             # The student's own augmentation of this epoch is view `epoch + 1` of its own plan.
             plan = self.config.augment.model_copy(update={"seed": self.config.seed})
             images = self.images.batch(rows, plan, epoch + 1)
         return Batch(
             images=images,
-            features=self.features.take(rows, seen[rows]).to(device, non_blocking=True),
+            features=self.features.take(rows, views).to(device, non_blocking=True),
             labels=torch.from_numpy(self.labels[rows]).to(device, non_blocking=True),
             rows=torch.from_numpy(rows).to(device, non_blocking=True),
+            grids=None
+            if self.grids is None
+            else self.grids.take(rows, views).to(device, non_blocking=True),
         )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,10 @@ from torch.nn import functional as F
 
 from egapipe.pipeline.config.data import Normalize
 from egapipe.stages.distill.loader import Batch
+from egapipe.stages.distill.memory import GraphMemory
 from egapipe.stages.distill.objectives import Pair, WeightedSum
+from egapipe.stages.distill.precision import autocast
+from egapipe.stages.distill.students.backbone import maps_and_features
 from egapipe.stages.distill.world import World
 
 
@@ -38,18 +41,46 @@ class Student(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.set_memory_format(torch.channels_last)
         # Part of the module so that it follows the device; not of the weights.
         mean, std = torch.tensor(normalize.mean), torch.tensor(normalize.std)
         self.register_buffer("mean", mean.view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", std.view(1, 3, 1, 1) * 255, persistent=False)
 
+    def set_memory_format(self, memory_format: torch.memory_format) -> None:
+        """Order in memory of images and of the weights of convolutions; the values stay."""
+        self.backbone.to(memory_format=memory_format)  # type: ignore[call-overload]
+        self._memory_format = memory_format
+
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] to the backbone's features [B, F]."""
-        return cast(Tensor, self.backbone((images.float() - self.mean) / self.std))
+        return cast(Tensor, self.backbone(self._pixels(images)))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [B, 3, H, W] to nodes [B, D] and logits [B, C]."""
-        return cast(tuple[Tensor, Tensor], self.head(self.features(images)))
+    def forward(self, images: Tensor, *, with_maps: bool = False) -> tuple[Tensor, ...]:
+        """uint8 [B, 3, H, W] to nodes [B, D] and logits [B, C].
+
+        with_maps: the backbone's maps before pooling, [B, F, h, w], are the third. Raises
+        UsageError where the backbone gives none.
+        """
+        if not with_maps:
+            return cast(tuple[Tensor, Tensor], self.head(self.features(images)))
+        maps, features = maps_and_features(self.backbone, self._pixels(images))
+        return (*self.head(features), maps)
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        pixels = (images.float() - self.mean) / self.std
+        return pixels.contiguous(memory_format=self._memory_format)
+
+
+class Forward(NamedTuple):
+    """node [B, D] and logits [B, C] of the student, and the same of the teacher's head; grid: the
+    student's maps before pooling, [B, F, h, w], None where no objective compares them."""
+
+    node: Tensor
+    logits: Tensor
+    teacher_node: Tensor
+    teacher_logits: Tensor
+    grid: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -81,22 +112,42 @@ class Distillation(nn.Module):
         label_smoothing: float = 0.0,
         precision: torch.dtype,
         world: World,
+        memory: GraphMemory | None = None,
     ) -> None:
+        """memory: of the rows that the objectives' graphs have beside those of a batch."""
         super().__init__()
         self.student = student
         self.teacher_head = teacher_head
         self.objective = objective
+        self.memory = memory
         self._ce_weight = ce_weight
         self._label_smoothing = label_smoothing
         self._precision = precision
         self._world = world
 
+    @property
+    def replicated(self) -> list[str]:
+        """Names of the buffers that are equal on all workers without being sent."""
+        memory = () if self.memory is None else (n for n, _ in self.memory.named_buffers())
+        equal = [f"objective.{name}" for name in self.objective.replicated]
+        return [*equal, *(f"memory.{name}" for name in memory)]
+
     def forward(self, batch: Batch) -> Losses:
         """The losses of this worker's part of a batch."""
-        half = self._precision != torch.float32
-        with torch.autocast(batch.images.device.type, dtype=self._precision, enabled=half):
-            node, logits = self.student(batch.images)
-            teacher_node, teacher_logits = self.teacher_head(batch.features.float())
+        return self.losses(self.outputs(batch), batch)
+
+    def outputs(self, batch: Batch) -> Forward:
+        """What student and teacher's head make of some rows; no row's depends on another's, but
+        through batch normalisation."""
+        with autocast(batch.images.device, self._precision):
+            with_maps = "student_grid" in self.objective.needs
+            node, logits, *maps = self.student(batch.images, with_maps=with_maps)
+            teacher = self.teacher_head(batch.features.float())
+        return Forward(node, logits, *teacher, *maps)
+
+    def losses(self, outputs: Forward, batch: Batch) -> Losses:
+        """The losses of this worker's part of a batch from the outputs of all its rows."""
+        node, logits, teacher_node, teacher_logits, grid = outputs
         labelled = batch.labels >= 0
         share = self._world.size / self._world.total(labelled.sum()).clamp(min=1)
         ce = masked_cross_entropy(logits, batch.labels, self._label_smoothing) * share
@@ -109,9 +160,12 @@ class Distillation(nn.Module):
             teacher_logits=teacher_logits.detach(),
             labels=batch.labels,
             rows=batch.rows,
+            student_grid=grid,
+            teacher_grid=None if batch.grids is None else batch.grids.float(),
             group=self._world.group,
         )
-        value, terms = self.objective(pair)
+        graph = None if self.memory is None else self.memory(pair, self._world)
+        value, terms = self.objective(pair, graph)
         total = self._ce_weight * ce + value + (head_ce if head_ce.requires_grad else 0.0)
         correct = (logits.argmax(dim=1) == batch.labels).sum()
         parts = {"loss": self._ce_weight * ce + value, "ce": ce, "head_ce": head_ce, **terms}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,24 +11,29 @@ from torch import Tensor, nn
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.distill import DistillConfig
-from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_dataset
-from egapipe.pipeline.errors import StoreError, UsageError
-from egapipe.pipeline.pairing import check_pair
+from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features, FeatureStore
-from egapipe.pipeline.views import Hashes, key_hashes
+from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill.evaluation import Evaluation
-from egapipe.stages.distill.images import Images, ResidentImages, Size, StreamedImages
+from egapipe.stages.distill.images import Size
 from egapipe.stages.distill.loader import Loader
+from egapipe.stages.distill.memory import REMEMBERED, GraphMemory
 from egapipe.stages.distill.model import Distillation, Head, Student
-from egapipe.stages.distill.objectives import Facts, build_objective
-from egapipe.stages.distill.order import UNLABELLED, keep_labels
-from egapipe.stages.distill.pixels import SizeMismatchError, decoded_images, first_size, image_size
+from egapipe.stages.distill.objectives import Facts, WeightedSum, build_objective
+from egapipe.stages.distill.order import UNLABELLED
+from egapipe.stages.distill.precision import PRECISIONS, autocast
+from egapipe.stages.distill.sources import (
+    Sources,
+    make_loader,
+    open_features,
+    open_images,
+    open_sources,
+    student_size,
+)
 from egapipe.stages.distill.spec import StudentSpec
-from egapipe.stages.distill.students import build_student, feature_width
+from egapipe.stages.distill.students import build_student, feature_width, map_shape
 from egapipe.stages.distill.world import World
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Job:
     """Test features and labels, where the test images were extracted too."""
     world: World
     store: FeatureStore
+    sources: Sources
 
 
 def pick_device(name: str) -> torch.device:
@@ -56,30 +61,29 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def check_compile(distill: DistillConfig, device: torch.device) -> None:
+    """Raise UsageError for CUDA graphs without a GPU."""
+    if distill.compile == "reduce-overhead" and device.type != "cuda":
+        raise UsageError(
+            "distill.compile is reduce-overhead, whose CUDA graphs need a GPU, and the student "
+            "trains on the CPU: set distill.compile to default or null"
+        )
+
+
 def prepare(config: Config, world: World) -> Job:
     """Open and check data, store, student and objective.
 
     Raises UsageError or StoreError with the one thing to change.
     """
     distill = config.distill
+    check_compile(distill, world.device)
     if distill.threads is not None:
         torch.set_num_threads(distill.threads)
-    dataset = open_dataset(config.dataset.train)
-    store, features = open_features(config, dataset, "train")
-    labels = training_labels(config, dataset, features)
-    normalize = distill.normalize or teacher_normalize(store)
+    sources = open_sources(config)
+    dataset, labels = sources.datasets[0], sources.labels
+    normalize = distill.normalize or teacher_normalize(sources.stores[0])
     size = student_size(config, dataset)
-    hashes = key_hashes(dataset.keys)
-    loader = Loader(
-        images=open_images(config, dataset, hashes, size, world),
-        features=features,
-        labels=labels,
-        rows=np.flatnonzero(features.valid),
-        hashes=hashes,
-        teacher_plan=store.manifest.views,
-        config=distill,
-        world=world,
-    )
+    loader = make_loader(config, sources, size, world)
     classes = number_of_classes(dataset, labels)
     test = None if config.dataset.test is None else open_dataset(config.dataset.test)
     torch.manual_seed(distill.seed)
@@ -88,42 +92,14 @@ def prepare(config: Config, world: World) -> Job:
     return Job(
         config=config,
         spec=spec,
-        model=build_model(config, spec, backbone, features.dim, labels, world),
+        model=build_model(config, spec, backbone, sources, world),
         loader=loader,
         test=None if test is None else open_test(config, test, classes, size, world),
         teacher_test=None if test is None else open_teacher_test(config, test),
         world=world,
-        store=store,
+        store=sources.stores[0],
+        sources=sources,
     )
-
-
-def open_features(config: Config, dataset: Dataset, split: Split) -> tuple[FeatureStore, Features]:
-    """The store of a split and its node-local copy, checked against config and data set."""
-    store = FeatureStore.open(config.store_url(split))
-    check_pair(store, config, dataset, split)
-    features = Features.open(store, cache_dir=config.store.cache_dir)
-    valid = np.flatnonzero(features.valid)
-    if len(valid) == 0:
-        raise StoreError(f"store {store.url} has no usable row: every image failed")
-    sample = features.take(valid[:256], 0).float()
-    if len(valid) > 1 and bool((sample == sample[0]).all()):
-        raise StoreError(
-            f"store {store.url} holds the same embedding for different images: "
-            "check teacher.pooling and the teacher's weights, then extract again"
-        )
-    return store, features
-
-
-def training_labels(config: Config, dataset: Dataset, features: Features) -> npt.NDArray[np.int64]:
-    """int64 [N]: the labels that training may use."""
-    labels = np.where(features.valid, dataset.labels, UNLABELLED)
-    labels = keep_labels(labels, config.distill.labels_per_class, config.distill.seed)
-    if not (labels >= 0).any():
-        raise UsageError(
-            f"{dataset.name} has no labelled image: heads and student are trained on labels; "
-            "set dataset.train.label_column, or use sub-folders as classes"
-        )
-    return labels
 
 
 def number_of_classes(dataset: Dataset, labels: npt.NDArray[np.int64]) -> int:
@@ -135,40 +111,6 @@ def teacher_normalize(store: FeatureStore) -> Normalize:
     """The teacher's own input normalisation, as the manifest records it."""
     recorded = store.manifest.preprocessing
     return Normalize(mean=recorded["mean"], std=recorded["std"])
-
-
-def student_size(config: Config, dataset: Dataset) -> Size:
-    """(height, width) of the student's input."""
-    side = config.distill.image_size
-    return (side, side) if side is not None else first_size(dataset)
-
-
-def open_images(
-    config: Config, dataset: Dataset, hashes: Hashes, size: Size, world: World
-) -> Images:
-    """Images on the device if they are of one size and fit, else streamed."""
-    distill = config.distill
-    height, width = first_size(dataset)
-    fits = len(dataset) * height * width * 3 <= distill.resident_bytes
-    if distill.data == "resident" or (distill.data == "auto" and fits):
-        try:
-            decoded = decoded_images(dataset)
-            return ResidentImages(decoded.pixels, hashes, size, world.device, decoded.unreadable)
-        except SizeMismatchError as error:
-            if distill.data == "resident":
-                raise UsageError(f"distill.data is resident, but {error}") from None
-    if distill.image_size is None and not _one_size(dataset):
-        raise UsageError(
-            f"images of {dataset.name} differ in size: set distill.image_size, the student's input"
-        )
-    return StreamedImages(dataset, hashes, size, world.device, distill.stream_threads)
-
-
-def _one_size(dataset: Dataset) -> bool:
-    """Whether the images are of one size, judged by a sample: streaming fits all others anyway."""
-    step = max(1, len(dataset) // 64)
-    sizes = {size for row in range(0, len(dataset), step) if (size := image_size(dataset, row))}
-    return len(sizes) == 1
 
 
 def open_test(
@@ -221,15 +163,11 @@ def build_model(
     config: Config,
     spec: StudentSpec,
     backbone: nn.Module,
-    features: int,
-    labels: npt.NDArray[np.int64],
+    sources: Sources,
     world: World,
 ) -> Distillation:
-    """Student, heads and objective.
-
-    features: width of the teacher's embeddings. labels: int64 [N] that training may use.
-    """
-    distill = config.distill
+    """Student, heads and objective. Raises UsageError where they do not fit the sources."""
+    distill, labels, features = config.distill, sources.labels, sources.features[0].dim
     if spec.dim is None and spec.features != features:
         raise UsageError(
             f"distill.head.dim is null, but the student has {spec.features} features and the "
@@ -243,16 +181,48 @@ def build_model(
         teacher_dim=spec.dim or features,
         labels=torch.from_numpy(labels),
         seed=distill.seed,
+        # One forward pass over black images, and only where maps are asked for.
+        student_channels=map_shape(backbone, spec.size)[0] if sources.grids else None,
+        teacher_channels=sources.grids[0].shape[0] if sources.grids else None,
     )
-    return Distillation(
+    objective = build_objective(distill.objective, facts)
+    model = Distillation(
         student,
         teacher_head,
-        build_objective(distill.objective, facts),
+        objective,
         ce_weight=distill.ce_weight,
         label_smoothing=distill.label_smoothing,
         precision=PRECISIONS[distill.precision],
         world=world,
+        memory=build_memory(distill, objective, spec, len(labels)),
     ).to(world.device)
+    if not distill.channels_last:
+        student.set_memory_format(torch.contiguous_format)
+    if distill.compile is not None:
+        student.compile(mode=distill.compile)
+    return model
+
+
+def build_memory(
+    distill: DistillConfig, objective: WeightedSum, spec: StudentSpec, rows: int
+) -> GraphMemory | None:
+    """The memory of graphs that are larger than a step, where there are any. rows: to train on.
+
+    Raises UsageError for graphs larger than the data set, or of what is not remembered.
+    """
+    wanted = distill.graph_batch or distill.batch_size
+    if wanted == distill.batch_size or not objective.graphs:
+        return None
+    if wanted > rows:
+        raise UsageError(
+            f"distill.graph_batch is {wanted}, the training images are {rows}: lower it to that"
+        )
+    if not objective.graph_needs <= set(REMEMBERED):
+        raise UsageError(
+            f"distill.graph_batch is {wanted}, but grids of earlier steps are not remembered: "
+            "leave graph_batch out, or the objective on grids"
+        )
+    return GraphMemory(wanted - distill.batch_size, spec.dim or spec.features, spec.classes)
 
 
 def evaluation_logits(student: Student, distill: DistillConfig) -> Callable[[Tensor], Tensor]:
@@ -260,8 +230,8 @@ def evaluation_logits(student: Student, distill: DistillConfig) -> Callable[[Ten
     precision = PRECISIONS[distill.precision]
 
     def logits(images: Tensor) -> Tensor:
-        half = precision != torch.float32
-        with torch.autocast(images.device.type, dtype=precision, enabled=half):
-            return cast(Tensor, student(images)[1].float())
+        # Not the compiled call, which would be compiled anew for other shapes than training's.
+        with autocast(images.device, precision):
+            return student.forward(images)[1].float()
 
     return logits

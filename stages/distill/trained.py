@@ -19,18 +19,14 @@ from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.checkpoint import checkpoint_folder, load_student_weights
+from egapipe.stages.distill.checkpoint import AVERAGE, checkpoint_folder, load_student_weights
 from egapipe.stages.distill.evaluation import Accuracy
 from egapipe.stages.distill.images import Size, readable
 from egapipe.stages.distill.loader import run_ahead
 from egapipe.stages.distill.model import Head, Student
-from egapipe.stages.distill.setup import (
-    PRECISIONS,
-    evaluation_logits,
-    open_images,
-    open_test,
-    pick_device,
-)
+from egapipe.stages.distill.precision import PRECISIONS, autocast
+from egapipe.stages.distill.setup import evaluation_logits, open_test, pick_device
+from egapipe.stages.distill.sources import open_images
 from egapipe.stages.distill.spec import MODEL, StudentSpec
 from egapipe.stages.distill.world import World
 
@@ -117,9 +113,7 @@ class TrainedStudent:
 
     @torch.no_grad()
     def _forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        precision = PRECISIONS[self.config.distill.precision]
-        half = precision != torch.float32
-        with torch.autocast(self.device.type, dtype=precision, enabled=half):
+        with autocast(self.device, PRECISIONS[self.config.distill.precision]):
             features = self.student.features(pixels)
             nodes, logits = cast(tuple[Tensor, Tensor], self.student.head(features))
         return features.float(), nodes.float(), logits.float()
@@ -128,19 +122,20 @@ class TrainedStudent:
 def load_student(
     run: RunFolder | str | Path, which: str = "last", device: str = "auto"
 ) -> TrainedStudent:
-    """The student of a run's `last` or `best` checkpoint.
+    """The student of a run's `last` or `best` checkpoint, or the averaged one of the last (`ema`).
 
     Raises UsageError if the folder is no run, has no such checkpoint, or the weights do not fit.
     """
     run = run if isinstance(run, RunFolder) else RunFolder(Path(run))
     config = run.config()
-    folder = checkpoint_folder(run.checkpoints, which)
+    averaged = which == AVERAGE
+    folder = checkpoint_folder(run.checkpoints, "last" if averaged else which)
     try:
         spec = StudentSpec.model_validate(run.read_json(MODEL))
     except ValidationError as error:
         raise UsageError(f"{run.path / MODEL}: {explain(error, StudentSpec)}") from None
     student = spec.build()
-    load_student_weights(student, folder)
+    load_student_weights(student, folder, averaged=averaged)
     target = pick_device(device)
     return TrainedStudent(student.to(target).eval(), spec, config, target, folder)
 

@@ -11,7 +11,9 @@ from typing import Any
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.runs import RunFolder, run_folder
+from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.versions import source_commit
 from egapipe.stages.distill.checkpoint import Checkpoints
 from egapipe.stages.distill.launch import train_inline, train_on_ray
 from egapipe.stages.distill.loop import Report
@@ -41,6 +43,7 @@ class DistillReport:
 def run(
     config: Config,
     *,
+    folder: RunFolder | None = None,
     restart: bool = False,
     report: Report | None = None,
     progress: OpenProgress = silent_progress,
@@ -48,12 +51,12 @@ def run(
 ) -> DistillReport:
     """Train the student that `config.distill` describes.
 
-    The run folder follows from the configuration: an interrupted run continues, a finished one is
-    returned as it is unless `restart`. `report(epoch, metrics)` is called after each epoch when
-    training in this process. progress, title: where it is shown, and as what. Raises UsageError,
-    StoreError or TrainingError, each one line.
+    The run folder follows from the configuration, unless another `folder` is given: an interrupted
+    run continues, a finished one is returned as it is unless `restart`. `report(epoch, metrics)` is
+    called after each epoch when training in this process. progress, title: where it is shown, and
+    as what. Raises UsageError, StoreError or TrainingError, each one line.
     """
-    folder = run_folder(config)
+    folder = run_folder(config) if folder is None else folder
     if folder.finished and not restart:
         return DistillReport(folder.path, folder.summary(), finished_before=True)
     started = time.perf_counter()
@@ -79,10 +82,15 @@ def run(
 
 def store_record(job: Job) -> dict[str, Any]:
     """What identifies the features a run learned from."""
+    first, *others = (_identity(store) for store in job.sources.stores)
+    return {**first, "unlabelled": others} if others else first
+
+
+def _identity(store: FeatureStore) -> dict[str, Any]:
     return {
-        "url": job.store.url,
-        "manifest_hash": job.store.manifest.hash(),
-        "content_hash": job.store.content_hash(),
+        "url": store.url,
+        "manifest_hash": store.manifest.hash(),
+        "content_hash": store.content_hash(),
     }
 
 
@@ -114,6 +122,7 @@ def summarise(
         "workers": config.distill.workers,
         "device": str(job.world.device),
         "platform": platform.platform(),
+        "commit": source_commit(),
         "store": dict(store),
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
         "checkpoint": str(_last_checkpoint(folder)),

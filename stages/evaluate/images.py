@@ -9,8 +9,8 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import EgapipeError
-from egapipe.pipeline.pairing import check_pair
-from egapipe.pipeline.store import Features, FeatureStore
+from egapipe.pipeline.pairing import open_pair
+from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import CLEAN
 from egapipe.stages.evaluate.left_out import UnavailableError
 
@@ -86,6 +86,4 @@ def open_training_images(config: Config, limit: int) -> Images:
 
 def open_features(config: Config, dataset: Dataset, split: Split) -> Features:
     """The features of a split. Raises StoreError if the store is not there or another one."""
-    store = FeatureStore.open(config.store_url(split))
-    check_pair(store, config, dataset, split)
-    return Features.open(store, cache_dir=config.store.cache_dir)
+    return open_pair(config, dataset, split)[1]

@@ -7,8 +7,8 @@ import numpy as np
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.pairing import check_pair
-from egapipe.pipeline.store import Features, FeatureStore
+from egapipe.pipeline.pairing import check_pair, open_pair
+from egapipe.pipeline.store import FeatureStore
 from egapipe.stages.index.embedding_index import build, directions
 
 Pair = tuple[int, int, float]
@@ -54,11 +54,10 @@ def find_leaks(config: Config, *, threshold: float = 0.95) -> LeakReport:
     if config.dataset.test is None:
         raise UsageError(f"{config.name} has no dataset.test to compare with")
     train, test = open_dataset(config.dataset.train), open_dataset(config.dataset.test)
-    for split, dataset in (("train", train), ("test", test)):
-        check_pair(FeatureStore.open(config.store_url(split)), config, dataset, split)
-    index = build(config.store_url("train"), kind="flat", cache_dir=config.store.cache_dir)
-    store = FeatureStore.open(config.store_url("test"))
-    features = Features.open(store, cache_dir=config.store.cache_dir)
+    check_pair(FeatureStore.open(config.store_url("train")), config, train, "train")
+    output, cache = config.distill.teacher_output, config.store.cache_dir
+    index = build(config.store_url("train"), kind="flat", output=output, cache_dir=cache)
+    _, features = open_pair(config, test, "test")
     rows = np.flatnonzero(features.valid)
     found: list[Pair] = []
     for start in range(0, len(rows), _CHUNK):

@@ -81,12 +81,13 @@ class TeacherSpace:
     def __init__(self, config: Config, dataset: Dataset, split: Split) -> None:
         url = config.store_url(split)
         check_pair(FeatureStore.open(url), config, dataset, split)
+        self._output = config.distill.teacher_output
         self._config = config
-        self._index = build(url, cache_dir=config.store.cache_dir)
+        self._index = build(url, output=self._output, cache_dir=config.store.cache_dir)
 
     def nearest(self, images: Sequence[Image.Image], k: int) -> tuple[Floats, Ints]:
         """See `Space.nearest`."""
-        vectors = embed(self._config, images)["embedding"]
+        vectors = embed(self._config, images)[self._output]
         return self._index.search(vectors.reshape(len(vectors), -1), k)
 
 

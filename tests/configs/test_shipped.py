@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from egapipe.pipeline.config import Config, load_config
-from egapipe.pipeline.config.data import HubSource, ParquetSource
+from egapipe.pipeline.config.data import ArchiveSource, HubSource, ParquetSource
 from egapipe.pipeline.config.files import description, is_part, read_tree, shipped
 from egapipe.pipeline.config.teachers import OpenClipTeacher, TransformersTeacher
 from egapipe.stages.distill.students import build_student, map_shape
@@ -15,8 +15,6 @@ from egapipe.stages.distill.students import build_student, map_shape
 DATASETS = {"cifar100": 32, "cifar100-hub": 32, "stl10": 96, "tinyimagenet": 64}
 HUB = {
     "cifar100-hub": ("uoft-cs/cifar100", "test", "img", "fine_label"),
-    "stl10": ("tanganke/stl10", "test", "image", "label"),
-    "tinyimagenet": ("zh-plus/tiny-imagenet", "valid", "image", "label"),
 }
 TEACHERS = {
     "clip-vit-b32": "openai/clip-vit-base-patch32",
@@ -27,6 +25,8 @@ TEACHERS = {
 }
 # Student -> its features and learning rate.
 STUDENTS = {"resnet8x4": (256, 0.05), "shufflenet_v1": (960, 0.01), "vgg13": (512, 0.05)}
+# Experiments beside the paper's.
+OTHERS = {"quickstart", "cifar100-sscd", "cifar100-imgfocus", "cifar100-efficientnet"}
 HEADS = ("simultaneous", "sequential")
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "configs.md"
 
@@ -57,13 +57,9 @@ def check_protocol(config: Config) -> None:
 
 
 def test_every_shipped_file_has_a_place_here() -> None:
-    known = {*DATASETS, *TEACHERS, *STUDENTS, *HEADS, "vgg13-64", "paper"}
-    assert set(shipped()) == known | {"quickstart", "cifar100-sscd"}
-    assert {name for name in shipped() if not is_part(name)} == {
-        *DATASETS,
-        "quickstart",
-        "cifar100-sscd",
-    }
+    known = {*DATASETS, *TEACHERS, *STUDENTS, *HEADS, "vgg13-64", "paper", "objectives"}
+    assert set(shipped()) == known | OTHERS
+    assert {name for name in shipped() if not is_part(name)} == {*DATASETS, *OTHERS}
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -126,6 +122,24 @@ def test_data_sets_of_the_hub_by_name(dataset: str) -> None:
         assert isinstance(source, HubSource)
         assert (source.name, source.split) == (name, wanted)
         assert (source.image_column, source.label_column) == (image, label)
+
+
+@pytest.mark.parametrize("dataset", ["stl10", "tinyimagenet"])
+def test_official_archives_by_name(dataset: str) -> None:
+    config = load_config(dataset)
+    for split in config.splits():
+        source = config.source(split)
+        assert isinstance(source, ArchiveSource)
+        assert (source.name, source.split) == (dataset, split)
+
+
+def test_stl10_learns_from_its_unlabelled_images_too() -> None:
+    config = load_config("stl10")
+    assert config.training_splits() == ["train", "unlabelled"]
+    assert config.distill.unlabelled_ratio == 1
+    alone = load_config("stl10", ["dataset.unlabelled=[]", "distill.unlabelled_ratio=null"])
+    assert alone.training_splits() == ["train"]
+    assert load_config("tinyimagenet").training_splits() == ["train"]
 
 
 def test_cifar100_reads_local_files() -> None:

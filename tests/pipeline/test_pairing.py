@@ -9,7 +9,7 @@ from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.pairing import check_pair
+from egapipe.pipeline.pairing import check_one_teacher, check_pair
 from egapipe.pipeline.store import FeatureStore, Manifest
 from egapipe.pipeline.views import plan_hash
 
@@ -26,7 +26,7 @@ def images(of: Config, split: Split) -> Dataset:
     return open_dataset(source)
 
 
-def store(folder: Path, of: Config, split: Split) -> FeatureStore:
+def store(folder: Path, of: Config, split: Split, sha256: str = "0" * 64) -> FeatureStore:
     """A store as extraction would have created it; the teacher is not run."""
     dataset, plan = images(of, split), of.view_plan(split)
     manifest = Manifest(
@@ -35,7 +35,7 @@ def store(folder: Path, of: Config, split: Split) -> FeatureStore:
             "fingerprint": dataset.fingerprint(),
             "rows": len(dataset),
         },
-        teacher={**of.teacher.model_dump(mode="json"), "sha256": "0" * 64, "class": "ViTModel"},
+        teacher={**of.teacher.model_dump(mode="json"), "sha256": sha256, "class": "ViTModel"},
         preprocessing={"mean": [0.5, 0.5, 0.5]},
         views=plan,
         views_hash=plan_hash(plan),
@@ -100,3 +100,32 @@ def test_test_images_are_clean_whatever_the_plan(tmp_path: Path) -> None:
     made = store(tmp_path, config(), "test")
     other = config("views.count=4")
     check_pair(made, other, images(other, "test"), "test")
+
+
+UNLABELLED = "dataset.unlabelled={kind: digits, split: test, limit: 9}"
+
+
+def test_stores_of_one_teacher_go_together(tmp_path: Path) -> None:
+    made = config(UNLABELLED)
+    one, two = (store(tmp_path, made, split) for split in made.training_splits())
+    check_pair(two, made, images(made, "unlabelled"), "unlabelled")
+    check_one_teacher(one, two)
+
+
+def test_stores_of_other_weights_are_refused(tmp_path: Path) -> None:
+    """Both are what the configuration asks for: a name may stand for other weights by now."""
+    made = config(UNLABELLED)
+    one, two = store(tmp_path, made, "train"), store(tmp_path, made, "unlabelled", "1" * 64)
+    with pytest.raises(StoreError) as error:
+        check_one_teacher(one, two)
+    text = str(error.value)
+    assert "train.zarr" in text
+    assert "unlabelled.zarr are not of one teacher: teacher.sha256 is '000" in text
+    assert "\n" not in text
+
+
+def test_imported_embeddings_come_from_a_file_for_each_store(tmp_path: Path) -> None:
+    normalize = "{mean: [0, 0, 0], std: [1, 1, 1]}"
+    made = config(UNLABELLED, f"teacher={{backend: imported, model: m, normalize: {normalize}}}")
+    one, two = store(tmp_path, made, "train"), store(tmp_path, made, "unlabelled", "1" * 64)
+    check_one_teacher(one, two)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from egapipe.pipeline.config.objectives import GraphObjective
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, WeightedSum
 from egapipe.stages.distill.objectives.cc import Cc, cc_loss
@@ -93,4 +94,5 @@ def build_objective(config: ObjectiveConfig, facts: Facts | None = None) -> Weig
     return WeightedSum(
         {name: find_objective(name).build(options, facts) for name, options in chosen.items()},
         {name: options.weight for name, options in chosen.items()},
+        {name for name, options in chosen.items() if isinstance(options, GraphObjective)},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -102,8 +102,17 @@ class Objective(nn.Module, ABC):
 class WeightedSum(nn.Module):
     """sum_i weight_i * objective_i. None at all is allowed: cross-entropy alone."""
 
-    def __init__(self, objectives: Mapping[str, Objective], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        objectives: Mapping[str, Objective],
+        weights: Mapping[str, float],
+        graphs: Collection[str] = (),
+    ) -> None:
+        """graphs: names of those whose loss is over a graph of rows."""
         super().__init__()
+        self.graphs = frozenset(graphs)
+        self.graph_needs = frozenset[str]().union(*(objectives[n].needs for n in self.graphs))
+        """Fields of `Pair` that the graphs are of."""
         self.objectives = nn.ModuleDict(objectives)
         self.weights = {name: weights[name] for name in objectives}
         self.needs = frozenset[str]().union(*(o.needs for o in objectives.values()))
@@ -114,11 +123,11 @@ class WeightedSum(nn.Module):
         )
         """Names, among `named_buffers()`, of those that need no broadcast."""
 
-    def forward(self, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, pair: Pair, graph: Pair | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum, and each objective's value by name, detached and not weighted.
 
-        An empty sum is a zero without a gradient. Raises ValueError when `pair` lacks what `needs`
-        asks for.
+        graph: what objectives over a graph see in place of `pair`, which is part of it. An empty
+        sum is a zero without a gradient. Raises ValueError when `pair` lacks what `needs` asks for.
         """
         missing = sorted(name for name in self.needs if getattr(pair, name) is None)
         if missing:
@@ -126,7 +135,7 @@ class WeightedSum(nn.Module):
         total = torch.zeros((), device=pair.student.device)
         values: dict[str, Tensor] = {}
         for name, objective in self.objectives.items():
-            value = objective(pair)
+            value = objective(graph if graph is not None and name in self.graphs else pair)
             total = total + self.weights[name] * value
             values[name] = value.detach()
         return total, values

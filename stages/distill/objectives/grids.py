@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.objectives.base import Facts
+
+if TYPE_CHECKING:
+    from egapipe.pipeline.config.objectives import ObjectiveConfig
+
+
+def on_grids(config: ObjectiveConfig) -> list[str]:
+    """Names of the configured objectives that compare grids."""
+    return [name for name, options in config if getattr(options, "features", None) == "grid"]
 
 
 def grid_widths(name: str, facts: Facts | None) -> tuple[int, int]:

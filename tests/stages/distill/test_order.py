@@ -1,12 +1,14 @@
-"""The order of rows and the choice of labels are pure functions."""
+"""The order of rows is a pure function, whatever is drawn and mixed."""
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.order import epoch_batches, epoch_permutation, keep_labels
+from egapipe.stages.distill.order import Mixed, Plain, at_random, epoch_batches, epoch_permutation
+from egapipe.stages.distill.world import World
 
 ROWS = st.integers(1, 300)
 
@@ -32,28 +34,92 @@ def test_batches_are_whole_and_disjoint(n: int, size: int, epoch: int) -> None:
     assert len(set(drawn.tolist())) == len(drawn)
     assert len(batches) == max(1, n // size)
     assert {len(b) for b in batches} == {min(n, size)}
+    plan = Plain(np.arange(n), size, at_random(0))
+    assert plan.steps == len(batches)
+    assert all((a == b).all() for a, b in zip(batches, plan.epoch(epoch), strict=True))
 
 
-@given(
-    labels=st.lists(st.integers(-1, 4), min_size=1, max_size=200),
-    per_class=st.integers(1, 3),
-    seed=st.integers(0, 99),
-)
-def test_kept_labels_are_right_and_as_many_as_asked(
-    labels: list[int], per_class: int, seed: int
+@given(n=ROWS, size=st.integers(1, 64), workers=st.integers(1, 8))
+def test_the_workers_batches_are_parts_of_the_one_global_batch(
+    n: int, size: int, workers: int
 ) -> None:
-    given_labels = np.array(labels)
-    counts = {c: labels.count(c) for c in set(labels) - {-1}}
-    if any(count < per_class for count in counts.values()):
-        with pytest.raises(UsageError, match=r"distill\.labels_per_class"):
-            keep_labels(given_labels, per_class, seed)
+    """The order knows nothing of workers: their number only decides where a batch is cut."""
+    for batch in epoch_batches(np.arange(n), size, 0, 3):
+        shares = [World(rank, workers, torch.device("cpu")).share(batch) for rank in range(workers)]
+        assert (np.concatenate(shares) == batch).all()
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@st.composite
+def mixtures(draw: st.DrawFn) -> Mixed:
+    parts = (draw(st.integers(1, 12)), draw(st.integers(0, 12)))
+    labelled, unlabelled = draw(st.integers(1, 60)), draw(st.integers(parts[1], 60))
+    rows = np.random.default_rng(labelled).permutation(labelled + unlabelled)
+    seed = draw(st.integers(0, 2**32 - 1))
+    return Mixed(rows[:labelled], rows[labelled:], parts, at_random(seed), seed)
+
+
+@given(plan=mixtures(), epoch=st.integers(0, 20))
+def test_a_mixed_batch_has_so_many_rows_of_each_sort_and_none_twice(
+    plan: Mixed, epoch: int
+) -> None:
+    batches = plan.epoch(epoch)
+    assert len(batches) == plan.steps
+    for batch in batches:
+        assert len(set(batch.tolist())) == len(batch)
+        assert np.isin(batch, plan.labelled).sum() == min(plan.parts[0], len(plan.labelled))
+        assert np.isin(batch, plan.unlabelled).sum() == plan.parts[1]
+    labelled = np.concatenate(batches)[np.isin(np.concatenate(batches), plan.labelled)]
+    assert (
+        len(set(labelled.tolist()))
+        == len(labelled)
+        == plan.steps * min(plan.parts[0], len(plan.labelled))
+    )
+
+
+@given(plan=mixtures(), epochs=st.integers(1, 12))
+def test_unlabelled_rows_go_on_from_epoch_to_epoch(plan: Mixed, epochs: int) -> None:
+    """In a pass each comes once; only the remainder of a pass, less than a batch's, does not."""
+    batches = [batch for epoch in range(epochs) for batch in plan.epoch(epoch)]
+    size = plan.parts[1]
+    if size == 0:
+        assert not np.isin(np.concatenate(batches), plan.unlabelled).any()
         return
-    kept = keep_labels(given_labels, per_class, seed)
-    assert (kept[kept >= 0] == given_labels[kept >= 0]).all()
-    assert all((kept == c).sum() == per_class for c in counts)
-    assert (kept == keep_labels(given_labels, per_class, seed)).all()
+    length = len(plan.unlabelled) // size
+    for first in range(0, len(batches), length):
+        drawn = np.concatenate(batches[first : first + length])
+        unlabelled = drawn[np.isin(drawn, plan.unlabelled)]
+        assert len(set(unlabelled.tolist())) == len(unlabelled)
 
 
-def test_without_a_number_all_labels_stay() -> None:
-    labels = np.array([0, -1, 2])
-    assert (keep_labels(labels, None, 0) == labels).all()
+@given(plan=mixtures(), epoch=st.integers(0, 20))
+def test_a_mixed_epoch_depends_on_nothing_but_seed_and_epoch(plan: Mixed, epoch: int) -> None:
+    again = Mixed(plan.labelled, plan.unlabelled, plan.parts, at_random(plan.seed), plan.seed)
+    pairs = zip(plan.epoch(epoch), again.epoch(epoch), strict=True)
+    assert all((one == two).all() for one, two in pairs)
+
+
+def test_mixed_epochs_and_seeds_differ() -> None:
+    orders = {
+        tuple(
+            np.concatenate(
+                Mixed(np.arange(40), np.arange(40, 80), (4, 4), at_random(s), s).epoch(e)
+            )
+        )
+        for s in range(4)
+        for e in range(4)
+    }
+    assert len(orders) == 16
+
+
+def test_both_sorts_are_spread_over_the_batch() -> None:
+    """Else the first workers would have all the labels."""
+    plan = Mixed(np.arange(320), np.arange(320, 640), (32, 32), at_random(0), 0)
+    halves = np.array([(batch[:32] < 320).sum() for batch in plan.epoch(0)])
+    assert (halves > 4).all()
+    assert (halves < 28).all()
+
+
+def test_too_few_unlabelled_rows_are_refused() -> None:
+    with pytest.raises(UsageError, match="asks for 5 unlabelled rows a batch, there are 3"):
+        Mixed(np.arange(9), np.arange(9, 12), (5, 5), at_random(0), 0)

@@ -1,0 +1,149 @@
+"""The gradient of one step: in one pass, or of a large batch in two passes over its parts."""
+
+from dataclasses import dataclass, fields
+from hashlib import blake2b
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
+
+from egapipe.stages.distill.loader import Batch
+from egapipe.stages.distill.model import Distillation, Forward, Losses
+from egapipe.stages.distill.world import World
+
+
+class Gradient(Protocol):
+    """Leaves a step's gradient in the parameters, the same on all workers."""
+
+    def __call__(self, batch: Batch, scaler: GradScaler, seed: int) -> Losses:
+        """The losses of this worker's part of a batch.
+
+        scaler: of the loss; the gradient stays scaled. seed: of everything random in the pass
+        (dropout in a student, for example).
+        """
+        ...
+
+
+def make_gradient(model: Distillation, world: World, micro_batch_size: int | None) -> Gradient:
+    """How the model's gradient is taken."""
+    if micro_batch_size is not None:
+        return TwoPasses(model, world, micro_batch_size)
+    return OnePass(_distributed(model, world))
+
+
+def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """63 random bits for one step on one worker."""
+    digest = blake2b(f"{seed}:{epoch}:{step}:{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@dataclass(frozen=True)
+class OnePass:
+    """Forward and backward over all rows at once."""
+
+    module: nn.Module
+    """The model, or DistributedDataParallel around it."""
+
+    def __call__(self, batch: Batch, scaler: GradScaler, seed: int) -> Losses:
+        """See `Gradient`."""
+        torch.manual_seed(seed)
+        losses = cast(Losses, self.module(batch))
+        self.module.zero_grad()
+        scaler.scale(losses.total).backward()
+        return losses
+
+
+@dataclass(frozen=True)
+class TwoPasses:
+    """The gradient of the whole batch with the memory of a part of it (arXiv 2101.06983).
+
+    L is a function of all rows' outputs o = f(x), and dL/dw = sum_i (dL/do_i) (do_i/dw). The first
+    pass collects o part by part and keeps nothing else; L and dL/do follow; the second pass makes
+    each part again and sends its rows' dL/do through it. It is the exact gradient for any loss, of
+    graphs and memory banks too: adding up the gradients of the parts' own losses would not be.
+
+    Both passes over a part are the same: random numbers are seeded by part, and what the first pass
+    changed in the student (the running statistics of batch normalisation) is put back before the
+    second. Batch normalisation normalises over the rows of a part.
+    """
+
+    model: Distillation
+    world: World
+    rows: int
+    """Most rows of a part."""
+
+    def __call__(self, batch: Batch, scaler: GradScaler, seed: int) -> Losses:
+        """See `Gradient`."""
+        model = self.model
+        model.zero_grad()
+        self.world.broadcast(model.student.buffers())
+        parts = list(enumerate(_parts(batch, self.rows)))
+        before = [buffer.clone() for buffer in model.student.buffers()]
+        leaves = _leaves([_detached(self._outputs(part, seed + i)) for i, part in parts])
+        _put_back(model.student, before)
+        losses = model.losses(leaves, batch)
+        scaler.scale(losses.total).backward()
+        length = [len(part.rows) for _, part in parts]
+        grads = zip(*(_split(leaf, length) for leaf in leaves), strict=True)
+        for (i, part), gradient in zip(parts, grads, strict=True):
+            _send(self._outputs(part, seed + i), gradient)
+        self.world.average(p.grad for p in model.parameters() if p.grad is not None)
+        return losses
+
+    def _outputs(self, part: Batch, seed: int) -> Forward:
+        torch.manual_seed(seed)
+        return self.model.outputs(part)
+
+
+def _parts(batch: Batch, rows: int) -> list[Batch]:
+    """Parts of at most so many rows and nearly the same length: batch norm likes no small ones."""
+    count = -(-max(1, len(batch.rows)) // rows)
+    names = [field.name for field in fields(batch)]
+    columns = {name: getattr(batch, name) for name in names}
+    split = {n: v.tensor_split(count) for n, v in columns.items() if v is not None}
+    return [Batch(**{n: v[i] for n, v in split.items()}) for i in range(count)]
+
+
+def _detached(outputs: Forward) -> dict[str, tuple[Tensor, bool]]:
+    # Cloned: the memory of compiled code is written over by its next call.
+    present = {name: output for name, output in outputs._asdict().items() if output is not None}
+    return {name: (o.detach().clone(), o.requires_grad) for name, o in present.items()}
+
+
+def _leaves(parts: list[dict[str, tuple[Tensor, bool]]]) -> Forward:
+    """The parts' outputs behind each other, as the leaves of the loss's graph."""
+    columns = {name: [part[name] for part in parts] for name in parts[0]}
+    joined = {
+        name: torch.cat([value for value, _ in column]).requires_grad_(column[0][1])
+        for name, column in columns.items()
+    }
+    return Forward(**joined)
+
+
+def _split(leaf: Tensor | None, length: list[int]) -> tuple[Tensor | None, ...]:
+    """The parts of a leaf's gradient; of none where nothing asked for it."""
+    if leaf is None or leaf.grad is None:
+        return (None,) * len(length)
+    return cast(tuple[Tensor, ...], leaf.grad.split(length))
+
+
+def _send(outputs: Forward, gradients: tuple[Tensor | None, ...]) -> None:
+    """Backward through a part's outputs from the gradients by them, where there are any."""
+    both = zip(outputs, gradients, strict=True)
+    pairs = [(o, g) for o, g in both if o is not None and g is not None]
+    torch.autograd.backward([o for o, _ in pairs], [g for _, g in pairs])
+
+
+@torch.no_grad()
+def _put_back(module: nn.Module, values: list[Tensor]) -> None:
+    for buffer, value in zip(module.buffers(), values, strict=True):
+        buffer.copy_(value)
+
+
+def _distributed(model: Distillation, world: World) -> nn.Module:
+    if world.group is None:
+        return model
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, model.replicated)
+    return DistributedDataParallel(model, process_group=world.group)

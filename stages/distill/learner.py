@@ -1,0 +1,51 @@
+"""What changes from step to step, and the step."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+
+from egapipe.pipeline.config.distill import DistillConfig
+from egapipe.stages.distill.average import WeightAverage
+from egapipe.stages.distill.model import Distillation
+from egapipe.stages.distill.precision import PRECISIONS, loss_scaler
+from egapipe.stages.distill.schedule import clip_gradient, make_optimizer
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Everything that a checkpoint holds beside the position.
+
+    scaler: of the loss, idle unless the precision is float16. average: of the student's weights,
+    where one is kept.
+    """
+
+    model: Distillation
+    optimizer: torch.optim.SGD
+    scaler: GradScaler
+    average: WeightAverage | None
+
+    def step(self, config: DistillConfig, steps: int) -> None:
+        """Move by the gradients that a backward pass left. steps: those done before."""
+        self.scaler.unscale_(self.optimizer)
+        clip_gradient(self.optimizer, config)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(steps)
+
+
+def make_learner(model: Distillation, config: DistillConfig, device: torch.device) -> Learner:
+    """A learner at the beginning of a training."""
+    if config.head.mode == "sequential":
+        model.teacher_head.requires_grad_(False)
+    learners = nn.ModuleList([model.student, model.objective])
+    groups = [(learners, config.lr), (model.teacher_head, config.head.lr)]
+    decay = config.ema_decay
+    return Learner(
+        model,
+        make_optimizer(groups, config),
+        loss_scaler(device, PRECISIONS[config.precision]),
+        None if decay is None else WeightAverage(model.student, decay),
+    )

@@ -1,0 +1,104 @@
+"""The nearest rows in teacher space as a file in the node's cache, beside the features.
+
+Searching takes up to minutes that every trial would pay again; the file is made once per node under
+a lock, renamed into place, and mapped by all processes.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.nn import functional as F
+
+from egapipe.pipeline.files import PARTIAL, whole_file
+from egapipe.pipeline.store import Features
+from egapipe.pipeline.store.cache import LOCK
+from egapipe.pipeline.store.objects import unusable
+from egapipe.stages.distill.samplers.search import EXACT_ROWS, Nearest, nearest_rows
+from egapipe.stages.distill.world import World
+
+METHOD = f"egapipe nearest 1, exact to {EXACT_ROWS}"
+"""Changes when the same features would give other neighbours."""
+_CHUNK = 8192
+_log = logging.getLogger(__name__)
+
+
+def nearest_of(parts: Sequence[Features], k: int, world: World) -> Nearest:
+    """int32 [N, k]: for each row of all parts together the others that are nearest to it.
+
+    By the cosine of the clean views' embeddings, nearest first; -1 where there are none, as for
+    failed rows, which are nobody's neighbours. The same array on every worker: the first one's.
+    """
+    nearest = _mapped_or_made(parts, k, world.device)
+    if world.group is None:
+        return nearest
+    # Another machine's arithmetic may have swapped two neighbours that are as near.
+    shared = torch.from_numpy(np.array(nearest)).to(world.device)
+    world.broadcast([shared])
+    return shared.cpu().numpy()
+
+
+def nearest_file(parts: Sequence[Features], k: int) -> Path:
+    """Where the neighbours of these features lie on this node."""
+    names = "\n".join([METHOD, *(part.path.stem for part in parts)])
+    digest = hashlib.sha256(names.encode()).hexdigest()[:16]
+    # The name begins as that of the first part's features, which `store prune` keeps or removes.
+    return parts[0].path.with_name(f"{parts[0].path.stem}-nearest{k}-{digest}.npy")
+
+
+def _mapped_or_made(parts: Sequence[Features], k: int, device: torch.device) -> Nearest:
+    """Raises StoreError if the cache folder cannot be written."""
+    path, shape = nearest_file(parts, k), (sum(part.rows for part in parts), k)
+    try:
+        with FileLock(path.with_suffix(LOCK)):
+            nearest = _mapped(path, shape)
+            if nearest is None:
+                nearest = _made(path, parts, k, device)
+    except OSError as error:
+        remedy = "set store.cache_dir or EGAPIPE_CACHE to another folder"
+        raise unusable("write", str(path), error, remedy) from error
+    return nearest
+
+
+def _mapped(path: Path, shape: tuple[int, int]) -> Nearest | None:
+    """None if there is no such file, or it is damaged."""
+    try:
+        nearest: Nearest = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return nearest if nearest.shape == shape and nearest.dtype == np.int32 else None
+
+
+def _made(path: Path, parts: Sequence[Features], k: int, device: torch.device) -> Nearest:
+    started = time.perf_counter()
+    nearest = _search(parts, k, device)
+    # Its lock file has the same name but for the suffix: see `remove_unlocked`.
+    with whole_file(path, path.with_suffix(PARTIAL)) as file:
+        np.save(file, nearest, allow_pickle=False)
+    _log.info("neighbours found in %.1f s: %s", time.perf_counter() - started, path)
+    return nearest
+
+
+def _search(parts: Sequence[Features], k: int, device: torch.device) -> Nearest:
+    valid = np.concatenate([part.valid for part in parts])
+    rows = np.flatnonzero(valid)
+    found = nearest_rows(torch.cat([_directions(part) for part in parts]), k, device)
+    nearest = np.full((len(valid), k), -1, dtype=np.int32)
+    nearest[rows] = np.where(found >= 0, rows[found], -1)
+    return nearest
+
+
+def _directions(features: Features) -> Tensor:
+    """float32 [M, D]: the valid rows' clean views, of unit length."""
+    rows = np.flatnonzero(features.valid)
+    taken = torch.empty(len(rows), features.dim)
+    for start in range(0, len(rows), _CHUNK):
+        chunk = features.take(rows[start : start + _CHUNK], 0).float()
+        taken[start : start + len(chunk)] = F.normalize(chunk, dim=1)
+    return taken

@@ -1,0 +1,80 @@
+"""`egapipe sweep`."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from egapipe.pipeline.options import ConfigName, Overrides
+
+if TYPE_CHECKING:
+    from egapipe.pipeline.config import Config
+    from egapipe.stages.sweep import SweepReport
+
+
+def register(app: typer.Typer) -> None:
+    """Add `egapipe sweep`."""
+    app.command()(sweep)
+
+
+def sweep(
+    config: ConfigName = None,
+    overrides: Overrides = None,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Run the sweep anew where it is finished or under way."),
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run trials again that failed before.")
+    ] = False,
+) -> None:
+    """Search the settings of `sweep.space` on Ray Tune, and print the trials, the best first.
+
+    The same command continues an interrupted sweep.
+    """
+    from egapipe.pipeline.config import load_config
+
+    loaded = load_config(config, overrides or [])
+    report = _run(loaded, restart, retry_failed)
+    if report.finished_before:
+        typer.echo("this sweep was finished before; --restart runs it again")
+    typer.echo("\n".join(lines(loaded, report)))
+
+
+def _run(config: "Config", restart: bool, retry_failed: bool) -> "SweepReport":
+    from egapipe.pipeline.progress import open_progress
+    from egapipe.stages.sweep import run
+
+    if not sys.stderr.isatty():
+        return run(config, restart=restart, retry_failed=retry_failed, progress=open_progress)
+    from egapipe.stages.sweep.live import LiveTable
+
+    with LiveTable(config) as live:
+        return run(config, restart=restart, retry_failed=retry_failed, watch=live.show)
+
+
+def lines(config: "Config", report: "SweepReport") -> list[str]:
+    """The trials as lines of text, the best first, and where everything is."""
+    from egapipe.stages.sweep.folder import short_name, short_value
+
+    space = list(config.sweep.space)
+    rows = [["trial", *map(short_name, space), "epochs", report.metric, ""]]
+    for trial in report.ranked():
+        settings = [short_value(trial.changes[p]) if p in trial.changes else "" for p in space]
+        value = "" if trial.value is None else f"{trial.value:.4g}"
+        ended = trial.error or trial.status
+        rows.append([str(trial.number), *settings, str(trial.epochs), value, ended])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    text = [
+        "  ".join(word.rjust(width) for word, width in zip(row[:-1], widths, strict=False))
+        + f"  {row[-1]}"
+        for row in rows
+    ]
+    counts = ", ".join(f"{report.count(s)} {s}" for s in ("finished", "stopped", "failed"))
+    return [
+        *(line.rstrip() for line in text),
+        "",
+        f"{counts}; {report.concurrent} at once, {report.seconds:.1f} s",
+        f"sweep: {report.folder}",
+        f"best: egapipe distill -c {report.best_config}",
+    ]

@@ -1,0 +1,101 @@
+"""What a sweep leaves behind.
+
+config.yaml     the resolved configuration
+trials/         a run folder a trial: `0007-ega.weight=0.31`
+trials.parquet  a row a trial: settings, status, metrics of its last epoch, run folder
+trials.csv      the same
+best.yaml       configuration of the best trial, for `egapipe distill -c`
+summary.json    results; its presence means the sweep is finished
+ray/            Ray Tune's own state, with which a killed sweep continues
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from egapipe.pipeline.config import Config, to_yaml
+from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.runs import RunFolder, run_identity
+
+ERROR = "error.json"
+# What changes neither the trials nor which of them end early.
+_LAUNCH = {"cpus_per_trial", "gpus_per_trial", "max_concurrent", "max_failures", "track"}
+_LABEL = re.compile(r"[^A-Za-z0-9._=+,-]+")
+_LONGEST_LABEL = 80
+
+
+def sweep_identity(config: Config) -> str:
+    """Eight hex digits of everything that decides which trials there are and what they learn."""
+    sweep = config.sweep.model_dump(mode="json", exclude=_LAUNCH)
+    content = json.dumps([run_identity(config), sweep], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+def sweep_folder(config: Config) -> "SweepFolder":
+    """The folder of a sweep: the same configuration finds the same folder again."""
+    name = f"sweep-{sweep_identity(config)}"
+    # Trials may have another working folder.
+    return SweepFolder((Path(config.runs) / config.name / name).absolute())
+
+
+@dataclass(frozen=True)
+class SweepFolder(RunFolder):
+    """Paths and small files of one sweep."""
+
+    @property
+    def trials(self) -> Path:
+        """Folder of the trials' run folders; `tensorboard --logdir` of it shows them all."""
+        return self.path / "trials"
+
+    @property
+    def ray(self) -> Path:
+        """Ray Tune's own state."""
+        return self.path / "ray"
+
+    def start(self, config: Config) -> None:
+        """Write what the sweep is made from; it is unfinished from now on."""
+        self.trials.mkdir(parents=True, exist_ok=True)
+        replace_file(self.path / "config.yaml", to_yaml(config).encode())
+        (self.path / "summary.json").unlink(missing_ok=True)
+
+    def forget_errors(self) -> None:
+        """Let trials that failed be tried again."""
+        for error in self.trials.glob(f"*/{ERROR}"):
+            error.unlink()
+
+    def trial(self, number: int, changes: Mapping[str, Any] | None) -> RunFolder:
+        """The run folder of a trial; changes: its settings, None where they do not stay."""
+        label = f"-{label_of(changes)}" if changes else ""
+        return RunFolder(self.trials / f"{number:04d}{label}")
+
+    def remove_others(self, number: int, run: RunFolder) -> None:
+        """Remove what a trial of this number with other settings left.
+
+        A searcher may propose something else after the sweep's driver was killed.
+        """
+        for other in self.trials.iterdir():
+            if other.name.partition("-")[0] == f"{number:04d}" and other != run.path:
+                shutil.rmtree(other)
+
+
+def label_of(changes: Mapping[str, Any]) -> str:
+    """`lr=0.05,ega.weight=0.31`, fit for the name of a folder."""
+    parts = (f"{short_name(path)}={short_value(value)}" for path, value in changes.items())
+    return _LABEL.sub("_", ",".join(parts))[:_LONGEST_LABEL]
+
+
+def short_name(path: str) -> str:
+    """A setting's path without what all of them share."""
+    return path.removeprefix("distill.").removeprefix("objective.")
+
+
+def short_value(value: Any) -> str:
+    """A value in a few characters: four digits of a number, the keys of a section."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "+".join(value) or "none" if isinstance(value, dict) else str(value)

@@ -1,0 +1,125 @@
+"""The trials of a sweep: a pure function of the configuration, checked before any starts."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from egapipe.pipeline.config import Config, override
+from egapipe.pipeline.config.load import check
+from egapipe.pipeline.config.sweep import Dimension
+from egapipe.pipeline.errors import UsageError
+from egapipe.stages.sweep.space import draw, ends, every
+
+Changes = dict[str, Any]
+Space = Mapping[str, Dimension]
+
+STAGE = "distill."
+# What a trial takes is planned for all of them, and where it trains does not change what it learns.
+SAME_FOR_ALL = ("workers", "device", "threads", "max_failures")
+# Draws that are tried before a searcher, whose own nobody knows yet.
+_TRIED = 64
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: its settings by dotted path, and the configuration that they make."""
+
+    changes: Changes
+    config: Config
+
+
+def plan(config: Config) -> list[Trial]:
+    """The trials of `random` and `grid`, in their order; examples of those of `optuna`.
+
+    The first trials of a random sweep stay the same when `samples` grows; equal trials are planned
+    once. Raises UsageError for a path or value that the configuration refuses, a path that is no
+    setting of stage two, and an empty space.
+    """
+    space, sweep = config.sweep.space, config.sweep
+    if not space:
+        raise UsageError(
+            "sweep.space is empty: name a setting and its values, e.g. "
+            "--set 'sweep.space={distill.objective.ega.weight: {loguniform: [0.05, 5]}}'"
+        )
+    for path, dimension in space.items():
+        _check_path(config, path, dimension)
+    if sweep.search == "grid":
+        drawn = combinations({path: every(path, d) for path, d in space.items()})
+    elif sweep.search == "random":
+        drawn = _random(space, sweep.samples, sweep.search_seed)
+    else:
+        _check_no_grid(space)
+        drawn = _random(space, max(sweep.samples, _TRIED), sweep.search_seed)
+    return _distinct(assemble(config, values) for values in drawn)
+
+
+def assemble(config: Config, values: Mapping[str, Any]) -> Trial:
+    """The trial of some values, without those whose `when` the trial's objective does not meet.
+
+    Raises UsageError if the configuration refuses them.
+    """
+    conditional = {path for path, d in config.sweep.space.items() if d.objectives}
+    kept = present(config, {p: value for p, value in values.items() if p not in conditional})
+    changes = {p: value for p, value in values.items() if p not in conditional or p in kept}
+    return Trial(changes, changed(config, changes))
+
+
+def present(config: Config, values: Mapping[str, Any]) -> list[str]:
+    """The settings with a `when` that a trial of these values of the others has too."""
+    objectives = set(changed(config, values).distill.objective.model_dump(exclude_none=True))
+    space = config.sweep.space
+    return [path for path, d in space.items() if objectives & set(d.objectives)]
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The configuration with changes by dotted path. Raises UsageError if it refuses them."""
+    # A section before what lies below it.
+    ordered = dict(sorted(changes.items(), key=lambda item: item[0].count(".")))
+    shown = ", ".join(f"{path} = {json.dumps(value)}" for path, value in ordered.items())
+    tree = override(config.model_dump(mode="json"), ordered)
+    return check(tree, f"{config.name}, sweep.space with {shown or 'nothing'}")
+
+
+def combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[Changes]:
+    """Each value with each value of the others; the last setting changes first."""
+    for chosen in itertools.product(*values.values()):
+        yield dict(zip(values, chosen, strict=True))
+
+
+def _random(space: Space, samples: int, seed: int) -> Iterator[Changes]:
+    grids = {path: every(path, d) for path, d in space.items() if d.grid is not None}
+    for sample in range(samples):
+        rng = np.random.default_rng((seed, sample))
+        drawn = {path: draw(d, rng) for path, d in space.items() if path not in grids}
+        for listed in combinations(grids):
+            yield {path: {**drawn, **listed}[path] for path in space}
+
+
+def _distinct(trials: Iterator[Trial]) -> list[Trial]:
+    known = {json.dumps(trial.changes, sort_keys=True): trial for trial in trials}
+    return list(known.values())
+
+
+def _check_path(config: Config, path: str, dimension: Dimension) -> None:
+    for value in ends(dimension):
+        changed(config, {path: value})
+    if not path.startswith(STAGE):
+        raise UsageError(
+            f"sweep.space: {path} is no setting of stage two, and all trials of a sweep learn from"
+            f" one store: paths begin with {STAGE}, e.g. distill.lr"
+        )
+    if path.removeprefix(STAGE) in SAME_FOR_ALL:
+        raise UsageError(f"sweep.space: {path} is the same for all trials: set it itself")
+
+
+def _check_no_grid(space: Space) -> None:
+    for path, dimension in space.items():
+        if dimension.grid is not None:
+            raise UsageError(
+                f"sweep.space.{path}: optuna picks values, a grid takes them all: "
+                "write choice, or set sweep.search to random"
+            )

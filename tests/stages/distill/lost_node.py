@@ -1,0 +1,71 @@
+"""A program: train on a Ray cluster of several nodes and lose the one that a worker is on."""
+
+import json
+import sys
+import threading
+import time
+
+from egapipe.pipeline.cluster import quiet_environment
+
+quiet_environment(local=True)
+
+import psutil  # noqa: E402
+import ray  # noqa: E402
+from ray._private.node import Node  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from egapipe.pipeline.config import Config, load_config, override  # noqa: E402
+from egapipe.pipeline.config.load import check  # noqa: E402
+from egapipe.pipeline.runs import run_folder  # noqa: E402
+from egapipe.pipeline.tracking import read_metrics  # noqa: E402
+from egapipe.stages import distill  # noqa: E402
+
+NODES = 3
+OBJECT_STORE = 100 * 2**20
+
+
+def lose_a_node(cluster: Cluster, config: Config, lost: list[str]) -> None:
+    """After the first epoch, without grace, a node that a worker trains on."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        for node in cluster.list_all_nodes() if read_metrics(run_folder(config)) else ():
+            if node.is_head() or not trains(node):
+                continue
+            lost.append(node.node_id)
+            cluster.remove_node(node, allow_graceful=False)
+            return
+        time.sleep(0.1)
+
+
+def trains(node: Node) -> bool:
+    """Whether a worker of Ray Train is among the processes of a node."""
+    [raylet] = node.all_processes["raylet"]
+    try:
+        children = psutil.Process(raylet.process.pid).children(recursive=True)
+        return any("RayTrainWorker" in " ".join(child.cmdline()) for child in children)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def main(file: str) -> None:
+    """Train, and print what was lost and where the run is."""
+    # The head has no room for a worker: both are on other nodes, and one of three can be spared.
+    head = {"num_cpus": 0, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(NODES):
+        cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+    tree = override(load_config(file).model_dump(mode="json"), {"cluster.address": cluster.address})
+    config = check(tree, file)
+    ray.init(address=cluster.address, log_to_driver=False)
+    lost: list[str] = []
+    killer = threading.Thread(target=lose_a_node, args=(cluster, config, lost))
+    killer.start()
+    done = distill.run(config)
+    killer.join()
+    print(json.dumps({"lost": lost, "run": str(done.run)}))
+    ray.shutdown()
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

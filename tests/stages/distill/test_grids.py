@@ -1,0 +1,155 @@
+"""Objectives on grids: the teacher's from the store, the student's before pooling."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from egapipe.pipeline.config import Config, load_config
+from egapipe.pipeline.errors import StoreError, UsageError
+from egapipe.pipeline.runs import RunFolder, run_identity
+from egapipe.pipeline.store import FeatureStore
+from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.views import CLEAN, teacher_views
+from egapipe.stages import distill, extract
+from egapipe.stages.distill.gradient import OnePass, TwoPasses
+from egapipe.stages.distill.precision import loss_scaler
+from egapipe.stages.distill.setup import prepare
+from egapipe.stages.distill.world import World
+from tests.stages.distill.conftest import MakeConfig
+from tests.stages.distill.test_resume import train
+from tests.stages.distill.test_training import assert_same_weights
+
+CPU = torch.device("cpu")
+ALONE = World.alone(CPU)
+LABELLED, UNLABELLED, SIDE = 120, 60, 2
+SP = "distill.objective={sp: {features: grid, weight: 3000}}"
+FITNET = "distill.objective={fitnet: {features: grid}}"
+BOTH = "distill.objective={sp: {features: grid}, fitnet: {features: grid}, ega: 1.0}"
+Make = Callable[..., Config]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores of digits with grids, of the shipped teacher: labelled and unlabelled."""
+    folder = tmp_path_factory.mktemp("grids")
+    config = configured(folder)
+    for split in config.splits():
+        extract.run(config, split=split, local=True)
+    return folder
+
+
+@pytest.fixture
+def make(stored: Path, tmp_path: Path) -> Make:
+    return lambda *sets: configured(stored, f"runs={tmp_path / 'runs'}", *sets)
+
+
+def configured(folder: Path, *sets: str) -> Config:
+    small = [
+        f"dataset.train.limit={LABELLED}",
+        f"dataset.unlabelled=[{{kind: digits, limit: {UNLABELLED}}}]",
+        "dataset.test.limit=20",
+        f"teacher.grid={SIDE}",
+        f"store.url={folder / 'stores'}",
+        f"store.cache_dir={folder / 'cache'}",
+        "views.count=2",
+        "distill.epochs=3",
+        "distill.batch_size=60",
+        "distill.labels_per_class=null",
+    ]
+    return load_config("quickstart", [*small, *sets])
+
+
+@pytest.mark.parametrize(("objective", "name"), [(SP, "sp"), (FITNET, "fitnet")])
+def test_a_training_on_grids_lowers_their_loss(make: Make, objective: str, name: str) -> None:
+    done = distill.run(make(objective, "distill.ce_weight=0", "distill.epochs=8"))
+    values = [line[f"train/{name}"] for line in read_metrics(RunFolder(done.run))]
+    assert values[-1] < values[0]
+
+
+@pytest.mark.parametrize("view", ["paired", "clean"])
+def test_grids_are_the_stored_ones_of_the_rows_and_views_of_the_batch(
+    make: Make, view: str
+) -> None:
+    config = make(FITNET, f"distill.student_view={view}")
+    job = prepare(config, ALONE)
+    arrays = [
+        FeatureStore.open(config.store_url(split)).read_shard(0, "grid")
+        for split in config.training_splits()
+    ]
+    seen = teacher_views(2, config.distill.seed, 1, job.loader.hashes)
+    if view == "clean":
+        seen = np.full_like(seen, CLEAN)
+    batch = next(job.loader.epoch(1))
+    rows = batch.rows.numpy()
+    assert rows.min() < LABELLED <= rows.max()
+    for row, grid in zip(rows, batch.grids.numpy(), strict=True):
+        part, inner = (0, row) if row < LABELLED else (1, row - LABELLED)
+        assert np.array_equal(grid, arrays[part][inner, seen[row]])
+    assert batch.grids.shape[2:] == (SIDE, SIDE)
+
+
+def test_grids_are_read_only_where_an_objective_compares_them(make: Make) -> None:
+    job = prepare(make(), ALONE)
+    assert list(job.sources.grids) == []
+    assert next(job.loader.epoch(0)).grids is None
+
+
+def test_workers_share_the_grids_of_one(make: Make) -> None:
+    alone = prepare(make(FITNET), ALONE).loader
+    whole = next(alone.epoch(0)).grids
+    shared = [replace(alone, world=World(rank, 2, CPU)) for rank in range(2)]
+    assert torch.equal(torch.cat([next(loader.epoch(0)).grids for loader in shared]), whole)
+
+
+def test_in_parts_the_gradient_is_that_of_the_whole_batch(make: Make) -> None:
+    """In evaluation mode, for batch norm normalises over a part. float32 rounds to about 1e-6."""
+    gradients = []
+    for rows in (None, 17):
+        job = prepare(make(BOTH), ALONE)
+        model, batch = job.model.eval(), next(job.loader.epoch(0))
+        gradient = OnePass(model) if rows is None else TwoPasses(model, ALONE, rows)
+        gradient(batch, loss_scaler(CPU, torch.float32), 0)
+        found = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        gradients.append(torch.cat(found))
+    whole, parts = gradients
+    assert whole.norm() > 0
+    assert (parts - whole).norm() <= 1e-4 * whole.norm()
+
+
+@pytest.mark.parametrize("more", [[], ["distill.micro_batch_size=25"]])
+def test_an_interrupted_training_on_grids_ends_with_the_same_bits(
+    make: Make, tmp_path: Path, more: list[str]
+) -> None:
+    config = make(BOTH, "distill.checkpoint_steps=1", *more)
+    whole = train(config, tmp_path / "whole")
+    assert_same_weights(whole.path, train(config, tmp_path / "parts", 2, 3).path)
+
+
+def test_a_store_without_grids_is_refused(quick: MakeConfig) -> None:
+    with pytest.raises(UsageError, match=r"sp\.features is grid, .*teacher\.grid.*egapipe extract"):
+        prepare(quick(SP), ALONE)
+
+
+def test_a_student_without_maps_is_refused(make: Make) -> None:
+    with pytest.raises(UsageError, match=r"^student Flatten gives no feature maps: [^\n]*$"):
+        prepare(make(SP, "distill.student.name=torch.nn:Flatten"), ALONE)
+
+
+def test_any_output_can_be_learned_from(make: Make) -> None:
+    config = make("distill.teacher_output=grid")
+    features = prepare(config, ALONE).sources.features[0]
+    array = FeatureStore.open(config.store_url("train")).read_shard(0, "grid")
+    taken = features.take(np.array([3, 1]), np.array([0, 2]))
+    assert np.array_equal(taken.numpy(), np.stack([array[3, 0], array[1, 2]]).reshape(2, -1))
+    assert features.dim == taken.shape[1]
+    assert run_identity(config) != run_identity(make())
+    assert distill.run(make("distill.teacher_output=grid", "distill.epochs=1")).top1 is not None
+
+
+def test_an_output_that_is_not_there_is_refused_with_those_there_are(make: Make) -> None:
+    with pytest.raises(StoreError, match=r"no output 'grids': .*embedding, grid"):
+        prepare(make("distill.teacher_output=grids"), ALONE)

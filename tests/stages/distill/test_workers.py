@@ -1,0 +1,80 @@
+"""How many workers train decides nothing: they share the same batches, and may change in number."""
+
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from egapipe.pipeline.config import to_yaml
+from egapipe.stages.distill.setup import prepare
+from egapipe.stages.distill.world import World
+from tests.stages.distill import workers
+from tests.stages.distill.conftest import MakeConfig
+from tests.stages.distill.test_training import weights
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "sets", [[], ["distill.sampler=class-balanced", "distill.unlabelled_ratio=3.0"]]
+)
+@pytest.mark.parametrize("size", [2, 4, 7])
+def test_workers_share_the_batches_of_one(quick: MakeConfig, size: int, sets: list[str]) -> None:
+    """Also from the middle of an epoch, where another number of workers goes on."""
+    config = quick("distill.batch_size=30", *sets)
+    alone = prepare(config, World.alone(CPU)).loader
+    shared = [replace(alone, world=World(rank, size, CPU)) for rank in range(size)]
+    for epoch, first in ((0, 0), (1, 2)):
+        whole = list(alone.epoch(epoch, first))[:6]
+        parts = [list(loader.epoch(epoch, first))[:6] for loader in shared]
+        for step, batch in enumerate(whole):
+            assert batch.grids is None
+            for name in ("images", "features", "labels", "rows"):
+                column = getattr(batch, name)
+                together = torch.cat([getattr(part[step], name) for part in parts])
+                assert torch.equal(together, column), name
+    lengths = {len(part[0].rows) for part in parts}
+    assert max(lengths) - min(lengths) <= 1
+
+
+OPTIONS = {
+    "plain": [],
+    "parts": ["micro_batch_size=30", "graph_batch=700", "ema_decay=0.9", "clip_grad_norm=1.0"],
+    "bank": ["objective={crd: {weight: 0.1, negatives: 64}}", "ema_decay=0.9"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_training_goes_on_with_another_number_of_workers(
+    quick: MakeConfig, tmp_path: Path, name: str
+) -> None:
+    """One worker, then two, then three, then one again. Sums are in another order: float32 rounds
+    otherwise, and no more. Without batch norm, which normalises over a worker's rows."""
+    few = ["student.name=torch.nn:Flatten", "batch_size=200", "checkpoint_steps=2", "lr=0.01"]
+    config = quick(*(f"distill.{value}" for value in (*few, *OPTIONS[name])))
+    file = tmp_path / "config.yaml"
+    file.write_text(to_yaml(config))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    workers.train(str(file), str(whole), World.alone(CPU), None)
+    multiprocessing.set_forkserver_preload(["torch._dynamo", workers.__name__])
+    workers.train(str(file), str(parts), World.alone(CPU), 5)
+    for size in (2, 3):
+        (tmp_path / "parts.rendezvous").unlink(missing_ok=True)
+        mp.start_processes(
+            workers.work,
+            args=(size, str(file), str(parts), 5),
+            nprocs=size,
+            start_method="forkserver",
+        )
+    workers.train(str(file), str(parts), World.alone(CPU), None)
+    one, other = weights(whole), weights(parts)
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(other[key], value, rtol=1e-3, atol=1e-5, msg=key)
+    moved = [key for key, value in one.items() if np.abs(value.numpy()).max() > 1e-3]
+    assert moved

@@ -1,0 +1,83 @@
+"""The folder of a sweep: which sweep is which, and what belongs to a trial."""
+
+from pathlib import Path
+
+import pytest
+
+from egapipe.pipeline.config import Config, load_config
+from egapipe.stages.sweep.folder import SweepFolder, short_name, short_value, sweep_folder
+
+SPACE = "sweep.space={distill.lr: {uniform: [0.01, 0.1]}}"
+
+
+def config(*sets: str) -> Config:
+    return load_config("quickstart", [SPACE, *sets])
+
+
+@pytest.mark.parametrize(
+    "launch",
+    [
+        "sweep.max_concurrent=3",
+        "sweep.cpus_per_trial=2",
+        "sweep.gpus_per_trial=0.5",
+        "sweep.max_failures=9",
+        "sweep.track={kind: mlflow}",
+        "cluster.cpus=8",
+        "distill.workers=2",
+    ],
+)
+def test_where_trials_run_does_not_make_another_sweep(launch: str) -> None:
+    assert sweep_folder(config(launch)) == sweep_folder(config())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "sweep.space={distill.lr: {uniform: [0.01, 0.2]}}",
+        "sweep.samples=17",
+        "sweep.search_seed=1",
+        "sweep.scheduler=fifo",
+        "sweep.metric=train/loss",
+        "distill.epochs=61",
+        "distill.seed=1",
+    ],
+)
+def test_what_decides_the_trials_does(other: str) -> None:
+    assert sweep_folder(config(other)) != sweep_folder(config())
+
+
+def test_a_trial_is_named_by_its_number_and_settings(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path)
+    changes = {
+        "distill.objective": {"ega": {}, "kd": {}},
+        "distill.lr": 0.123456,
+        "distill.x": "a/b",
+    }
+    named = folder.trial(7, changes).path
+    assert named == tmp_path / "trials" / "0007-objective=ega+kd,lr=0.1235,x=a_b"
+    assert folder.trial(7, None).path.name == "0007"
+    assert len(folder.trial(7, {"distill.x": "y" * 500}).path.name) < 100
+
+
+def test_words_for_people() -> None:
+    assert short_name("distill.objective.ega.weight") == "ega.weight"
+    assert short_name("distill.head.lr") == "head.lr"
+    assert [short_value(v) for v in (0.31249999, 3, "a", None, {}, {"ega": 1, "kd": 1})] == [
+        "0.3125",
+        "3",
+        "a",
+        "None",
+        "none",
+        "ega+kd",
+    ]
+
+
+def test_what_another_trial_of_the_number_left_is_removed(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path)
+    old, mine, other = (
+        folder.trial(number, {"distill.lr": lr}) for number, lr in ((1, 0.1), (1, 0.2), (10, 0.1))
+    )
+    for run in (old, mine, other):
+        run.path.mkdir(parents=True)
+    folder.remove_others(1, mine)
+    assert {path.name for path in folder.trials.iterdir()} == {mine.path.name, other.path.name}
