@@ -34,6 +34,7 @@ bench: $(INSTALLED)
 	$(BIN)/egapipe bench ega
 	$(BIN)/egapipe bench extract
 	$(BIN)/egapipe bench distill
+	$(BIN)/egapipe bench scale
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

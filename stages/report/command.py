@@ -1,0 +1,26 @@
+"""`egapipe report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add `egapipe report`."""
+    app.command()(report)
+
+
+def report(
+    path: Annotated[Path, typer.Argument(help="Folder of a run, a comparison or a sweep.")],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to write into; default: the folder itself.")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page, and its figures as PNG files."""
+    from egapipe.stages.report import run
+
+    written = run(path, to=to)
+    if written.pictures:
+        typer.echo(f"{len(written.pictures)} figures: {written.pictures[0].parent}")
+    typer.echo(f"report: {written.page}")

@@ -1,0 +1,141 @@
+"""Learning curves of one run or of many."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from egapipe.stages.report.figure import COLOURS, Figure, draw, shortened
+
+Metrics = list[dict[str, Any]]
+"""The epochs of a run, as in metrics.jsonl."""
+
+ACCURACY = "test/top1"
+TEST_TOP1 = "top-1 on the test images, %"
+_TRAIN = "train/"
+_SHADES = ("#6c8ebf", "#b065b5", "#f08a24")
+_NO_LOSS = ("top1", "seconds", "rows_per_s", "data_wait")
+
+
+def run_curves(metrics: Metrics) -> list[Figure]:
+    """Accuracy, and the parts of the loss, of one run by epoch."""
+    accuracy = {"test images": ACCURACY, "labelled training images": "train/top1"}
+    parts = {
+        name.removeprefix(_TRAIN): name
+        for name in metrics[-1]
+        if name.startswith(_TRAIN) and name.removeprefix(_TRAIN) not in _NO_LOSS
+    }
+
+    def paint_accuracy(axes: Any) -> None:
+        _plot(axes, metrics, {k: v for k, v in accuracy.items() if v in metrics[-1]})
+        axes.set(ylabel="top-1 %")
+
+    def paint_losses(axes: Any) -> None:
+        _plot(axes, metrics, parts)
+        axes.set(ylabel="mean over the epoch's steps")
+        if all(values(metrics, name).min() > 0 for name in parts.values()):
+            axes.set_yscale("log")
+            _plain_ticks(axes)
+
+    return [
+        draw("accuracy", "Accuracy", "After each epoch.", paint_accuracy),
+        draw("losses", "Losses", "Each part as it is, before its weight.", paint_losses),
+    ]
+
+
+def group_curves(groups: Mapping[str, Sequence[Metrics]]) -> Figure | None:
+    """Test accuracy by epoch, a line a group: the mean of its runs, and the range of them.
+
+    None if no run has any.
+    """
+    tables = {name: _table(runs) for name, runs in groups.items()}
+    tables = {name: table for name, table in tables.items() if table.size}
+    if not tables:
+        return None
+
+    def paint(axes: Any) -> None:
+        for number, (name, table) in enumerate(tables.items()):
+            colour, epochs = COLOURS[number % len(COLOURS)], np.arange(1, table.shape[1] + 1)
+            mean = np.ma.masked_invalid(table).mean(axis=0).filled(np.nan)
+            axes.plot(epochs, mean, color=colour, label=shortened(name), **_marker(epochs))
+            if len(table) > 1:
+                low, high = np.fmin.reduce(table), np.fmax.reduce(table)
+                axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.set(xlabel="epoch", ylabel=TEST_TOP1)
+        _whole_epochs(axes)
+        if len(tables) <= 2 * len(COLOURS):
+            axes.legend()
+
+    caption = "A line is the mean of runs; where there are several, the band has all of them."
+    return draw("curves", "Learning curves", caption, paint)
+
+
+def trial_curves(trials: Sequence[Metrics], heights: Sequence[float]) -> Figure | None:
+    """Test accuracy by epoch, a line a trial. heights: how good each is, 0..1.
+
+    None if no trial has any.
+    """
+    lines = [(values(m, ACCURACY), h) for m, h in zip(trials, heights, strict=True) if m]
+    lines = [(line, height) for line, height in lines if np.isfinite(line).any()]
+    if not lines:
+        return None
+
+    def paint(axes: Any) -> None:
+        for line, height in sorted(lines, key=lambda pair: pair[1]):
+            epochs = np.arange(1, len(line) + 1)
+            axes.plot(epochs, line, color=shade(height), **_marker(epochs))
+        axes.set(xlabel="epoch", ylabel=TEST_TOP1)
+        _whole_epochs(axes)
+
+    caption = "A line a trial; the warmer its colour, the better it ended."
+    return draw("curves", "Learning curves", caption, paint)
+
+
+def values(metrics: Metrics, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """float64 [epochs]; NaN where an epoch has none."""
+    return np.array([line.get(name, math.nan) for line in metrics], dtype=float)
+
+
+def shade(height: float) -> Any:
+    """The colour of a trial, from blue over violet to orange."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    # Each can be seen on a dark page and on a light one.
+    return LinearSegmentedColormap.from_list("trials", _SHADES)(height)
+
+
+def _plot(axes: Any, metrics: Metrics, names: Mapping[str, str]) -> None:
+    epochs = np.array([line["epoch"] + 1 for line in metrics])
+    for number, (label, name) in enumerate(names.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(epochs, values(metrics, name), color=colour, label=label, **_marker(epochs))
+    axes.set(xlabel="epoch")
+    _whole_epochs(axes)
+    if names:
+        axes.legend()
+
+
+def _marker(epochs: Sequence[int] | np.ndarray[Any, Any]) -> dict[str, Any]:
+    """A line of one point would not be seen."""
+    return {"marker": "o", "markersize": 3} if len(epochs) < 4 else {}
+
+
+def _whole_epochs(axes: Any) -> None:
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _plain_ticks(axes: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _table(runs: Sequence[Metrics]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """float64 [runs, epochs] of those that have test accuracy."""
+    lines = [values(run, ACCURACY) for run in runs]
+    lines = [line for line in lines if np.isfinite(line).any()]
+    length = max((len(line) for line in lines), default=0)
+    padded = [np.pad(line, (0, length - len(line)), constant_values=math.nan) for line in lines]
+    return np.array(padded).reshape(len(lines), length)

@@ -1,0 +1,151 @@
+"""The page of a sweep."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.tracking import read_metrics
+from egapipe.stages.report.curves import ACCURACY, TEST_TOP1, trial_curves
+from egapipe.stages.report.figure import COLOURS, GREY, Figure, draw, logarithmic
+from egapipe.stages.report.page import Section
+from egapipe.stages.report.parallel import (
+    Trial,
+    heights,
+    is_number,
+    parallel_figure,
+    short,
+    shown,
+)
+from egapipe.stages.report.provenance import provenance
+
+_STATUS = {"finished": COLOURS[0], "stopped": GREY, "failed": COLOURS[3]}
+
+
+def sweep_sections(path: Path) -> list[Section]:
+    """Best trial, settings against the metric, parallel coordinates, table, curves, provenance.
+
+    Raises UsageError if the sweep is not finished.
+    """
+    folder = RunFolder(path)
+    if not folder.finished:
+        raise UsageError(f"sweep {path} is not finished: run the same `egapipe sweep` again first")
+    summary, config = folder.summary(), folder.config()
+    section = provenance(config, summary)
+    if (path / "best.yaml").is_file():
+        section.code("best.yaml", (path / "best.yaml").read_text("utf-8"))
+    return [_results(path, summary), section]
+
+
+def _results(path: Path, summary: Mapping[str, Any]) -> Section:
+    section, trials = Section("Results"), _ranked(summary)
+    section.text(_headline(summary))
+    names = list(dict.fromkeys(name for trial in trials for name in trial["changes"]))
+    known = [trial for trial in trials if _has_value(trial)]
+    figures: list[Figure | None] = [
+        _scatter(f"setting-{number}", name, known, summary["metric"])
+        for number, name in enumerate(name for name in names if _varies(name, known))
+    ]
+    if known:
+        metrics = [read_metrics(RunFolder(path / trial["run"])) for trial in known]
+        figures.append(trial_curves(metrics, heights(known, summary["mode"])))
+    if known and names:
+        figures.append(parallel_figure(names, known, summary["metric"], summary["mode"]))
+    drawn = [figure for figure in figures if figure is not None]
+    section.figure(*(figure for figure in drawn if not figure.wide))
+    section.figure(*(figure for figure in drawn if figure.wide))
+    section.heading("Trials")
+    best = next((i for i, trial in enumerate(trials) if trial["number"] == summary["best"]), None)
+    section.table(*_table(names, trials, summary["metric"]), best=best)
+    errors = [(trial["number"], trial["error"]) for trial in trials if trial["error"]]
+    if errors:
+        section.heading("Errors")
+        section.long_texts(["trial", "error"], errors)
+    return section
+
+
+def _headline(summary: Mapping[str, Any]) -> str:
+    trials = summary["trials"]
+    counts = {s: sum(t["status"] == s for t in trials) for s in _STATUS}
+    many = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    text = f"{len(trials)} trials ({many}), at most {summary['concurrent']} at once."
+    best = next((t for t in trials if t["number"] == summary["best"]), None)
+    if best is None:
+        return f"{text} None reached its last epoch."
+    settings = ", ".join(f"{short(k)} {shown(v)}" for k, v in best["changes"].items())
+    return (
+        f"{text} The best is trial {best['number']}: {settings}; {summary['metric']} "
+        f"{shown(best['value'])}."
+    )
+
+
+def _scatter(name: str, setting: str, trials: Sequence[Trial], metric: str) -> Figure:
+    """One setting against the metric."""
+    having = [trial for trial in trials if setting in trial["changes"]]
+    caption = f"A point a trial, {len(having)} of them."
+    if any(trial["status"] == "stopped" for trial in having):
+        caption += " Grey ones were stopped early."
+    paint = partial(_paint_scatter, setting=setting, trials=having, metric=metric)
+    return draw(name, f"{short(setting)} against {metric}", caption, paint)
+
+
+def _paint_scatter(axes: Any, setting: str, trials: Sequence[Trial], metric: str) -> None:
+    for status, colour in _STATUS.items():
+        mine = [trial for trial in trials if trial["status"] == status]
+        x = [float(trial["changes"][setting]) for trial in mine]
+        if mine:
+            y = [trial["value"] for trial in mine]
+            axes.scatter(x, y, color=colour, label=status, s=32, linewidths=0, alpha=0.9)
+    logarithmic(axes.xaxis, [float(trial["changes"][setting]) for trial in trials])
+    axes.set(xlabel=_axis_label(setting), ylabel=TEST_TOP1 if metric == ACCURACY else metric)
+    axes.margins(0.06)
+    if len({trial["status"] for trial in trials}) > 1:
+        axes.legend()
+
+
+def _axis_label(setting: str) -> str:
+    """The paper's name for the weight of an objective, and ours."""
+    name = short(setting)
+    return f"lambda ({name})" if name.endswith(".weight") else name
+
+
+def _table(
+    names: Sequence[str], trials: Sequence[Trial], metric: str
+) -> tuple[list[str], list[list[str]]]:
+    heading = ["trial", *(short(name) for name in names), "status", "epochs", metric]
+    lines = [
+        [
+            str(trial["number"]),
+            *(shown(trial["changes"].get(name)) for name in names),
+            trial["status"],
+            str(trial["epochs"]),
+            shown(trial["value"]),
+        ]
+        for trial in trials
+    ]
+    return heading, lines
+
+
+def _ranked(summary: Mapping[str, Any]) -> list[Trial]:
+    """Finished trials first, the best first, those without a value last."""
+    sign, order = -1 if summary["mode"] == "max" else 1, list(_STATUS)
+    return sorted(
+        summary["trials"],
+        key=lambda t: (
+            order.index(t["status"]),
+            not _has_value(t),
+            sign * t["value"] if _has_value(t) else 0.0,
+        ),
+    )
+
+
+def _has_value(trial: Trial) -> bool:
+    return trial["value"] is not None and math.isfinite(trial["value"])
+
+
+def _varies(name: str, trials: Sequence[Trial]) -> bool:
+    values = [t["changes"][name] for t in trials if name in t["changes"]]
+    return all(map(is_number, values)) and len(set(values)) > 1

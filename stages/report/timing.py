@@ -1,0 +1,95 @@
+"""What a student costs with stored embeddings, and what it would cost with a live teacher."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.errors import EgapipeError
+from egapipe.pipeline.store import FeatureStore
+from egapipe.stages.report.figure import COLOURS, GREY, Figure, draw
+
+_RUNS = 20
+_WAITED, _INFER = "decode", "infer"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one device. extract: of all views of the training images, until they are stored.
+    infer: of that, the teacher's forward pass. views: V. train: of one student. epochs: of it."""
+
+    extract: float
+    infer: float
+    views: int
+    train: float
+    epochs: int
+
+    @property
+    def live_teacher(self) -> float:
+        """A live teacher sees one view of every image each epoch. Its decoding is not counted:
+        the student may look at the same image."""
+        return self.infer / self.views * self.epochs
+
+    @property
+    def break_even(self) -> float:
+        """Students n from which on extraction has paid: extract + n train = n (train + live)."""
+        return self.extract / self.live_teacher if self.live_teacher else math.inf
+
+    def cached(self, students: float) -> float:
+        """Seconds of extraction and so many students."""
+        return self.extract + students * self.train
+
+    def live(self, students: float) -> float:
+        """Seconds of so many students that run the teacher themselves."""
+        return students * (self.train + self.live_teacher)
+
+
+def measure(config: Config, train_seconds: float | None) -> Costs | None:
+    """The costs from the records of the training store; None without them."""
+    try:
+        store = FeatureStore.open(config.store_url("train"))
+        records = [commit.seconds for commit in store.commits().values()]
+    except EgapipeError:
+        return None
+    # Threads decode while the teacher works; what a worker waits for them is recorded beside it.
+    spent = sum(s for record in records for name, s in record.items() if name != _WAITED)
+    infer = sum(record.get(_INFER, 0.0) for record in records)
+    if not infer or train_seconds is None:
+        return None
+    return Costs(spent, infer, store.manifest.view_count, train_seconds, config.distill.epochs)
+
+
+def timing_figure(costs: Costs) -> Figure:
+    """Total seconds by the number of students."""
+    n = costs.break_even
+    last = _RUNS if n == math.inf else max(_RUNS, math.ceil(1.5 * n))
+    students = np.linspace(0, last, 50)
+
+    def paint(axes: Any) -> None:
+        for colour, name, total in (
+            (COLOURS[1], "live teacher", costs.live),
+            (COLOURS[0], "extracted once", costs.cached),
+        ):
+            axes.plot(students, [total(float(n)) for n in students], color=colour, label=name)
+        if n < math.inf:
+            axes.axvline(
+                n, color=GREY, linewidth=1, linestyle=":", label=f"break-even, n = {n:.2f}"
+            )
+        axes.set(xlabel="students trained, n", ylabel="seconds", ylim=(0, None), xlim=(0, last))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend()
+
+    when = "with the first student" if n <= 1 else f"from {_whole(n)} students on"
+    caption = (
+        f"Extraction of {costs.views} views took {costs.extract:.1f} s of a worker, "
+        f"{costs.infer:.1f} s of them in the teacher's forward pass; a student takes "
+        f"{costs.train:.1f} s. A live teacher would add {costs.live_teacher:.1f} s to each: one "
+        f"view of every image in each of {costs.epochs} epochs. Extraction pays {when}."
+    )
+    return draw("timing", "Once against every time", caption, paint)
+
+
+def _whole(n: float) -> str:
+    return "no number of" if n == math.inf else f"{math.ceil(n):,}"

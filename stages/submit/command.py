@@ -1,0 +1,109 @@
+"""`egapipe submit`: a command as a job of a Ray cluster."""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from egapipe.pipeline.options import ConfigName, Overrides
+from egapipe.stages.submit import COMMANDS
+
+if TYPE_CHECKING:
+    from egapipe.stages.submit import Jobs
+
+_DEFAULT = "http://127.0.0.1:8265"
+
+_submit = typer.Typer(help="Run a command on a Ray cluster, as a job.", no_args_is_help=True)
+
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of the cluster's dashboard; default: $RAY_API_SERVER_ADDRESS or loopback."),
+]
+JobId = Annotated[str, typer.Argument(help="What `egapipe submit` printed.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `egapipe submit`."""
+    app.add_typer(_submit, name="submit")
+    for command in COMMANDS:
+        _submit.command(command, help=f"Run `egapipe {command}` on the cluster.")(_starter(command))
+
+
+def _starter(command: str) -> Callable[..., None]:
+    def start(
+        config: ConfigName = None,
+        overrides: Overrides = None,
+        address: Address = None,
+        arguments: Annotated[
+            list[str] | None,
+            typer.Option("--arg", help=f"Further argument of `egapipe {command}` (repeatable)."),
+        ] = None,
+        cpus: Annotated[
+            float | None, typer.Option(min=0, help="CPUs for the command itself.")
+        ] = None,
+        gpus: Annotated[
+            float | None,
+            typer.Option(min=0, help="GPUs for the command itself, where it trains in process."),
+        ] = None,
+        detach: Annotated[
+            bool, typer.Option("--detach", help="Print the job's id and do not wait.")
+        ] = False,
+    ) -> None:
+        from egapipe.pipeline.config import load_config
+
+        loaded = load_config(config, overrides or [])
+        jobs = _jobs(address)
+        job = jobs.submit(loaded, command, arguments or [], cpus=cpus, gpus=gpus)
+        typer.echo(f"job: {job}")
+        if not detach:
+            _follow(jobs, job)
+
+    return start
+
+
+@_submit.command()
+def status(job: JobId, address: Address = None) -> None:
+    """Say how a job stands."""
+    typer.echo(_jobs(address).status(job))
+
+
+@_submit.command()
+def logs(
+    job: JobId,
+    address: Address = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on to the job's end, with its exit code.")
+    ] = False,
+) -> None:
+    """Print what a job has printed."""
+    jobs = _jobs(address)
+    if follow:
+        _follow(jobs, job)
+    else:
+        typer.echo(jobs.logs(job), nl=False)
+
+
+@_submit.command()
+def stop(job: JobId, address: Address = None) -> None:
+    """Stop a job. What it has finished is kept: submit the same command to continue."""
+    stopped = _jobs(address).stop(job)
+    typer.echo("stopped" if stopped else "it was over already")
+
+
+def _follow(jobs: "Jobs", job: str) -> None:
+    try:
+        code = jobs.follow(job, lambda text: typer.echo(text, nl=False))
+    except KeyboardInterrupt:
+        typer.echo(f"the job goes on: egapipe submit logs --follow {job}", err=True)
+        raise
+    if code:
+        raise typer.Exit(code)
+
+
+def _jobs(address: str | None) -> "Jobs":
+    from egapipe.pipeline.cluster import quiet_environment
+    from egapipe.stages.submit.jobs import Jobs
+
+    quiet_environment(local=False)
+    return Jobs(address or os.environ.get("RAY_API_SERVER_ADDRESS") or _DEFAULT)

@@ -1,0 +1,203 @@
+"""What is drawn of images: whatever their classes are called, and whatever the student became."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from egapipe.pipeline.runs import RunFolder
+from egapipe.stages.distill import load_student
+from egapipe.stages.report.classes import confused_pairs, confusion
+from egapipe.stages.report.embedding import chosen, correlations, tsne
+from egapipe.stages.report.of_run import classes_section, embeddings_section
+from egapipe.stages.report.page import Section, page_html
+from egapipe.stages.report.sample import Sample, take_sample
+from tests.stages.report.browser import needs_browser, show
+from tests.stages.report.pages import Page
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><script>alert(2)</script>",
+    '" onload="alert(3)',
+    "' onload='alert(4)",
+    "$x_$ \\frac{1}{2}",
+    "&lt;b&gt;",
+    "Zwölf Kätzchen 語 🐈",
+    "-->]]>",
+    "",
+    "a name that is longer than any place beside an axis has room for",
+]
+MEGABYTE = 10**6
+
+
+@pytest.fixture(scope="module")
+def sample(finished: Path) -> Sample:
+    """All 360 test digits, as a real student sees them."""
+    found = take_sample(load_student(RunFolder(finished)))
+    assert found is not None
+    return found
+
+
+def written(folder: Path, title: str, *sections: Section) -> Path:
+    page = folder / "report.html"
+    page.write_text(page_html(title, title, sections), "utf-8")
+    return page
+
+
+def test_the_sample_is_the_run_s_accuracy(sample: Sample, finished: Path) -> None:
+    assert sample.rows.tolist() == list(range(360))
+    accuracy = 100 * float((sample.predicted == sample.labels).mean())
+    assert accuracy == pytest.approx(RunFolder(finished).summary()["top1"])
+    assert float(np.diag(confusion(sample)).sum()) == pytest.approx(3.6 * accuracy)
+    logits = sample.logits.astype(np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = -np.log(shares[np.arange(360), sample.labels])
+    np.testing.assert_allclose(sample.losses(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def hostile(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of classes with such names."""
+    named = replace(sample, names=HOSTILE)
+    sections = [embeddings_section(named), classes_section(named)]
+    return written(tmp_path_factory.mktemp("hostile"), HOSTILE[0], *sections)
+
+
+def test_names_of_classes_may_be_anything(sample: Sample, hostile: Path) -> None:
+    page = Page(hostile)
+    # One script is page.js, one the texts of the map: no name has opened another.
+    scripts = [of for tag, of in page.elements if tag == "script"]
+    assert scripts == [{"type": "application/json"}, {}]
+    assert not any(key.startswith("on") for _, of in page.elements for key in of)
+    pairs = page.tables[0][1:]
+    expected = confused_pairs(replace(sample, names=HOSTILE))
+    assert [row[:2] for row in pairs] == [list(pair[:2]) for pair in expected]
+    assert page.text.startswith(f"\n\n{HOSTILE[0]}")
+
+
+@needs_browser
+def test_a_browser_runs_no_name_of_a_class(hostile: Path, tmp_path: Path) -> None:
+    shown = show(hostile, tmp_path, width=390)
+    assert shown.found["wrong"] == shown.console == []
+    assert shown.found["scroll"] <= 390
+    texts = {text["text"] for figure in shown.found["figures"] for text in figure["texts"]}
+    assert "$x_$ \\frac{1}{2}" in texts
+    assert "-->]]>" in texts
+    assert any(name in shown.found["hovers"][0]["text"] for name in HOSTILE if name)
+
+
+def test_an_image_without_a_teachers_embedding_is_in_no_picture(sample: Sample) -> None:
+    features = sample.features
+    assert features is not None
+    before = features.valid
+    features.valid = before.copy()
+    features.valid[:100] = False
+    try:
+        places = chosen(sample, 50, 10)
+    finally:
+        features.valid = before
+    assert len(places) == 50
+    assert sample.rows[places].min() >= 100
+    assert (np.diff(sample.labels[places]) >= 0).all()
+    assert len(np.unique(sample.labels[places])) == 10
+
+
+def test_a_picture_of_many_classes_has_several_images_of_a_few(sample: Sample) -> None:
+    places = chosen(sample, 30, 3)
+    labels, counts = np.unique(sample.labels[places], return_counts=True)
+    assert labels.tolist() == [0, 4, 9]
+    assert counts.min() >= 9
+    assert len(np.unique(places)) == 30
+
+
+def test_a_student_that_diverged_has_no_map_but_a_page(sample: Sample, tmp_path: Path) -> None:
+    broken = replace(
+        sample,
+        nodes=np.full_like(sample.nodes, np.nan),
+        logits=np.full_like(sample.logits, np.nan),
+    )
+    sections = [embeddings_section(broken), classes_section(broken)]
+    page = Page(written(tmp_path, "broken", *sections))
+    assert page.figures == ["classes", "confusions"]
+    assert "No test image has finite embeddings" in page.text
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_student_that_collapsed_is_drawn(sample: Sample) -> None:
+    equal = replace(sample, nodes=np.ones_like(sample.nodes))
+    assert [figure.name for figure in embeddings_section(equal).figures] == ["map", "edges"]
+    assert not correlations(equal.nodes).any()
+
+
+@pytest.mark.parametrize("images", [1, 2, 4, 5, 6])
+def test_a_few_images_of_one_class(sample: Sample, images: int) -> None:
+    few = replace(
+        sample,
+        names=["only"],
+        rows=sample.rows[:images],
+        labels=np.zeros(images, dtype=np.int64),
+        nodes=sample.nodes[:images],
+        logits=sample.logits[:images, :1],
+    )
+    named = [figure.name for figure in embeddings_section(few).figures]
+    assert named == (["map", "edges"] if images >= 5 else ["edges"])
+    assert confused_pairs(few) == []
+    assert [figure.name for figure in classes_section(few).figures] == ["classes", "confusions"]
+
+
+def test_the_map_is_the_same_at_every_call_and_keeps_neighbours() -> None:
+    random = np.random.default_rng(0)
+    centres = np.repeat(np.eye(4, 16, dtype=np.float32) * 20, 20, axis=0)
+    vectors = (centres + random.normal(size=centres.shape)).astype(np.float32)
+    positions = tsne(vectors)
+    np.testing.assert_array_equal(positions, tsne(vectors))
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    assert (distances.argmin(axis=1) // 20 == np.arange(80) // 20).all()
+
+
+class Noise:
+    """10,000 images of 32 x 32 that no format makes smaller, of 100 classes."""
+
+    name = "noise"
+    labels = np.arange(10_000, dtype=np.int64) % 100
+
+    @property
+    def classes(self) -> list[str] | None:
+        return [f"class number {number}" for number in range(100)]
+
+    @property
+    def keys(self) -> Sequence[str]:
+        return [str(row) for row in range(10_000)]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def encoded(self, row: int) -> bytes:
+        return np.random.default_rng(row).bytes(32 * 32 * 3)
+
+    def image(self, row: int) -> Image.Image:
+        return Image.frombytes("RGB", (32, 32), self.encoded(row))
+
+    def fingerprint(self) -> str:
+        return "noise"
+
+
+def test_the_page_of_ten_thousand_images_stays_small(tmp_path: Path) -> None:
+    random, data = np.random.default_rng(0), Noise()
+    sample = Sample(
+        dataset=data,
+        names=data.classes or [],
+        rows=np.arange(10_000),
+        labels=data.labels,
+        nodes=random.normal(size=(10_000, 256)).astype(np.float32),
+        logits=random.normal(size=(10_000, 100)).astype(np.float32),
+        features=None,
+        why="none was extracted",
+    )
+    page = written(tmp_path, "noise", embeddings_section(sample), classes_section(sample))
+    assert page.stat().st_size < 5 * MEGABYTE
+    assert Page(page).figures == ["map", "edges", "classes", "confusions"]
