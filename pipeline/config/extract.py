@@ -31,7 +31,7 @@ class ExtractConfig(Section):
     decode_threads: Positive = 2
     """Threads, or processes, that read and decode ahead of the teacher."""
     decode: DecodeBy = "threads"
-    """`processes` are for many cores, where threads wait for one another; with two, no faster."""
+    """`processes` are faster for tiny images, `threads` for photographs, see docs/benchmarks.md."""
     max_failures: Count | Fraction = 0.01
     """Most unreadable images: a count (integer) or a share of the rows (0.01 = 1 %)."""
     max_restarts: Count = 3

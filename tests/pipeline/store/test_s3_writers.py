@@ -122,6 +122,7 @@ def test_writers_of_the_same_numbers_never_disturb_each_other(
         np.testing.assert_array_equal(read, arrays["embedding"])
 
 
+@pytest.mark.slow
 def test_no_order_makes_a_shard_of_two_writers(
     s3: S3, race: Callable[[Arrays, Arrays, str], list[Writer]]
 ) -> None:

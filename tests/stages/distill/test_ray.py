@@ -38,9 +38,11 @@ def is_train_worker(process: psutil.Process) -> bool:
     return command[0].startswith("ray::") and "RayTrainWorker" in command[0]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_the_weights_are_the_same(
     quick: MakeConfig, tmp_path: Path
 ) -> None:
+    """Slow: two trainings on Ray, one of which is started again."""
     sets = ["distill.workers=2", "distill.epochs=8"]
     undisturbed = distill.run(quick(*sets, f"runs={tmp_path / 'undisturbed'}"))
     assert undisturbed.summary["workers"] == 2
