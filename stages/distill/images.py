@@ -114,18 +114,19 @@ class StreamedImages:
         sizes = np.array([(image.height, image.width) for image in images])
         boxes = view_boxes(plan, self._hashes[rows], k, sizes)
         views = [apply_view(image, boxes[i]) for i, image in enumerate(images)]
-        height, width = self.size
-        fitted = [
-            v if (v.height, v.width) == self.size else v.resize((width, height), _BILINEAR)
-            for v in views
-        ]
-        batch = torch.from_numpy(np.stack([np.asarray(v) for v in fitted])).permute(0, 3, 1, 2)
+        pixels = np.stack([np.asarray(fitted(view, self.size)) for view in views])
+        batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         if self._device.type == "cuda":
             batch = batch.pin_memory()
         return batch.to(self._device, non_blocking=True)
 
 
-_BILINEAR = Image.Resampling.BILINEAR
+def fitted(image: Image.Image, size: Size) -> Image.Image:
+    """An image, or a view of one, at the student's size (height, width); bilinear."""
+    height, width = size
+    if image.size == (width, height):
+        return image
+    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def gather_crops(pixels: Tensor, index: Tensor, boxes: Boxes, size: Size) -> Tensor:

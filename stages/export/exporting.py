@@ -25,7 +25,7 @@ from egapipe.stages.export import FORMATS
 from egapipe.stages.export.card import model_card
 from egapipe.stages.export.folder import CARD, RECORD
 from egapipe.stages.export.module import OUTPUTS, Inference
-from egapipe.stages.export.programs import FILES, WRITERS, Arrays, Run
+from egapipe.stages.export.programs import FILES, WRITERS, Arrays, Run, arrays
 
 TOLERANCE = 1e-4
 IMAGES = 64
@@ -137,13 +137,8 @@ def _write(
     student: TrainedStudent, pixels: Tensor, folder: Path, formats: Sequence[str]
 ) -> ExportReport:
     module = Inference(student.student).eval()
-    with torch.no_grad():
-        expected = tuple(output.numpy() for output in module(pixels))
-
-    def reference(images: Tensor) -> Arrays:
-        with torch.no_grad():
-            return tuple(output.numpy() for output in module(images))
-
+    reference = arrays(module)
+    expected = reference(pixels)
     files = []
     for name in dict.fromkeys(formats):
         run = WRITERS[name](module, student.spec, folder)

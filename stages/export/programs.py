@@ -33,13 +33,13 @@ def write_safetensors(module: Inference, spec: StudentSpec, folder: Path) -> Run
     # A copy each: a student may use one tensor under two names, which the format refuses.
     replace_file(folder / WEIGHTS, save({k: v.clone() for k, v in weights.items()}))
     replace_file(folder / CONFIG, config_json(spec).encode())
-    return _arrays(Inference(load_exported(folder)[0]))
+    return arrays(Inference(load_exported(folder)[0]))
 
 
 def write_program(module: Inference, spec: StudentSpec, folder: Path) -> Run:
     """Write a `torch.export` program of any batch size; give what it loads to."""
     torch.export.save(_program(module, spec), folder / PROGRAM)
-    return _arrays(torch.export.load(folder / PROGRAM).module())
+    return arrays(torch.export.load(folder / PROGRAM).module())
 
 
 def write_onnx(module: Inference, spec: StudentSpec, folder: Path) -> Run:
@@ -106,7 +106,9 @@ def _program(module: Inference, spec: StudentSpec) -> torch.export.ExportedProgr
         ) from error
 
 
-def _arrays(module: Any) -> Run:
+def arrays(module: Any) -> Run:
+    """A module of OUTPUTS as a function to arrays."""
+
     def run(images: Tensor) -> Arrays:
         with torch.no_grad():
             return tuple(output.numpy() for output in module(images))

@@ -24,7 +24,7 @@ from egapipe.pipeline.store import FeatureStore
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.extract import embed
 from egapipe.stages.index.embedding_index import build
-from egapipe.stages.predict import Predictor, fitted
+from egapipe.stages.predict import Predictor, clean_view
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class StudentSpace:
 
     def nearest(self, images: Sequence[Image.Image], k: int) -> tuple[Floats, Ints]:
         """See `Space.nearest`."""
-        pixels = torch.stack([fitted(image, self._student.spec.size) for image in images])
+        pixels = torch.stack([clean_view(image, self._student.spec.size) for image in images])
         _, nodes, _ = Predictor.of(self._student).run(pixels)
         nodes = unit_directions(nodes)
         cosines, places = nearest(self._nodes, nodes, min(k, len(self._rows)))

@@ -13,6 +13,7 @@ from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.datasets.images import decode, read_bytes
 from egapipe.pipeline.errors import ImageError, UsageError
+from egapipe.stages.distill.images import fitted
 from egapipe.stages.predict.predictor import Floats, Predictor, load_predictor
 
 BATCH = 64
@@ -87,16 +88,13 @@ def _files(images: Sequence[str | Path]) -> Iterator[Path]:
 
 
 def _read(path: Path, size: tuple[int, int]) -> Tensor | str:
-    """The clean view of an image file, see `fitted`; or why there is none."""
+    """The clean view of an image file, see `clean_view`; or why there is none."""
     try:
-        return fitted(decode(read_bytes(path)), size)
+        return clean_view(decode(read_bytes(path)), size)
     except ImageError as error:
         return str(error)
 
 
-def fitted(image: Image.Image, size: tuple[int, int]) -> Tensor:
+def clean_view(image: Image.Image, size: tuple[int, int]) -> Tensor:
     """The clean view of an RGB image, uint8 [3, H, W], resized as in training. size: (H, W)."""
-    height, width = size
-    if (image.height, image.width) != size:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(fitted(image, size))).permute(2, 0, 1)
