@@ -10,6 +10,7 @@ from torch import Tensor
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.objectives.allreduce import count_workers, global_sums
 from egapipe.stages.distill.objectives.base import Objective, Pair
+from egapipe.stages.distill.objectives.blocks import sums_by_block
 from egapipe.stages.distill.objectives.form import Form, check_form
 from egapipe.stages.distill.objectives.pearson import unit_rows
 from egapipe.stages.distill.objectives.precision import full_precision
@@ -54,7 +55,8 @@ def ega_loss(
     nothing, itself included: it adds 1 to ||N_st - I||^2. A norm that is zero has a zero gradient.
     No rows give 0, one row gives node_weight * |1 - r|. NaN in, NaN out. The factored form takes
     the root of a difference: it sees no norm below about sqrt(eps B), unless student and teacher
-    come close row by row, when the edges stay exact.
+    come close row by row, when the edges stay exact. Many rows are worked on block by block: beside
+    the inputs and their gradients its memory does not grow with B (`sums_by_block`).
 
     Raises ValueError: shapes that differ or are not [B, D], an unknown form, or the direct form
     with several workers.
@@ -64,11 +66,10 @@ def ega_loss(
     if form == "direct" and count_workers(group) > 1:
         raise ValueError("the direct form sees one worker's rows only: use auto or factored")
     with full_precision(student, teacher) as (student, teacher):
-        zs, zt = unit_rows(student), unit_rows(teacher)
-        if _is_factored(form, zs, group):
-            node, edge = _factored(zs, zt, group)
+        if _is_factored(form, student, group):
+            node, edge = _factored(student, teacher, group)
         else:
-            node, edge = _direct(zs, zt)
+            node, edge = _direct(unit_rows(student), unit_rows(teacher))
         return node_weight * node + edge_weight * edge
 
 
@@ -116,7 +117,9 @@ def _direct(zs: Tensor, zt: Tensor) -> tuple[Tensor, Tensor]:
     return _frobenius(zt @ zs.T - identity), _frobenius(zt @ zt.T - zs @ zs.T)
 
 
-def _factored(zs: Tensor, zt: Tensor, group: ProcessGroup | None) -> tuple[Tensor, Tensor]:
+def _factored(
+    student: Tensor, teacher: Tensor, group: ProcessGroup | None
+) -> tuple[Tensor, Tensor]:
     """The same norms from sums over rows. With P = Zt - Zs, Q = Zt + Zs and M = Q'P,
 
         ||E_t - E_s||^2 = 1/2 (<P'P, Q'Q> + <M, M'>)
@@ -125,14 +128,21 @@ def _factored(zs: Tensor, zt: Tensor, group: ProcessGroup | None) -> tuple[Tenso
 
     Small distances stay accurate: P carries them, no two large numbers are subtracted.
     """
-    p, q = zt - zs, zt + zs
-    rows = zs.new_tensor(len(zs))
-    pp, qq, m, trace, rows = global_sums([p.T @ p, q.T @ q, q.T @ p, (zt * zs).sum(), rows], group)
+    sums = sums_by_block(_row_sums, student, teacher)
+    rows = student.new_tensor(len(student))
+    pp, qq, m, trace, rows = global_sums([*sums, rows], group)
     both, apart = pp + qq, m + m.T
     overlap = ((both + apart) * (both - apart)).sum() / 16
     node = _root(overlap - 2 * trace + rows)
     edge = _root(((pp * qq).sum() + (m * m.T).sum()) / 2)
     return node, edge
+
+
+def _row_sums(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """P'P, Q'Q, Q'P and <Zt, Zs>."""
+    zs, zt = unit_rows(student), unit_rows(teacher)
+    p, q = zt - zs, zt + zs
+    return p.T @ p, q.T @ q, q.T @ p, (zt * zs).sum()
 
 
 def _frobenius(matrix: Tensor) -> Tensor:
