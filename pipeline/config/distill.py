@@ -52,6 +52,8 @@ class DistillConfig(Section):
     """Weighted sum of objectives beside the cross-entropy."""
     teacher_output: Text = "embedding"
     """Output of the store to learn from; one that is not a vector is flattened."""
+    teacher_grid: Text = "grid"
+    """Output [C, h, w] of the store that objectives with `features: grid` compare with."""
     label_smoothing: Fraction = 0.0
     """Share of the student's target that is spread evenly over all classes."""
     ce_weight: NonNegative = 1.0

@@ -16,7 +16,7 @@ from egapipe.pipeline.views import CLEAN, apply_view, key_hashes, teacher_views,
 from egapipe.stages.distill.images import Size
 from egapipe.stages.distill.joint import Offsets
 from egapipe.stages.distill.loader import Batch
-from egapipe.stages.distill.sources import GRID, Sources
+from egapipe.stages.distill.sources import Sources
 
 # Grey levels that resizing on a device may differ from PIL's by.
 RESIZED = 2
@@ -90,7 +90,7 @@ def check_agreement(batch: Batch, epoch: int, sources: Sources, config: DistillC
     view = origin.teacher_view(epoch, config)
     taken = {config.teacher_output: batch.features}
     if batch.grids is not None:
-        taken[GRID] = batch.grids
+        taken[config.teacher_grid] = batch.grids
     for output, values in taken.items():
         bytes_taken = values[place].cpu().contiguous().view(torch.uint8).numpy().tobytes()
         if bytes_taken != origin.stored(view, output).tobytes():

@@ -29,9 +29,6 @@ Ints = npt.NDArray[np.int64]
 # Neighbours that are looked up for each place of a group: some are taken by other groups.
 _CANDIDATES = 4
 
-GRID = "grid"
-"""Name of the stores' output that `teacher.grid` adds."""
-
 
 @dataclass(frozen=True)
 class Sources:
@@ -74,19 +71,26 @@ def open_sources(config: Config) -> Sources:
 
 
 def open_grids(config: Config, stores: Sequence[FeatureStore]) -> list[Features]:
-    """The teacher's grids in each store, where an objective compares them; else none.
+    """The output `distill.teacher_grid` of each store; none where no objective compares grids.
 
-    Raises UsageError for a store without.
+    Raises UsageError for a store without, or whose output is no grid.
     """
-    wanted = on_grids(config.distill.objective)
+    wanted, name = on_grids(config.distill.objective), config.distill.teacher_grid
     for store in stores if wanted else ():
-        if GRID not in store.manifest.outputs:
+        outputs = store.manifest.outputs
+        grids = [output for output, shape in outputs.items() if len(shape) == 3]
+        if name not in grids:
             raise UsageError(
                 f"distill.objective.{wanted[0]}.features is grid, but store {store.url} has no "
-                "output grid: set teacher.grid and run `egapipe extract` with another store.url"
+                f"grid {name}: "
+                + (
+                    f"set distill.teacher_grid to {' or '.join(grids)}"
+                    if grids
+                    else "set teacher.grid and run `egapipe extract` with another store.url"
+                )
             )
     cache = config.store.cache_dir
-    return [Features.open(store, GRID, cache) for store in stores] if wanted else []
+    return [Features.open(store, name, cache) for store in stores] if wanted else []
 
 
 def open_features(config: Config, dataset: Dataset, split: Split) -> tuple[FeatureStore, Features]:

@@ -1,5 +1,6 @@
 """Objectives on grids: the teacher's from the store, the student's before pooling."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 
-from egapipe.pipeline.config import Config, load_config
+from egapipe.pipeline.config import Config, load_config, to_yaml
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.runs import RunFolder, run_identity
 from egapipe.pipeline.store import FeatureStore
@@ -19,9 +21,10 @@ from egapipe.stages.distill.gradient import OnePass, TwoPasses
 from egapipe.stages.distill.precision import loss_scaler
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.world import World
+from tests.stages.distill import workers
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_resume import train
-from tests.stages.distill.test_training import assert_same_weights
+from tests.stages.distill.test_training import assert_same_weights, weights
 
 CPU = torch.device("cpu")
 ALONE = World.alone(CPU)
@@ -129,9 +132,103 @@ def test_an_interrupted_training_on_grids_ends_with_the_same_bits(
     assert_same_weights(whole.path, train(config, tmp_path / "parts", 2, 3).path)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        "precision=bfloat16",
+        "precision=float16",
+        "channels_last=false",
+        # A C++ compiler takes a minute.
+        pytest.param("compile=default", marks=pytest.mark.slow),
+    ],
+)
+def test_grids_go_with_every_way_to_compute(make: Make, tmp_path: Path, option: str) -> None:
+    """Their losses are those of float32, of which bfloat16 keeps two digits. One step: what is
+    scaled for float16 begins with an overflow, after which it is a step behind."""
+    few = [BOTH, "distill.epochs=1", "distill.batch_size=180"]
+    runs = [make(*few, f"runs={tmp_path / 'usual'}"), make(*few, f"distill.{option}")]
+    usual, other = (read_metrics(RunFolder(distill.run(config).run))[0] for config in runs)
+    for name in ("sp", "fitnet", "ega"):
+        assert other[f"train/{name}"] == pytest.approx(usual[f"train/{name}"], rel=0.05)
+
+
+STUDENT = """
+from torch import nn
+
+class Small(nn.Module):
+    num_features = 8
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+
+    def maps(self, images):
+        return self.conv(images).relu()
+
+    def pool(self, maps):
+        return maps.mean(dim=(2, 3))
+
+    def forward(self, images):
+        return self.pool(self.maps(images))
+"""
+
+
+def test_workers_learn_from_grids_what_one_learns(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student of the user's own without batch norm, which would normalise over a worker's rows.
+    The regressor's gradient is averaged over the workers too."""
+    (tmp_path / "mapping_student.py").write_text(STUDENT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = make(BOTH, "distill.student.name=mapping_student:Small", "distill.epochs=2")
+    one = weights(train(config, tmp_path / "one").path)
+    (tmp_path / "two.yaml").write_text(to_yaml(config))
+    mp.start_processes(
+        workers.work,
+        args=(2, str(tmp_path / "two.yaml"), str(tmp_path / "two"), None),
+        nprocs=2,
+        start_method="spawn",
+    )
+    two = weights(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-5, msg=key)
+
+
+def test_a_member_of_an_ensemble_has_grids_of_its_own(tmp_path: Path) -> None:
+    member = "{backend: transformers, model: 'package:egapipe.configs.teachers.digits', grid: %d}"
+    members = f"teachers: {{one: {member % 2}, two: {member % 1}}}"
+    ensemble = f"teacher={{backend: ensemble, combine: separate, {members}}}"
+    config = configured(
+        tmp_path,
+        ensemble,
+        f"runs={tmp_path / 'runs'}",
+        "dataset.unlabelled=[]",
+        "distill.teacher_output=two",
+        "distill.teacher_grid=two_grid",
+        "distill.epochs=1",
+        BOTH,
+    )
+    for split in config.splits():
+        extract.run(config, split=split, local=True)
+    assert next(prepare(config, ALONE).loader.epoch(0)).grids.shape[1:] == (128, 1, 1)
+    assert distill.run(config).top1 is not None
+    other = config.model_copy(
+        update={"distill": config.distill.model_copy(update={"teacher_grid": "grid"})}
+    )
+    with pytest.raises(UsageError, match=r"has no grid grid: .*teacher_grid to one_grid or two_g"):
+        prepare(other, ALONE)
+
+
 def test_a_store_without_grids_is_refused(quick: MakeConfig) -> None:
     with pytest.raises(UsageError, match=r"sp\.features is grid, .*teacher\.grid.*egapipe extract"):
         prepare(quick(SP), ALONE)
+
+
+def test_an_output_that_is_no_grid_is_refused(make: Make) -> None:
+    with pytest.raises(UsageError, match=r"no grid embedding: set distill\.teacher_grid to grid"):
+        prepare(make(SP, "distill.teacher_grid=embedding"), ALONE)
 
 
 def test_a_student_without_maps_is_refused(make: Make) -> None:
