@@ -27,3 +27,13 @@ class StoreError(EgapipeError):
 
 class TrainingError(EgapipeError):
     """A student's training cannot go on."""
+
+
+def one_line(error: BaseException, longest: int = 300) -> str:
+    """What an exception says, or its name if it says nothing, in one line of bearable length.
+
+    longest: in characters; some libraries list every model they have.
+    """
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    line = " ".join(said.split()) or type(error).__name__
+    return line if len(line) <= longest else f"{line[:longest]}..."

@@ -1,12 +1,16 @@
 """Metrics of a run: a JSON line and TensorBoard scalars an epoch."""
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.runs import RunFolder
+
+_LOOK_SECONDS = 0.5
 
 
 class Tracker:
@@ -37,6 +41,31 @@ def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
     if not run.metrics.is_file():
         return []
     return list(_whole_lines(run.metrics))
+
+
+@contextmanager
+def following(run: RunFolder, report: Callable[[int, Mapping[str, float]], None]) -> Iterator[None]:
+    """For the length of a block, `report(epoch, metrics)` of every epoch that other processes write
+    into a run folder, once each. It is called in a thread, which an exception of it ends."""
+    stop = threading.Event()
+    done = [line["epoch"] for line in read_metrics(run)]
+
+    def follow() -> None:
+        last, stopped = max(done, default=-1), False
+        while not stopped:
+            stopped = stop.wait(_LOOK_SECONDS)
+            for line in read_metrics(run):
+                if line["epoch"] > last:
+                    last = line["epoch"]
+                    report(last, line)
+
+    thread = threading.Thread(target=follow, name="follow-metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

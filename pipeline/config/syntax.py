@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
+from egapipe.pipeline.errors import one_line
+
 _TAG = "tag:yaml.org,2002:"
 # In the order they are tried, each with the characters it may begin with.
 _SCALARS = (
@@ -40,7 +42,7 @@ def parse(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         raise ValueError(_line(error)) from None
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(one_line(error)) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

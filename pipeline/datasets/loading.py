@@ -5,14 +5,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pyarrow.parquet as pq
 from datasets.exceptions import DatasetNotFoundError
 
 from egapipe.pipeline.config.data import HubSource, ParquetSource
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.errors import UsageError, one_line
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SPLIT_NAME = re.compile(r"\w+(?:\.\w+)*")
@@ -113,7 +112,7 @@ def _row_count(file: str) -> int:
     try:
         return int(pq.read_metadata(file).num_rows)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{file} is not a readable parquet file: {_line(error)}") from None
+        raise UsageError(f"{file} is not a readable parquet file: {one_line(error)}") from None
 
 
 def _split_name(split: str) -> str:
@@ -158,16 +157,11 @@ def _advice(error: Exception) -> str:
     if isinstance(error, DatasetNotFoundError):
         return (
             "not on the hub, or closed to you: check name, config and revision, and log in with"
-            f" `hf auth login` if it is gated ({_line(error)})"
+            f" `hf auth login` if it is gated ({one_line(error)})"
         )
     if isinstance(error, ConnectionError):
         return (
             "the hub cannot be reached and the data set is not in this machine's cache: connect,"
-            f" or set `name` to a local folder of its parquet files ({_line(error)})"
+            f" or set `name` to a local folder of its parquet files ({one_line(error)})"
         )
-    return _line(error.__cause__ or error)
-
-
-def _line(error: BaseException) -> str:
-    text: Any = " ".join(str(error).split())
-    return text or type(error).__name__
+    return one_line(error.__cause__ or error)

@@ -9,8 +9,19 @@ from egapipe.pipeline.config.data import (
     SourceConfig,
     WebDatasetSource,
 )
+from egapipe.pipeline.config.tree import Config, Split
 from egapipe.pipeline.datasets.base import Dataset
 from egapipe.pipeline.datasets.rows import RowsDataset
+from egapipe.pipeline.errors import UsageError
+
+
+def open_split(config: Config, split: Split) -> Dataset:
+    """The data set of a split. Raises UsageError where there is none, else see `open_dataset`."""
+    source = config.source(split)
+    if source is None:
+        known = " and ".join(config.splits())
+        raise UsageError(f"config {config.name} has no dataset.{split}: add it, there is {known}")
+    return open_dataset(source)
 
 
 def open_dataset(source: SourceConfig) -> Dataset:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from egapipe.pipeline.errors import EgapipeError, StoreError
+from egapipe.pipeline.errors import EgapipeError, StoreError, one_line
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -99,9 +99,3 @@ def unusable(
     elif number in _NO_FOLDER:
         reason += f": a file is where a folder should be: remove it or {remedy}"
     return StoreError(f"cannot {doing} {where}: {reason}")
-
-
-def one_line(error: Exception) -> str:
-    """What an exception says, or its name if it says nothing."""
-    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return " ".join(said.split()) or type(error).__name__

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from egapipe.pipeline.errors import StoreError, UsageError
-from egapipe.pipeline.store.objects import Objects, one_line
+from egapipe.pipeline.errors import StoreError, UsageError, one_line
+from egapipe.pipeline.store.objects import Objects
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store

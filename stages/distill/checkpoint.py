@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from egapipe.pipeline.errors import TrainingError, UsageError
+from egapipe.pipeline.errors import TrainingError, UsageError, one_line
 from egapipe.pipeline.files import replace_file
 from egapipe.stages.distill.learner import Learner
 from egapipe.stages.distill.model import Distillation, Student
@@ -124,9 +124,8 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
         raise TrainingError(
-            f"checkpoint {folder} is damaged ({reason}): "
+            f"checkpoint {folder} is damaged ({one_line(error)}): "
             "remove it, or run with --restart to train anew"
         ) from None
 
@@ -166,8 +165,7 @@ def load_student_weights(student: Student, folder: Path, *, averaged: bool = Fal
         own = {k.removeprefix(STUDENT): v for k, v in heads.items() if k.startswith(STUDENT)}
         student.load_state_dict({**{f"backbone.{k}": v for k, v in backbone.items()}, **own})
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"checkpoint {folder} does not load: {reason}") from None
+        raise UsageError(f"checkpoint {folder} does not load: {one_line(error)}") from None
 
 
 def checkpoint_folder(checkpoints: Path, which: str) -> Path:

@@ -10,23 +10,19 @@ from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import EgapipeError, TrainingError
 from egapipe.pipeline.runs import RunFolder
-from egapipe.stages.distill.loop import Report, fit
+from egapipe.pipeline.tracking import following
+from egapipe.stages.distill.loop import fit
 from egapipe.stages.distill.setup import Job, pick_device, prepare
-from egapipe.stages.distill.shown import Shown, following
+from egapipe.stages.distill.shown import Shown
 from egapipe.stages.distill.world import OtherWorkerError, World
 
 RESULTS = "results.json"
 REFUSAL = "error.json"
 
 
-def train_inline(job: Job, run: RunFolder, report: Report, view: Shown) -> dict[str, float]:
+def train_inline(job: Job, run: RunFolder, view: Shown) -> dict[str, float]:
     """Train in this process, without Ray."""
-
-    def both(epoch: int, metrics: Mapping[str, float]) -> None:
-        view.report(epoch, metrics)
-        report(epoch, metrics)
-
-    return fit(job, run, both, view.stepped)
+    return fit(job, run, view.report, view.stepped)
 
 
 def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float]:
@@ -42,7 +38,7 @@ def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float
     gpu = pick_device(distill.device).type == "cuda"
     for name in (RESULTS, REFUSAL):
         (run.path / name).unlink(missing_ok=True)
-    with ray_session(config.cluster), following(run, view):
+    with ray_session(config.cluster), following(run, view.report):
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"config": config.model_dump(mode="json"), "run": str(run.path)},

@@ -1,25 +1,26 @@
 """Progress of a training: rows seen of all epochs' rows, and the last epoch's results."""
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from egapipe.pipeline.progress import OpenProgress, Progress
 from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.distill.checkpoint import Checkpoints, Position
+from egapipe.stages.distill.loop import Report
 from egapipe.stages.distill.setup import Job
 
-_LOOK_SECONDS = 1.0
 _FIELDS = {"train/loss": "loss", "train/data_wait": "data_wait_share", "test/top1": "top1"}
 
 
 class Shown:
     """A training on a display."""
 
-    def __init__(self, progress: Progress, steps: int, rows: int) -> None:
-        """steps: of an epoch. rows: of a step, over all workers."""
-        self._progress = progress
+    def __init__(
+        self, progress: Progress, steps: int, rows: int, report: Report | None = None
+    ) -> None:
+        """steps: of an epoch. rows: of a step, over all workers. report: who else is told of an
+        epoch."""
+        self._progress, self._also = progress, report
         self._steps, self._rows = steps, rows
         self._fields: dict[str, float] = {}
 
@@ -32,37 +33,18 @@ class Shown:
         known = {name: metrics[key] for key, name in _FIELDS.items() if key in metrics}
         self._fields = {name: float(f"{value:.4g}") for name, value in known.items()}
         self.stepped(Position(epoch=epoch + 1))
+        if self._also is not None:
+            self._also(epoch, metrics)
 
 
 @contextmanager
-def shown(job: Job, run: RunFolder, title: str, progress: OpenProgress) -> Iterator[Shown]:
+def shown(
+    job: Job, run: RunFolder, title: str, progress: OpenProgress, report: Report | None
+) -> Iterator[Shown]:
     """Show a training for the length of a block, starting where its last checkpoint stands."""
     config, steps = job.config.distill, job.loader.steps
     rows = min(config.batch_size, len(job.loader.rows))
     at = Checkpoints(run.checkpoints).position()
     done = (at.epoch * steps + at.step) * rows
     with progress(title, config.epochs * steps * rows, done=done) as bar:
-        yield Shown(bar, steps, rows)
-
-
-@contextmanager
-def following(run: RunFolder, view: Shown) -> Iterator[None]:
-    """For the length of a block, show the epochs that other processes write into the run folder."""
-    stop = threading.Event()
-
-    def follow() -> None:
-        seen = len(read_metrics(run))
-        while not stop.wait(_LOOK_SECONDS):
-            lines = read_metrics(run)
-            if len(lines) != seen:
-                seen = len(lines)
-                for line in lines[-1:]:
-                    view.report(line["epoch"], line)
-
-    thread = threading.Thread(target=follow, name="follow-metrics", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+        yield Shown(bar, steps, rows, report)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
-from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.pairing import check_one_teacher, open_pair
 from egapipe.pipeline.store import Features, FeatureStore
@@ -55,10 +55,7 @@ def open_sources(config: Config) -> Sources:
     """Open and check data sets and stores. Raises UsageError or StoreError."""
     splits, datasets, opened = config.training_splits(), [], []
     for split in splits:
-        source = config.source(split)
-        if source is None:
-            raise UsageError(f"config {config.name} has no dataset.{split}")
-        datasets.append(open_dataset(source))
+        datasets.append(open_split(config, split))
         opened.append(open_features(config, datasets[-1], split))
     stores, features = zip(*opened, strict=True)
     for store in stores[1:]:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.explain import explain
-from egapipe.pipeline.datasets import Dataset, open_dataset
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.datasets import Dataset, open_split
+from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill.checkpoint import AVERAGE, checkpoint_folder, load_student_weights
@@ -66,12 +66,8 @@ class TrainedStudent:
 
     def accuracy(self) -> Accuracy:
         """Top-1 and top-5 on the configuration's test images. Raises UsageError without any."""
-        source, world = self.config.dataset.test, World.alone(self.device)
-        if source is None:
-            raise UsageError(f"{self.config.name} has no dataset.test to evaluate on")
-        test = open_test(
-            self.config, open_dataset(source), self.spec.classes, self.spec.size, world
-        )
+        world, dataset = World.alone(self.device), open_split(self.config, "test")
+        test = open_test(self.config, dataset, self.spec.classes, self.spec.size, world)
         return test.accuracy(evaluation_logits(self.student, self.config.distill), world)
 
     def outputs(self, dataset: Dataset, rows: Ints) -> Iterator[Outputs]:
@@ -107,8 +103,9 @@ class TrainedStudent:
             head = Head(first.shape[1], self.spec.dim, self.spec.classes)
             head.load_state_dict(own)
         except (SafetensorError, OSError, RuntimeError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UsageError(f"checkpoint {self.checkpoint} does not load: {reason}") from None
+            raise UsageError(
+                f"checkpoint {self.checkpoint} does not load: {one_line(error)}"
+            ) from None
         return head.to(self.device).eval()
 
     @torch.no_grad()

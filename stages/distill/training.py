@@ -53,8 +53,8 @@ def run(
 
     The run folder follows from the configuration, unless another `folder` is given: an interrupted
     run continues, a finished one is returned as it is unless `restart`. `report(epoch, metrics)` is
-    called after each epoch when training in this process. progress, title: where it is shown, and
-    as what. Raises UsageError, StoreError or TrainingError, each one line.
+    called after each epoch, with Ray Train workers in a thread. progress, title: where it is shown,
+    and as what. Raises UsageError, StoreError or TrainingError, each one line.
     """
     folder = run_folder(config) if folder is None else folder
     if folder.finished and not restart:
@@ -70,9 +70,9 @@ def run(
         store = store_record(job)
         folder.begin(config, store)
         folder.write_json(MODEL, job.spec.model_dump(mode="json"))
-        with shown(job, folder, title, progress) as view:
+        with shown(job, folder, title, progress, report) as view:
             if config.distill.workers == 0:
-                results = train_inline(job, folder, report or _silent, view)
+                results = train_inline(job, folder, view)
             else:
                 results = train_on_ray(config, folder, view)
         summary = summarise(job, folder, store, results, time.perf_counter() - started)
@@ -132,7 +132,3 @@ def summarise(
 def _last_checkpoint(folder: RunFolder) -> str:
     last = Checkpoints(folder.checkpoints).find("last")
     return "" if last is None else str(last.relative_to(folder.path))
-
-
-def _silent(epoch: int, metrics: Mapping[str, float]) -> None:
-    del epoch, metrics

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.errors import EgapipeError
-from egapipe.pipeline.store.objects import one_line
+from egapipe.pipeline.errors import EgapipeError, one_line
 from egapipe.stages.doctor import images, machine, stores, student, teacher
 from egapipe.stages.doctor.parts import MissingError, Parts
 from egapipe.stages.doctor.report import DoctorReport, Finding, Result

@@ -14,10 +14,10 @@ from rich.filesize import decimal
 
 from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.errors import one_line
 from egapipe.pipeline.paths import cache_dir
 from egapipe.pipeline.store.cache import FOLDER, SUFFIX
 from egapipe.pipeline.store.location import open_objects
-from egapipe.pipeline.store.objects import one_line
 from egapipe.stages.distill.setup import pick_device
 from egapipe.stages.distill.students.zoo import ZOOS
 from egapipe.stages.doctor.parts import MissingError, Parts

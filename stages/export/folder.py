@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from egapipe.pipeline.config.explain import explain
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.stages.distill.model import Student
 from egapipe.stages.distill.spec import StudentSpec
 
@@ -44,8 +44,7 @@ def load_exported(folder: str | Path) -> tuple[Student, StudentSpec]:
     try:
         student.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"{folder / WEIGHTS} does not load: {reason}") from None
+        raise UsageError(f"{folder / WEIGHTS} does not load: {one_line(error)}") from None
     return student.to(torch.device("cpu")).eval(), spec
 
 

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from egapipe.pipeline.errors import EgapipeError, UsageError
+from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
+from egapipe.pipeline.extras import require
 from egapipe.pipeline.files import replace_file
 from egapipe.stages.distill.spec import StudentSpec
 from egapipe.stages.export.folder import CONFIG, ONNX, PROGRAM, WEIGHTS, config_json, load_exported
@@ -47,8 +48,8 @@ def write_onnx(module: Inference, spec: StudentSpec, folder: Path) -> Run:
 
     Raises UsageError without the libraries of the extra `onnx`.
     """
-    onnx = _require("onnx")
-    _require("onnxscript")
+    onnx = require("onnx", "onnx", "an ONNX file")
+    require("onnxscript", "onnx", "an ONNX file")
     with _quiet():
         program = torch.onnx.export(
             _program(module, spec),
@@ -69,14 +70,13 @@ def open_onnx(file: Path) -> tuple[Run, StudentSpec]:
 
     Raises UsageError if it is no such file, or onnxruntime is missing.
     """
-    runtime = _require("onnxruntime")
+    runtime = require("onnxruntime", "onnx", "an ONNX file")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class for each way a file can be damaged
-        reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"{file} is not an ONNX file that can be run: {reason}") from None
+        raise UsageError(f"{file} is not an ONNX file that can be run: {one_line(error)}") from None
     known = session.get_modelmeta().custom_metadata_map.get("egapipe")
     if known is None:
         raise UsageError(f"{file} is not a student of `egapipe export`: it does not say its input")
@@ -114,15 +114,6 @@ def arrays(module: Any) -> Run:
             return tuple(output.numpy() for output in module(images))
 
     return run
-
-
-def _require(library: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(library)
-    except ImportError as error:
-        raise UsageError(f"ONNX files need {library}: pip install 'egapipe[onnx]'") from error
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.config.tree import Split
-from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.paths import cache_dir
 from egapipe.pipeline.store.cache import FOLDER
@@ -20,7 +20,6 @@ from egapipe.stages.extract.decode import Reader
 from egapipe.stages.extract.fleet import Fleet, Node, check_fits, cluster_nodes, plan_fleet
 from egapipe.stages.extract.plan import StorePlan, plan_store
 from egapipe.stages.extract.room import free_bytes, probe_writing, require_room
-from egapipe.stages.extract.runner import open_split
 from egapipe.stages.extract.speed import Speed, measure_speed
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.tuned import open_teacher

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from egapipe.pipeline.config.data import HubSource
 from egapipe.pipeline.datasets.loading import load_hub
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.stages.extract.embedding_tables import Columns, Embeddings, Floats, from_table
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
@@ -73,8 +73,7 @@ def _folder(folder: Path, split: str) -> tuple[pa.Table, str]:
     try:
         table = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, LookupError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"data set {folder} cannot be read: {reason}") from None
+        raise UsageError(f"data set {folder} cannot be read: {one_line(error)}") from None
     if isinstance(table, datasets.DatasetDict):
         if split not in table:
             raise UsageError(

@@ -12,7 +12,7 @@ import numpy as np
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.config.tree import Split
-from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.digests import cached_digest
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.progress import OpenProgress, silent_progress
@@ -47,12 +47,10 @@ def import_embeddings(
             f"config {config.name} has teacher.backend {teacher.backend}: embeddings made "
             "elsewhere need teacher={backend: imported, model: ...}"
         )
-    if source is None:
-        raise UsageError(f"config {config.name} has no dataset.{split}: add it first")
-    dataset = open_dataset(source)
+    dataset = open_split(config, split)
     found = read_embeddings(path, columns, split=from_split or split)
     views = config.view_plan(split).count + 1
-    rows = _rows(found, dataset, path, cut=source.limit is not None)
+    rows = _rows(found, dataset, path, cut=source is not None and source.limit is not None)
     values = _with_views(found.values, views, path)
     origin = Origin(
         spec={**teacher.model_dump(mode="json"), "sha256": _sha256(found)},

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
-from egapipe.pipeline.datasets import Dataset, open_dataset
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.store import Commit, FeatureStore
 from egapipe.stages.extract.inline import extract_inline
@@ -101,16 +100,6 @@ class Extraction:
             yield from extract_inline(self.job, self.teacher, shards, meter.moved)
         elif shards:
             yield from extract_pooled(self.job, shards, meter.note)
-
-
-def open_split(config: Config, split: Split) -> Dataset:
-    """The images of a split. Raises UsageError if the configuration has none."""
-    source = config.source(split)
-    if source is None:
-        raise UsageError(
-            f"config {config.name} has no dataset.{split}: add it or choose --split train"
-        )
-    return open_dataset(source)
 
 
 def _extraction(config: Config, split: Split, dataset: Dataset, teacher: Teacher) -> Extraction:

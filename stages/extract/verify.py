@@ -11,7 +11,7 @@ import torch
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.config.tree import Split
-from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import FeatureStore, Manifest
 from egapipe.pipeline.store.create import require_equal, require_same_rows
@@ -102,14 +102,12 @@ def verify_store(config: Config, *, split: Split, count: int = 16, seed: int = 0
     cannot be used), ImageError (an image that was stored cannot be read) or StoreError (no store,
     damaged, nothing committed yet, or of another teacher, view plan or data set than configured).
     """
-    source = config.source(split)
-    if source is None:
-        raise UsageError(f"config {config.name} has no dataset.{split}: add it first")
     if isinstance(config.teacher, ImportedTeacher):
         raise UsageError(
             f"config {config.name} has imported embeddings: there is no teacher to run again"
         )
-    store, dataset = FeatureStore.open(config.store_url(split)), open_dataset(source)
+    dataset = open_split(config, split)
+    store = FeatureStore.open(config.store_url(split))
     pairs = _draw(store, count, seed)
     teacher = open_teacher(config)
     _require_of(store, teacher, dataset, config, split)

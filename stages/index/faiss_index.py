@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from egapipe.pipeline.errors import EgapipeError
+from egapipe.pipeline.errors import EgapipeError, one_line
 from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.nearest import Floats, Ints
 
@@ -64,8 +64,7 @@ def read_index(file: Path) -> Any:
     try:
         return faiss.read_index(str(file))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EgapipeError(f"index {file} is damaged ({reason}): remove it") from None
+        raise EgapipeError(f"index {file} is damaged ({one_line(error)}): remove it") from None
 
 
 def _empty(kind: str, rows: int, dim: int) -> Any:

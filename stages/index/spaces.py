@@ -13,7 +13,7 @@ from PIL import Image
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
-from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.datasets.images import decode, read_bytes
 from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.files import replace_file
@@ -61,12 +61,9 @@ def neighbours(
     """
     if k < 1:
         raise UsageError(f"k is {k}: ask for at least one neighbour")
-    source = config.source(split)
-    if source is None:
-        raise UsageError(f"{config.name} has no dataset.{split}: add it first")
+    dataset = open_split(config, split)
     paths = [Path(image) for image in images]
     pictures = [_open(path) for path in paths]
-    dataset = open_dataset(source)
     space = TeacherSpace(config, dataset, split) if run is None else StudentSpace(run, dataset)
     cosines, rows = space.nearest(pictures, k)
     return {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.errors import EgapipeError, UsageError
+from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
 from egapipe.stages.submit.package import pack
 
 _POLL_SECONDS = 0.5
@@ -38,10 +38,10 @@ class Jobs:
                 "RAY_AUTH_TOKEN or ~/.ray/auth_token to the cluster's"
             ) from error
         except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise UsageError(
-                f"no Ray job server answers at {address} ({reason}): start one with `ray start "
-                "--head` where 'egapipe[cluster]' is installed, and give its dashboard's address"
+                f"no Ray job server answers at {address} ({one_line(error)}): start one with "
+                "`ray start --head` where 'egapipe[cluster]' is installed, and give its "
+                "dashboard's address"
             ) from error
         self.address = address
 

@@ -1,8 +1,6 @@
 """What a trial tells Ray Tune: its epochs, each of them once."""
 
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import TrainingError
@@ -10,7 +8,6 @@ from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 
 EPOCHS = "epochs"
-_LOOK_SECONDS = 0.5
 
 
 class Reports:
@@ -50,26 +47,3 @@ class Reports:
             raise TrainingError(
                 f"sweep.metric {self._metric!r} is no metric of an epoch, those are: {known}"
             )
-
-
-@contextmanager
-def following(run: RunFolder, reports: Reports) -> Iterator[None]:
-    """For the length of a block, report the epochs that other processes write."""
-    stop = threading.Event()
-
-    def follow() -> None:
-        seen, stopped = len(read_metrics(run)), False
-        while not stopped:
-            stopped = stop.wait(_LOOK_SECONDS)
-            for line in read_metrics(run)[seen:]:
-                seen += 1
-                # Ends this thread when the trial is to end: Tune then ends the process.
-                reports.epoch(line["epoch"], line)
-
-    thread = threading.Thread(target=follow, name="follow-metrics", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()

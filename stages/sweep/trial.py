@@ -13,7 +13,7 @@ from egapipe.pipeline.runs import RunFolder
 from egapipe.stages import distill
 from egapipe.stages.sweep.folder import ERROR, SweepFolder
 from egapipe.stages.sweep.plan import Changes, changed
-from egapipe.stages.sweep.reports import Reports, following
+from egapipe.stages.sweep.reports import Reports
 from egapipe.stages.sweep.slots import Slots
 
 CHANGES, NUMBER = "changes", "number"
@@ -82,11 +82,8 @@ def train(setting: Setting, values: Mapping[str, Any]) -> None:
     try:
         config = _saving_copies(trial_config(base, changes, setting.slots), setting.copy_epochs)
         reports = Reports(run, config, setting.copy_epochs)
-        if config.distill.workers:
-            with following(run, reports):
-                distill.run(config, folder=run)
-        else:
-            distill.run(config, folder=run, report=reports.epoch)
+        # Ray Tune ends the process once a trial is to end, whichever thread reports.
+        distill.run(config, folder=run, report=reports.epoch)
         reports.last()
     except EgapipeError as error:
         run.path.mkdir(exist_ok=True)

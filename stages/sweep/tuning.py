@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.sweep import PbtScheduler
-from egapipe.pipeline.errors import TrainingError
+from egapipe.pipeline.errors import TrainingError, one_line
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.groups import remove_orphaned_groups
 from egapipe.stages.sweep.plan import Trial
@@ -31,7 +31,6 @@ _STATE = "experiment_state-*.json"
 # Of other trials' checkpoints those that somebody may be about to copy.
 _KEPT_COPIES = 4
 _CLEAN_SECONDS = 1.0
-_LONGEST_REASON = 300
 _ENVIRONMENT = {
     # The old one says nothing where it is told to be quiet.
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -84,9 +83,8 @@ def tune_trials(
         try:
             tuner.fit()
         except (RayError, TuneError) as error:
-            reason = " ".join(str(error).split())[:_LONGEST_REASON]
             raise TrainingError(
-                f"Ray Tune gave up on {folder.path} ({reason}): run the same command again"
+                f"Ray Tune gave up on {folder.path} ({one_line(error)}): run the same command again"
             ) from error
         return watched.last
 

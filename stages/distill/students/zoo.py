@@ -3,7 +3,6 @@
 Both packages are extras of this one; neither is imported before a network of it is asked for.
 """
 
-import importlib
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, cast
@@ -11,8 +10,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.extras import require
 from egapipe.stages.distill.students.backbone import Backbone
-from egapipe.stages.distill.students.imported import one_line
 
 
 class TimmBackbone(Backbone):
@@ -51,7 +50,7 @@ def timm_factory(name: str) -> Callable[..., nn.Module]:
 
     Raises UsageError: timm cannot be imported, or has no such network.
     """
-    timm = _import("timm", "timm", name)
+    timm = require("timm", "timm", f"student {name!r}")
     network = name.partition(":")[2]
     if not timm.is_model(network):
         raise _unknown(name, network, timm.list_models())
@@ -69,7 +68,7 @@ def torchvision_factory(name: str) -> Callable[..., nn.Module]:
     Raises UsageError: torchvision cannot be imported, or has no such classifier of images; when
     called, if the network has no linear classifier, or gives more than one output in training.
     """
-    models = _import("torchvision.models", "torchvision", name)
+    models = require("torchvision.models", "torchvision", f"student {name!r}")
     network = name.partition(":")[2]
     known = models.list_models(module=models)
     if network not in known:
@@ -86,16 +85,6 @@ def _without_classifier(name: str, network: Any) -> nn.Module:
     network.num_features = network.get_submodule(linear[-1]).in_features
     network.set_submodule(linear[-1], nn.Identity())
     return cast(nn.Module, network)
-
-
-def _import(module: str, extra: str, name: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except Exception as error:  # an extension built for another torch raises RuntimeError
-        raise UsageError(
-            f"student {name!r} needs {extra}, which cannot be imported ({one_line(error)}): "
-            f"pip install 'egapipe[{extra}]'"
-        ) from error
 
 
 def _unknown(name: str, network: str, known: Iterable[str]) -> UsageError:

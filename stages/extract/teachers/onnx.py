@@ -12,8 +12,8 @@ from torch import Tensor
 
 from egapipe.pipeline.config.teachers import OnnxTeacher as Settings
 from egapipe.pipeline.digests import cached_digest
-from egapipe.pipeline.errors import TeacherError, UsageError
-from egapipe.stages.extract.teachers.extras import reason, require
+from egapipe.pipeline.errors import TeacherError, UsageError, one_line
+from egapipe.pipeline.extras import require
 from egapipe.stages.extract.teachers.given import preprocessing_of
 from egapipe.stages.extract.teachers.location import located_file
 from egapipe.stages.extract.teachers.network import NetworkTeacher
@@ -50,7 +50,7 @@ class OnnxNetwork:
         output, logits: tensors; None for the only output, and for no logits. any_size: the declared
         height and width of the input do not bind.
         """
-        self._runtime = require("onnxruntime", "onnx")
+        self._runtime = require("onnxruntime", "onnx", "teacher.backend=onnx")
         model = read_graph(path)
         if any_size:
             free_size(model)
@@ -144,12 +144,12 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(reason(error)) from error
+        raise ValueError(one_line(error)) from error
 
 
 def load(settings: Settings) -> NetworkTeacher:
     """Load an ONNX file, see `load_teacher`. Raises UsageError if onnxruntime is not installed."""
-    runtime = require("onnxruntime", "onnx")
+    runtime = require("onnxruntime", "onnx", "teacher.backend=onnx")
     preprocessing = preprocessing_of(settings.preprocessing)
     path = located_file(settings.model)
     try:

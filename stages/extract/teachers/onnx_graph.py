@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from egapipe.stages.extract.teachers.extras import require
+from egapipe.pipeline.extras import require
 
 
 def read_graph(path: Path) -> Any:
@@ -13,7 +13,8 @@ def read_graph(path: Path) -> Any:
 
     Raises ValueError if the file is no ONNX model.
     """
-    onnx, message = require("onnx", "onnx"), require("google.protobuf.message", "onnx")
+    onnx = require("onnx", "onnx", "teacher.backend=onnx")
+    message = require("google.protobuf.message", "onnx", "teacher.backend=onnx")
     try:
         model = onnx.load(str(path), load_external_data=False)
     except message.DecodeError:
@@ -68,7 +69,7 @@ def expose(model: Any, names: Sequence[str]) -> None:
     declared = {value.name: value for value in graph.output}
     wanted = _needed(graph, names)
     needed = [node for node, kept in zip(graph.node, wanted, strict=True) if kept]
-    anew = require("onnx", "onnx").ValueInfoProto
+    anew = require("onnx", "onnx", "teacher.backend=onnx").ValueInfoProto
     values = [declared.get(name, anew(name=name)) for name in dict.fromkeys(names)]
     graph.ClearField("output")
     graph.ClearField("node")

@@ -3,8 +3,8 @@
 from typing import Any
 
 from egapipe.pipeline.config.teachers import OpenClipTeacher as Settings
-from egapipe.pipeline.errors import TeacherError
-from egapipe.stages.extract.teachers.extras import reason, require
+from egapipe.pipeline.errors import TeacherError, one_line
+from egapipe.pipeline.extras import require
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
@@ -17,7 +17,7 @@ def load(settings: Settings) -> NetworkTeacher:
 
     Raises UsageError if open_clip is not installed.
     """
-    open_clip = require("open_clip", "open_clip")
+    open_clip = require("open_clip", "open_clip", "teacher.backend=open_clip")
     try:
         model = open_clip.create_model(
             settings.model,
@@ -37,7 +37,7 @@ def load(settings: Settings) -> NetworkTeacher:
         return NetworkTeacher(spec, Pooled(tower, "auto", 0), preprocessing)
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
         raise TeacherError(
-            f"teacher {settings.model} cannot be loaded by open_clip: {reason(error)}"
+            f"teacher {settings.model} cannot be loaded by open_clip: {one_line(error)}"
         ) from error
 
 

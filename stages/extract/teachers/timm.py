@@ -5,8 +5,8 @@ import math
 from typing import Any
 
 from egapipe.pipeline.config.teachers import TimmTeacher as Settings
-from egapipe.pipeline.errors import TeacherError, UsageError
-from egapipe.stages.extract.teachers.extras import reason, require
+from egapipe.pipeline.errors import TeacherError, UsageError, one_line
+from egapipe.pipeline.extras import require
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
@@ -19,7 +19,7 @@ def load(settings: Settings) -> NetworkTeacher:
 
     Raises UsageError if timm is not installed, or is so old that weights could run code.
     """
-    timm = require("timm", "timm")
+    timm = require("timm", "timm", "teacher.backend=timm")
     _check_loads_data_only(timm)
     try:
         module = timm.create_model(settings.model, pretrained=True, num_classes=0)
@@ -37,7 +37,7 @@ def load(settings: Settings) -> NetworkTeacher:
         return NetworkTeacher(spec, Pooled(module, "auto", 0), preprocessing)
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         raise TeacherError(
-            f"teacher {settings.model} cannot be loaded by timm: {reason(error)}"
+            f"teacher {settings.model} cannot be loaded by timm: {one_line(error)}"
         ) from error
 
 

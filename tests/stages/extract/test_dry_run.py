@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egapipe.pipeline.config import Config, load_config
+from egapipe.pipeline.datasets import open_split
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.store.location import open_objects
@@ -18,7 +19,6 @@ from egapipe.stages.extract.dry_run import DryRun, dry_run, seconds_by
 from egapipe.stages.extract.dry_run_table import duration, table_lines
 from egapipe.stages.extract.plan import StorePlan, plan_store
 from egapipe.stages.extract.room import probe_writing, require_room
-from egapipe.stages.extract.runner import open_split
 from egapipe.stages.extract.speed import Speed
 from egapipe.stages.extract.teachers import load_teacher
 from tests.command import egapipe

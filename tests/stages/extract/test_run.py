@@ -255,7 +255,7 @@ def test_a_constant_embedding_of_real_images_stops_before_anything_is_committed(
     ("asked", "split", "message"),
     [
         ("extract.device=cuda", "train", "extract.device is cuda, but torch finds no GPU"),
-        ("dataset.test=null", "test", "has no dataset.test: add it or choose --split train"),
+        ("dataset.test=null", "test", "has no dataset.test: add it, there is train"),
         ("dataset.train={kind: folder, path: ./none}", "train", "is not a folder"),
     ],
 )

@@ -29,12 +29,14 @@ def message_of(name, args=None):
     return message
 
 
-@pytest.mark.parametrize("package", ["timm", "torchvision"])
-def test_a_package_that_is_not_installed_names_its_extra(package, monkeypatch):
-    for module in (package, f"{package}.models"):
-        monkeypatch.setitem(sys.modules, module, None)
+@pytest.mark.parametrize(
+    ("package", "module"), [("timm", "timm"), ("torchvision", "torchvision.models")]
+)
+def test_a_package_that_is_not_installed_names_its_extra(package, module, monkeypatch):
+    for missing in (package, f"{package}.models"):
+        monkeypatch.setitem(sys.modules, missing, None)
     message = message_of(f"{package}:resnet18")
-    assert f"needs {package}, which cannot be imported (ModuleNotFoundError: " in message
+    assert f"needs {module}, which cannot be imported (ModuleNotFoundError: " in message
     assert message.endswith(f"pip install 'egapipe[{package}]'")
 
 
