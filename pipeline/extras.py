@@ -16,6 +16,5 @@ def require(module: str, extra: str, wanted: str) -> Any:
     except Exception as error:  # an extension built for another torch raises RuntimeError
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise UsageError(
-            f"{wanted} needs {module}, which cannot be imported ({reason}): "
-            f"pip install 'egapipe[{extra}]'"
+            f"{wanted} needs {module} ({reason}): pip install 'egapipe[{extra}]'"
         ) from error

@@ -11,6 +11,7 @@ import torch
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.config.tree import Split
+from egapipe.pipeline.correlation import correlations
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import FeatureStore, Manifest
@@ -206,19 +207,9 @@ def _agreement(manifest: Manifest, name: str, kept: Floats, fresh: Floats) -> Ag
         float(cosines.max()),
         float(cosines.mean()),
         moved**2 / 2,
-        float(np.abs(_correlations(kept) - _correlations(fresh)).max()),
+        float(np.abs(correlations(kept) - correlations(fresh)).max()),
         2 * moved * float(share),
     )
-
-
-def _correlations(rows: Floats) -> npt.NDArray[np.float64]:
-    """Pearson correlations [n, n] between rows; a row without variance correlates with nothing."""
-    centred = rows.astype(np.float64)
-    centred -= centred.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit = centred / np.where(norms == 0, 1, norms)
-    matrix: npt.NDArray[np.float64] = unit @ unit.T
-    return matrix
 
 
 def _worst(kept: Arrays, fresh: Arrays) -> int:

@@ -4,7 +4,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from egapipe.pipeline.correlation import correlations
 from egapipe.stages.report.figure import GREY, Figure, Paint, draw, shortened
 from egapipe.stages.report.sample import Floats, Ints, Sample
 
@@ -107,15 +109,6 @@ def edge_figure(sample: Sample) -> Figure | None:
     )
 
 
-def correlations(vectors: Floats) -> Floats:
-    """float32 [n, n]; a row without variance correlates with nothing."""
-    centred = vectors - vectors.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit = centred / np.where(norms > 0, norms, 1)
-    matrix: Floats = (unit @ unit.T).astype(np.float32)
-    return matrix
-
-
 def _spaces(sample: Sample, places: Ints) -> dict[str, Floats]:
     teacher, student = sample.teacher(places), {"student's nodes": sample.nodes[places]}
     return student if teacher is None else {"teacher's embeddings": teacher, **student}
@@ -147,7 +140,7 @@ def _colours(labels: Ints) -> Any:
     return colormaps["turbo"](0.06 + 0.88 * places / (len(present) - 1))
 
 
-def _paint_edges(axes: Any, name: str, matrix: Floats) -> None:
+def _paint_edges(axes: Any, name: str, matrix: npt.NDArray[np.float64]) -> None:
     shown = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none")
     axes.set(title=name, xticks=[], yticks=[])
     axes.figure.colorbar(shown, ax=axes, location="bottom", shrink=0.8, aspect=30)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from egapipe.pipeline.correlation import correlations
 from egapipe.pipeline.runs import RunFolder
 from egapipe.stages.distill import load_student
 from egapipe.stages.report.classes import confused_pairs, confusion
-from egapipe.stages.report.embedding import chosen, correlations, tsne
+from egapipe.stages.report.embedding import chosen, tsne
 from egapipe.stages.report.of_run import classes_section, embeddings_section
 from egapipe.stages.report.page import Section, page_html
 from egapipe.stages.report.sample import Sample, take_sample
