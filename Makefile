@@ -16,9 +16,11 @@ quickstart: $(INSTALLED)
 	$(BIN)/egapipe extract
 	$(BIN)/egapipe compare
 
+# Two files at a time, each process with one thread and a Ray of its own where it needs one.
 test: lint typecheck
-	$(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
+# One after the other: some look for processes to kill, some measure memory.
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
 

@@ -10,6 +10,13 @@ from egapipe.pipeline.config.extract import ClusterConfig
 # Ray reads its environment when it is imported, which a test module may do while it is collected.
 quiet_environment(local=True)
 
+LONGEST = "test_readme.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: at the end one of several processes would be alone with it."""
+    items.sort(key=lambda item: item.path.name != LONGEST)
+
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
