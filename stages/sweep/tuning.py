@@ -17,7 +17,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.sweep import PbtScheduler
 from egapipe.pipeline.errors import TrainingError, one_line
 from egapipe.stages.sweep.folder import SweepFolder
-from egapipe.stages.sweep.groups import remove_orphaned_groups
+from egapipe.stages.sweep.groups import remove_orphaned_groups, remove_remaining_groups
 from egapipe.stages.sweep.plan import Trial
 from egapipe.stages.sweep.schedulers import make_scheduler
 from egapipe.stages.sweep.slots import Machine, Slots
@@ -86,6 +86,8 @@ def tune_trials(
             raise TrainingError(
                 f"Ray Tune gave up on {folder.path} ({one_line(error)}): run the same command again"
             ) from error
+        if setting.slots.workers:
+            remove_remaining_groups()
         return watched.last
 
 

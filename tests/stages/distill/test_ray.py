@@ -64,7 +64,11 @@ def test_two_workers_compute_what_one_computes(quick: MakeConfig, tmp_path: Path
     """Without batch norm nothing in a step depends on how a global batch is split."""
     sets = ["distill.student.name=torch.nn:Flatten", "distill.epochs=2", "distill.lr=0.01"]
     alone = distill.run(quick(*sets, f"runs={tmp_path / 'alone'}"))
-    shared = distill.run(quick(*sets, "distill.workers=2"))
+    told: list[int] = []
+    shared = distill.run(
+        quick(*sets, "distill.workers=2"), report=lambda epoch, metrics: told.append(epoch)
+    )
+    assert told == [0, 1]
     one, two = weights(alone.run), weights(shared.run)
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=name)

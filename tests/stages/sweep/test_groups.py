@@ -7,7 +7,7 @@ import pytest
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from egapipe.stages.sweep.groups import remove_orphaned_groups
+from egapipe.stages.sweep.groups import remove_orphaned_groups, remove_remaining_groups
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -45,3 +45,18 @@ def test_only_those_of_dead_actors_are_removed(own_group: PlacementGroup) -> Non
     states = (state_of(orphan), state_of(kept), state_of(own_group))
     assert states == ("REMOVED", "CREATED", "CREATED")
     remove_placement_group(kept)
+
+
+def test_the_end_waits_for_the_dead_and_not_for_ever_for_the_living(
+    own_group: PlacementGroup,
+) -> None:
+    creators = [ray.remote(num_cpus=0)(Creator).remote() for _ in range(2)]
+    orphan, kept = ray.get([creator.create.remote() for creator in creators])
+    ray.kill(creators[0])
+    remove_remaining_groups(seconds=6)
+    assert (state_of(orphan), state_of(kept)) == ("REMOVED", "CREATED")
+    ray.kill(creators[1])
+    began = time.monotonic()
+    remove_remaining_groups(seconds=60)
+    assert (state_of(kept), state_of(own_group)) == ("REMOVED", "CREATED")
+    assert time.monotonic() - began < 30
