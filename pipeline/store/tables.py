@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.errors import StoreError, one_line
 from egapipe.pipeline.store.records import Failure
 
 INDEX_SCHEMA = pa.schema(
@@ -92,7 +92,7 @@ def _from_parquet(data: bytes, schema: pa.Schema, where: str) -> pa.Table:
         # No threads: a pool of threads does not survive a fork.
         table = pq.read_table(pa.BufferReader(data), use_threads=False)
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{where} is damaged: {' '.join(str(error).split())}") from error
+        raise StoreError(f"{where} is damaged: {one_line(error)}") from error
     if not table.schema.equals(schema):
         raise StoreError(f"{where} is damaged: its columns are {table.schema.names}")
     return table

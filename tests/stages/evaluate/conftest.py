@@ -1,14 +1,13 @@
 """A student trained for a few epochs on real digits, once for all tests of this folder."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from egapipe.pipeline.config import Config, load_config
-from egapipe.pipeline.config.load import check, override, to_yaml
+from egapipe.pipeline.config import load_config
 from egapipe.stages import distill
+from tests.stages.copies import copy_with
 from tests.stages.distill.conftest import MakeConfig, digits_store, quick
 
 __all__ = ["CopyRun", "MakeConfig", "digits_store", "quick"]
@@ -30,12 +29,6 @@ def copy_run(finished: Path, tmp_path: Path) -> CopyRun:
     """A copy of that folder whose configuration has other values, by dotted path."""
 
     def copy(**values: object) -> Path:
-        folder = tmp_path / "copy"
-        shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("evaluation.json"))
-        config = load_config(str(folder / "config.yaml")).model_dump(mode="json")
-        changes = {path.replace("__", "."): value for path, value in values.items()}
-        changed: Config = check(override(config, changes), "copy")
-        (folder / "config.yaml").write_text(to_yaml(changed), "utf-8")
-        return folder
+        return copy_with(finished, tmp_path / "copy", values, "evaluation.json")
 
     return copy

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from egapipe.pipeline.config import Config, load_config
-from egapipe.pipeline.config.load import check, override, to_yaml
+from egapipe.pipeline.config import load_config
 from egapipe.stages import compare, extract, report
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.report import SweepReport, SweepTrial, finish
+from tests.stages.copies import copy_with
 
 EditRun = Callable[..., Path]
 MakeSweep = Callable[..., Path]
@@ -54,13 +54,7 @@ def edit_run(finished: Path, tmp_path: Path) -> EditRun:
     """A copy of that run whose configuration has other values, by dotted path."""
 
     def edit(**values: object) -> Path:
-        folder = tmp_path / "copy"
-        shutil.copytree(finished, folder)
-        tree = load_config(str(folder / "config.yaml")).model_dump(mode="json")
-        changes = {path.replace("__", "."): value for path, value in values.items()}
-        changed: Config = check(override(tree, changes), "copy")
-        (folder / "config.yaml").write_text(to_yaml(changed), "utf-8")
-        return folder
+        return copy_with(finished, tmp_path / "copy", values)
 
     return edit
 
