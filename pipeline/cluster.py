@@ -27,6 +27,13 @@ _QUIET = {
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
+def available_cpus() -> int:
+    """Processors that this process may use: its affinity where the system knows one."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextmanager
 def ray_session(config: ClusterConfig) -> Iterator[None]:
     """Connect to Ray for the length of a block, and disconnect only what was connected here.

@@ -1,6 +1,8 @@
-"""Which state of egapipe's source is running."""
+"""Which state of egapipe's source is running, and with what."""
 
 import re
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +22,20 @@ def source_commit(root: Path = _ROOT) -> str | None:
     name = head.removeprefix("ref: ")
     commit = _resolved(git, name) if name != head else head
     return commit if _COMMIT.fullmatch(commit) else None
+
+
+def installed(names: Iterable[str]) -> dict[str, str]:
+    """The versions of those of the named distributions that are installed.
+
+    Not all need be: training in one process does without Ray, and egapipe runs from a checkout.
+    """
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def _git_folder(root: Path) -> Path | None:

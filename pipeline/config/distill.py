@@ -120,23 +120,36 @@ class DistillConfig(Section):
     """Images on the device as uint8, or decoded as needed; `auto`: resident if they fit."""
     resident_bytes: Positive = 4 * 2**30
     """Most bytes of the images of one source that `auto` keeps on the device."""
-    stream_threads: Positive = 2
-    """Threads that decode ahead when streaming."""
+    stream_threads: Positive | None = None
+    """Threads that decode ahead when streaming; default: a worker's share of the machine's cores,
+    two at least."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the student trains."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the forward pass (autocast below float32; float16 with a scaled loss)."""
+    tf32: Literal["none", "convolutions", "all"] = "convolutions"
+    """What a GPU computes in TF32 where the precision is float32: products of 11 bits,
+    several times as fast. `all` takes in matrix products, those of the objectives' graphs too."""
+    deterministic: bool = False
+    """Use deterministic operations only on a GPU: two runs, and a continued one, give the same
+    weights bit for bit there. On a CPU they do anyway."""
+    cuda_graphs: bool = True
+    """On one GPU, record a step once and replay it; not for a student whose forward pass looks at
+    values on the device."""
     channels_last: bool = True
     """Keep images and convolutions channels last in memory."""
-    compile: Literal["default", "reduce-overhead"] | None = None
-    """Mode of torch.compile for the student's training passes; `reduce-overhead` captures CUDA
-    graphs and needs a GPU. Default: not compiled."""
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None
+    """Mode of torch.compile for a step's forward and backward pass; `reduce-overhead` lets the
+    compiler record CUDA graphs in place of `cuda_graphs` and needs a GPU, `max-autotune` tries more
+    kernels. Default: not compiled."""
     threads: Positive | None = None
     """CPU threads a worker; default: torch's own choice."""
     workers: Count = 0
     """Ray Train workers; 0 trains in this process, without Ray."""
     max_failures: Count = 3
     """Times Ray Train replaces lost workers."""
+    eval_epochs: Positive = 1
+    """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_epochs: Positive = 1
     """Epochs between checkpoints."""
     checkpoint_steps: Positive | None = None

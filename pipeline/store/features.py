@@ -1,6 +1,7 @@
 """Features: random access to the embeddings of a complete store, at memory speed."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,6 +78,15 @@ class Features:
         # Every index was checked: `clip` spares numpy a check of its own.
         taken = torch.from_numpy(self._values.take(flat, axis=0, mode="clip"))
         return taken.view(self.dtype)
+
+    def tensor(self) -> torch.Tensor:
+        """[N * V, *shape] in the stored type: row r's view v is entry r * V + v.
+
+        It shares the memory of the mapped file, which must not be written to.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(self._values).view(self.dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), self._source)

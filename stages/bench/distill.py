@@ -105,8 +105,11 @@ class Bench:
 
     def waiting(self, images: Images, config: DistillConfig) -> float:
         """Share of a training of 24 steps that it waits for its batches."""
-        step, clock = trainer(config), Clock()
-        for batch in clock.waiting(islice(self.loader(images, config).epoch(0), 3 * STEPS)):
+        step, clock = trainer(config), Clock(WORLD.device)
+        batches = self.loader(images, config).epoch(0)
+        for _ in range(3 * STEPS):
+            with clock.waiting():
+                batch = next(batches)
             step(batch)
         return clock.wait / clock.lap()
 
@@ -136,7 +139,7 @@ def trainer(config: DistillConfig) -> Callable[[Batch], None]:
     learner = make_learner(model, config, WORLD.device)
 
     def step(batch: Batch) -> None:
-        gradient(batch, learner.scaler, 0)
+        gradient(batch, learner.scaler)
         learner.step(config, 0)
 
     return step

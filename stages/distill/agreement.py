@@ -13,7 +13,7 @@ from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import TrainingError
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.views import CLEAN, apply_view, key_hashes, teacher_views, view_params
-from egapipe.stages.distill.images import Size
+from egapipe.stages.distill.crops import Size
 from egapipe.stages.distill.joint import Offsets
 from egapipe.stages.distill.loader import Batch
 from egapipe.stages.distill.sources import Sources

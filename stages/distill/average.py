@@ -9,6 +9,11 @@ from torch import Tensor
 from egapipe.stages.distill.model import Student
 
 
+def average_weight(decay: float, steps: int) -> float:
+    """1 - d of a step, `steps` those before it; see `WeightAverage`."""
+    return 1 - min(decay, (1 + steps) / (10 + steps))
+
+
 class WeightAverage:
     """avg <- d avg + (1 - d) w after each step, of parameters and floating buffers.
 
@@ -22,19 +27,23 @@ class WeightAverage:
 
     def __init__(self, student: Student, decay: float) -> None:
         self._student = student
-        self._decay = decay
+        self.decay = decay
         self._average = {name: w.detach().clone() for name, w in student.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, steps: int) -> None:
-        """Take in the student's weights. steps: n, those before the one that is just done."""
-        decay = min(self._decay, (1 + steps) / (10 + steps))
-        for name, weight in self._student.state_dict().items():
-            average = self._average[name]
+    def update(self, weight: float | Tensor) -> None:
+        """Take in the student's weights with `average_weight` of the step that is just done."""
+        state = self._student.state_dict()
+        averages, weights = [], []
+        for name, average in self._average.items():
             if average.is_floating_point():
-                average.lerp_(weight, 1 - decay)
+                averages.append(average)
+                weights.append(state[name])
             else:
-                average.copy_(weight)
+                average.copy_(state[name])
+        apart = torch._foreach_sub(weights, averages)
+        torch._foreach_mul_(apart, weight)
+        torch._foreach_add_(averages, apart)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

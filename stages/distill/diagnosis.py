@@ -10,6 +10,7 @@ from egapipe.stages.distill.checkpoint import Checkpoints, Position
 from egapipe.stages.distill.learner import Learner
 from egapipe.stages.distill.loader import Batch
 from egapipe.stages.distill.model import Distillation, Losses
+from egapipe.stages.distill.step import Steps
 
 _ADVICE = "lower distill.lr or the objective's weight"
 
@@ -29,12 +30,40 @@ def check_step(
         what = "a gradient is not finite"
     else:
         return
+    _refuse(what, learner, batch, losses, at, at.step, checkpoints)
+
+
+def _refuse(
+    what: str,
+    learner: Learner,
+    batch: Batch,
+    losses: Losses,
+    at: Position,
+    step: int,
+    checkpoints: Checkpoints,
+) -> None:
     terms = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.parts.items())
-    rate = learner.optimizer.param_groups[0]["lr"]
+    rate = float(learner.optimizer.param_groups[0]["lr"])
     raise TrainingError(
-        f"{what} at epoch {at.epoch}, step {at.step} (learning rate {rate:.4g}, {terms}): "
+        f"{what} at epoch {at.epoch}, step {step} (learning rate {rate:.4g}, {terms}): "
         f"{_first(learner.model, batch)}; {_ADVICE}; {_kept(checkpoints)}"
     )
+
+
+def check_steps(steps: Steps, learner: Learner, at: Position, checkpoints: Checkpoints) -> None:
+    """Check the steps that a GPU has made since the last look; `at` is the last of them.
+
+    Raises TrainingError as `check_step` does.
+    """
+    bad = steps.first_bad_step()
+    if bad is None:
+        return
+    batch, losses = steps.last
+    if steps.batches.resident:
+        steps.batches.step.fill_(bad)
+        batch = steps.batches.batch()
+        losses = learner.model(batch)
+    _refuse("loss or gradient are not finite", learner, batch, losses, at, bad, checkpoints)
 
 
 def check_weights(model: nn.Module, at: Position, checkpoints: Checkpoints) -> None:

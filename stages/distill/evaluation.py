@@ -13,7 +13,8 @@ from egapipe.stages.distill.loader import run_ahead
 from egapipe.stages.distill.world import World
 
 Ints = npt.NDArray[np.int64]
-BATCH = 512
+# Images of a forward pass. A GPU is filled by more.
+BATCH = {"cpu": 512, "cuda": 4096}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Evaluation:
         Images that cannot be read do not count.
         """
         mine = world.share(self.rows)
-        chunks = (mine[i : i + BATCH] for i in range(0, len(mine), BATCH))
+        length = BATCH[world.device.type]
+        chunks = (mine[i : i + length] for i in range(0, len(mine), length))
         jobs = (lambda c=c: readable(self.images, c) for c in chunks)
         # Hits among the first one and five, images.
         counts = torch.zeros(3, dtype=torch.int64, device=world.device)

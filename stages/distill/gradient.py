@@ -7,7 +7,6 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
-from torch.nn.parallel import DistributedDataParallel
 
 from egapipe.stages.distill.loader import Batch
 from egapipe.stages.distill.model import Distillation, Forward, Losses
@@ -17,11 +16,11 @@ from egapipe.stages.distill.world import World
 class Gradient(Protocol):
     """Leaves a step's gradient in the parameters, the same on all workers."""
 
-    def __call__(self, batch: Batch, scaler: GradScaler, seed: int) -> Losses:
+    def __call__(self, batch: Batch, scaler: GradScaler) -> Losses:
         """The losses of this worker's part of a batch.
 
-        scaler: of the loss; the gradient stays scaled. seed: of everything random in the pass
-        (dropout in a student, for example).
+        scaler: of the loss; the gradient stays scaled. What is random in the pass (dropout in a
+        student, for example) follows from torch's generators as they stand.
         """
         ...
 
@@ -30,7 +29,7 @@ def make_gradient(model: Distillation, world: World, micro_batch_size: int | Non
     """How the model's gradient is taken."""
     if micro_batch_size is not None:
         return TwoPasses(model, world, micro_batch_size)
-    return OnePass(_distributed(model, world))
+    return OnePass(model, world)
 
 
 def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
@@ -43,15 +42,15 @@ def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
 class OnePass:
     """Forward and backward over all rows at once."""
 
-    module: nn.Module
-    """The model, or DistributedDataParallel around it."""
+    model: Distillation
+    world: World
 
-    def __call__(self, batch: Batch, scaler: GradScaler, seed: int) -> Losses:
+    def __call__(self, batch: Batch, scaler: GradScaler) -> Losses:
         """See `Gradient`."""
-        torch.manual_seed(seed)
-        losses = cast(Losses, self.module(batch))
-        self.module.zero_grad()
+        self.model.zero_grad()
+        losses = cast(Losses, self.model(batch))
         scaler.scale(losses.total).backward()
+        self.world.average(_gradients(self.model))
         return losses
 
 
@@ -74,14 +73,18 @@ class TwoPasses:
     rows: int
     """Most rows of a part."""
 
-    def __call__(self, batch: Batch, scaler: GradScaler, seed: int) -> Losses:
+    def __call__(self, batch: Batch, scaler: GradScaler) -> Losses:
         """See `Gradient`."""
         model = self.model
-        model.zero_grad()
-        self.world.broadcast(model.student.buffers())
         parts = list(enumerate(_parts(batch, self.rows)))
+        if len(parts) == 1:
+            return OnePass(model, self.world)(batch, scaler)
+        model.zero_grad()
+        seed = torch.initial_seed()
         before = [buffer.clone() for buffer in model.student.buffers()]
-        leaves = _leaves([_detached(self._outputs(part, seed + i)) for i, part in parts])
+        with torch.no_grad():
+            outputs = [_copied(self._outputs(part, seed + i)) for i, part in parts]
+        leaves = _leaves(outputs, self._learning)
         _put_back(model.student, before)
         losses = model.losses(leaves, batch)
         scaler.scale(losses.total).backward()
@@ -89,8 +92,17 @@ class TwoPasses:
         grads = zip(*(_split(leaf, length) for leaf in leaves), strict=True)
         for (i, part), gradient in zip(parts, grads, strict=True):
             _send(self._outputs(part, seed + i), gradient)
-        self.world.average(p.grad for p in model.parameters() if p.grad is not None)
+        self.world.average(_gradients(model))
         return losses
+
+    @property
+    def _learning(self) -> dict[str, bool]:
+        """Which outputs need a gradient."""
+        student, teacher = (
+            any(p.requires_grad for p in part.parameters())
+            for part in (self.model.student, self.model.teacher_head)
+        )
+        return {n: teacher if n.startswith("teacher") else student for n in Forward._fields}
 
     def _outputs(self, part: Batch, seed: int) -> Forward:
         torch.manual_seed(seed)
@@ -106,20 +118,19 @@ def _parts(batch: Batch, rows: int) -> list[Batch]:
     return [Batch(**{n: v[i] for n, v in split.items()}) for i in range(count)]
 
 
-def _detached(outputs: Forward) -> dict[str, tuple[Tensor, bool]]:
+def _copied(outputs: Forward) -> dict[str, Tensor]:
     # Cloned: the memory of compiled code is written over by its next call.
-    present = {name: output for name, output in outputs._asdict().items() if output is not None}
-    return {name: (o.detach().clone(), o.requires_grad) for name, o in present.items()}
+    return {name: o.clone() for name, o in outputs._asdict().items() if o is not None}
 
 
-def _leaves(parts: list[dict[str, tuple[Tensor, bool]]]) -> Forward:
+def _leaves(parts: list[dict[str, Tensor]], learning: dict[str, bool]) -> Forward:
     """The parts' outputs behind each other, as the leaves of the loss's graph."""
-    columns = {name: [part[name] for part in parts] for name in parts[0]}
-    joined = {
-        name: torch.cat([value for value, _ in column]).requires_grad_(column[0][1])
-        for name, column in columns.items()
-    }
-    return Forward(**joined)
+    return Forward(
+        **{
+            name: torch.cat([part[name] for part in parts]).requires_grad_(learning[name])
+            for name in parts[0]
+        }
+    )
 
 
 def _split(leaf: Tensor | None, length: list[int]) -> tuple[Tensor | None, ...]:
@@ -142,8 +153,5 @@ def _put_back(module: nn.Module, values: list[Tensor]) -> None:
         buffer.copy_(value)
 
 
-def _distributed(model: Distillation, world: World) -> nn.Module:
-    if world.group is None:
-        return model
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, model.replicated)
-    return DistributedDataParallel(model, process_group=world.group)
+def _gradients(model: nn.Module) -> list[Tensor]:
+    return [p.grad for p in model.parameters() if p.grad is not None]

@@ -8,16 +8,15 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import ImageError
-from egapipe.pipeline.views import CLEAN, Boxes, Hashes, apply_view, view_boxes
+from egapipe.pipeline.views import CLEAN, Hashes, apply_view, view_boxes
+from egapipe.stages.distill.crops import Size, crop, crop_and_resize, pad
 from egapipe.stages.distill.pixels import Pixels
 
 Ints = npt.NDArray[np.int64]
-Size = tuple[int, int]
 
 
 class Images(Protocol):
@@ -79,21 +78,31 @@ class ResidentImages:
         self._pixels = torch.from_numpy(np.array(pixels)).to(device)
         self._hashes = hashes
         self.size = size
-        self._source = np.array([pixels.shape[1:3]])
+        self.source = np.array(pixels.shape[1:3])
+        """Height and width of the images."""
+
+    def __len__(self) -> int:
+        return len(self._pixels)
 
     def batch(self, rows: Ints, plan: ViewsConfig, k: int | Ints) -> Tensor:
         """View `k` of each row: uint8 [B, 3, H, W] on the device. Raises ImageError."""
+        self.check_readable(rows)
+        boxes = view_boxes(plan, self._hashes[rows], k, self.source[None])
+        device = self._pixels.device
+        tensors = (rows, boxes.box, boxes.flip)
+        index, box, flip = (torch.from_numpy(values).to(device) for values in tensors)
+        if (boxes.box[:, 2:] == self.size).all():
+            return crop(self._pixels, index, box, flip, self.size)
+        return crop_and_resize(self._pixels, index, box, flip, self.size)
+
+    def canvas(self, margin: Size) -> Tensor:
+        """uint8 [N, H + 2 my, W + 2 mx, 3] on the device: all images, with margins of zeros."""
+        return pad(self._pixels, margin)
+
+    def check_readable(self, rows: Ints) -> None:
+        """Raise ImageError if one of the rows has no pixels."""
         for row in self._unreadable.keys() & set(rows.tolist()) if self._unreadable else ():
             raise ImageError(self._unreadable[row])
-        boxes = view_boxes(plan, self._hashes[rows], k, self._source)
-        index = torch.from_numpy(rows).to(self._pixels.device)
-        if (boxes.box[:, 2:] == self.size).all():
-            return gather_crops(self._pixels, index, boxes, self.size)
-        crops = (
-            gather_crops(self._pixels, index[i : i + 1], _one(boxes, i), _shape(boxes, i))
-            for i in range(len(boxes))
-        )
-        return torch.cat([resize(crop, self.size) for crop in crops])
 
 
 class StreamedImages:
@@ -127,42 +136,3 @@ def fitted(image: Image.Image, size: Size) -> Image.Image:
     if image.size == (width, height):
         return image
     return image.resize((width, height), Image.Resampling.BILINEAR)
-
-
-def gather_crops(pixels: Tensor, index: Tensor, boxes: Boxes, size: Size) -> Tensor:
-    """Crop boxes that all have one size, zeros outside the image, then flip.
-
-    pixels: uint8 [N, H, W, 3]. index: int64 [B] into N. Returns uint8 [B, 3, h, w].
-    """
-    height, width = size
-    box = torch.from_numpy(boxes.box).to(pixels.device)
-    flip = torch.from_numpy(boxes.flip).to(pixels.device)
-    y = box[:, :1] + torch.arange(height, device=pixels.device)
-    x = torch.arange(width, device=pixels.device).expand(len(index), -1)
-    x = box[:, 1:2] + torch.where(flip[:, None], width - 1 - x, x)
-    inside_y, inside_x = _inside(y, pixels.shape[1]), _inside(x, pixels.shape[2])
-    y, x = y.clamp(0, pixels.shape[1] - 1), x.clamp(0, pixels.shape[2] - 1)
-    crops = pixels[index[:, None, None], y[:, :, None], x[:, None, :]]
-    crops = crops * (inside_y[:, :, None] & inside_x[:, None, :])[..., None]
-    return crops.permute(0, 3, 1, 2)
-
-
-def resize(images: Tensor, size: Size) -> Tensor:
-    """uint8 [B, 3, h, w] to [B, 3, *size], bilinear with antialiasing as in PIL."""
-    if images.shape[-2:] == size:
-        return images
-    scaled = F.interpolate(images.float(), size=size, mode="bilinear", antialias=True)
-    return scaled.round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _inside(position: Tensor, length: int) -> Tensor:
-    return (position >= 0) & (position < length)
-
-
-def _one(boxes: Boxes, i: int) -> Boxes:
-    return Boxes(boxes.box[i : i + 1], boxes.flip[i : i + 1])
-
-
-def _shape(boxes: Boxes, i: int) -> Size:
-    view = boxes[i]
-    return view.height, view.width

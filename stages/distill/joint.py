@@ -64,7 +64,7 @@ class JointImages:
 
     def __init__(self, parts: Sequence[Images], lengths: Sequence[int]) -> None:
         """lengths: rows of each part. All parts have one size."""
-        self._parts = parts
+        self.parts = parts
         self._offsets = Offsets.of(lengths)
         self.threads = max(part.threads for part in parts)
         self.size = parts[0].size
@@ -73,7 +73,7 @@ class JointImages:
         """View `k` of each row: uint8 [B, 3, H, W] on the device. Raises ImageError."""
         ks = np.broadcast_to(np.asarray(k, dtype=np.int64), rows.shape)
         return self._offsets.gather(
-            rows, lambda part, places, inner: self._parts[part].batch(inner, plan, ks[places])
+            rows, lambda part, places, inner: self.parts[part].batch(inner, plan, ks[places])
         )
 
 

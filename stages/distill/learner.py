@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from egapipe.pipeline.config.distill import DistillConfig
@@ -26,14 +26,28 @@ class Learner:
     scaler: GradScaler
     average: WeightAverage | None
 
-    def step(self, config: DistillConfig, steps: int) -> None:
-        """Move by the gradients that a backward pass left. steps: those done before."""
+    def step(
+        self, config: DistillConfig, weight: float | Tensor, *, skip: Tensor | None = None
+    ) -> None:
+        """Move by the gradients that a backward pass left.
+
+        weight: of the moving average, see `WeightAverage.update`. skip: bool [1] on a GPU, whose
+        fused optimiser then leaves all weights as they are.
+        """
         self.scaler.unscale_(self.optimizer)
         clip_gradient(self.optimizer, config)
+        if skip is not None and not self.scaler.is_enabled():
+            # As a GradScaler tells it; there is no other way that does not wait for the device.
+            self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
-            self.average.update(steps)
+            self.average.update(weight)
+
+    def gradients(self) -> list[Tensor]:
+        """Of all that learns."""
+        groups = self.optimizer.param_groups
+        return [p.grad for group in groups for p in group["params"] if p.grad is not None]
 
 
 def make_learner(model: Distillation, config: DistillConfig, device: torch.device) -> Learner:
@@ -45,7 +59,7 @@ def make_learner(model: Distillation, config: DistillConfig, device: torch.devic
     decay = config.ema_decay
     return Learner(
         model,
-        make_optimizer(groups, config),
+        make_optimizer(groups, config, fused=device.type == "cuda"),
         loss_scaler(device, PRECISIONS[config.precision]),
         None if decay is None else WeightAverage(model.student, decay),
     )

@@ -66,29 +66,42 @@ class Loader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from `first_step` on."""
-        config = self.config
-        batches = self._plan.epoch(epoch)[first_step:]
-        seen = teacher_views(self.teacher_plan.count, config.seed, epoch, self.hashes)
-        if config.student_view == "clean":
-            seen = np.full_like(seen, CLEAN)
-        jobs = (
-            lambda rows=rows: self._batch(self.world.share(rows), epoch, seen) for rows in batches
-        )
+        seen = self.teacher_views(epoch)
+        batches = self.shares(epoch)[first_step:]
+        jobs = (lambda rows=rows: self._batch(rows, epoch, seen[rows]) for rows in batches)
         return run_ahead(jobs, self.images.threads)
+
+    def shares(self, epoch: int) -> list[Ints]:
+        """This worker's rows of each step of an epoch, int64 [b] each."""
+        return [self.world.share(rows) for rows in self._plan.epoch(epoch)]
+
+    def teacher_views(self, epoch: int) -> Ints:
+        """The teacher's view of every row in an epoch, int64 [N]."""
+        if self.config.student_view == "clean":
+            return np.full(len(self.hashes), CLEAN)
+        return teacher_views(self.teacher_plan.count, self.config.seed, epoch, self.hashes)
+
+    @property
+    def student_plan(self) -> ViewsConfig:
+        """The plan of the student's views."""
+        if self.config.student_view == "paired":
+            return self.teacher_plan
+        return self.config.augment.model_copy(update={"seed": self.config.seed})
+
+    def student_views(self, epoch: int, seen: Ints) -> int | Ints:
+        """The student's views under its plan of rows whose teacher's are `seen`: its own
+        augmentation of an epoch is view `epoch + 1`."""
+        return seen if self.config.student_view == "paired" else epoch + 1
 
     @property
     def _plan(self) -> Plan:
         config = self.config
         return self.plan or Plain(self.rows, config.batch_size, at_random(config.seed))
 
-    def _batch(self, rows: Ints, epoch: int, seen: Ints) -> Batch:
-        device, views = self.world.device, seen[rows]
-        if self.config.student_view == "paired":
-            images = self.images.batch(rows, self.teacher_plan, views)
-        else:
-            # The student's own augmentation of this epoch is view `epoch + 1` of its own plan.
-            plan = self.config.augment.model_copy(update={"seed": self.config.seed})
-            images = self.images.batch(rows, plan, epoch + 1)
+    def _batch(self, rows: Ints, epoch: int, views: Ints) -> Batch:
+        device = self.world.device
+        k = self.student_views(epoch, views)
+        images = self.images.batch(rows, self.student_plan, k)
         return Batch(
             images=images,
             features=self.features.take(rows, views).to(device, non_blocking=True),

@@ -7,20 +7,24 @@ from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import Tracker
 from egapipe.stages.distill.agreement import check_agreement
 from egapipe.stages.distill.checkpoint import Checkpoints, Position
-from egapipe.stages.distill.diagnosis import check_step, check_weights
+from egapipe.stages.distill.diagnosis import check_step, check_steps, check_weights
 from egapipe.stages.distill.evaluation import Accuracy
-from egapipe.stages.distill.gradient import Gradient, make_gradient, step_seed
+from egapipe.stages.distill.gradient import make_gradient
 from egapipe.stages.distill.heads import teacher_accuracy, train_teacher_head
 from egapipe.stages.distill.learner import Learner, make_learner
-from egapipe.stages.distill.meters import Clock, Sums, epoch_means
+from egapipe.stages.distill.loader import Batch
+from egapipe.stages.distill.meters import Clock, epoch_means
+from egapipe.stages.distill.model import Losses
 from egapipe.stages.distill.schedule import learning_rate
-from egapipe.stages.distill.setup import Job, evaluation_logits
+from egapipe.stages.distill.setup import Job, evaluation_logits, make_batches
+from egapipe.stages.distill.step import Steps, device_settings
 
 Report = Callable[[int, Mapping[str, float]], None]
 Stepped = Callable[[Position], None]
 
-# On a GPU, looking at a loss waits for the step; on a CPU it costs nothing.
-FINITE_EVERY = {"cuda": 50, "cpu": 1}
+# On a CPU every step is looked at before it moves the weights. On a GPU a look waits for all steps
+# before it; until then a step that is not finite moves nothing.
+FINITE_EVERY = 200
 
 
 def fit(
@@ -33,23 +37,31 @@ def fit(
     `stepped(position)` after each step. Raises TrainingError when loss, gradient or weights are not
     finite, and when a sampled row is not what it was made from; the last checkpoint is kept.
     """
+    with device_settings(job.config.distill, job.world.device):
+        return _fit(job, run, report, stepped)
+
+
+def _fit(job: Job, run: RunFolder, report: Report, stepped: Stepped) -> dict[str, float]:
     config, world = job.config.distill, job.world
     learner = make_learner(job.model, config, world.device)
     checkpoints = Checkpoints(run.checkpoints)
     at = checkpoints.resume(learner)
     if config.head.mode == "sequential" and at == Position():
         train_teacher_head(job.model.teacher_head, job.loader)
-    gradient = make_gradient(job.model, world, config.micro_batch_size)
+    steps = make_steps(job, learner)
     tracker = Tracker(run, at.epoch) if world.is_main else None
 
     # A run that was killed after its last epoch has its accuracy still to be measured.
     accuracy, average = evaluate(job, learner) if at.epoch >= config.epochs else (None, None)
     while at.epoch < config.epochs:
-        train_epoch(job, learner, gradient, checkpoints, at, stepped)
-        rate = learner.optimizer.param_groups[0]["lr"]
-        accuracy, average = evaluate(job, learner)
+        train_epoch(job, steps, learner, checkpoints, at, stepped)
+        last = at.epoch + 1 == config.epochs
+        accuracy, average = None, None
+        if last or (at.epoch + 1) % config.eval_epochs == 0:
+            accuracy, average = evaluate(job, learner)
         tested = {**_named("test/", accuracy), **_named("test/ema_", average)}
-        metrics = {**epoch_means(at.sums, world.total), **tested, "lr": rate}
+        metrics = {**epoch_means(at.sums, world.total, world.device), **tested}
+        metrics["lr"] = learning_rate(config, at.epoch, job.loader.steps - 1, job.loader.steps)
         epoch, best = at.epoch, accuracy is not None and accuracy.top1 > at.best_top1
         if accuracy is not None and best:
             at.best_top1, at.best_epoch = accuracy.top1, epoch
@@ -64,10 +76,17 @@ def fit(
     return _results(job, at, accuracy, average)
 
 
+def make_steps(job: Job, learner: Learner) -> Steps:
+    """The steps of a job, with its rows on the device where they fit."""
+    config, world = job.config.distill, job.world
+    gradient = make_gradient(job.model, world, config.micro_batch_size)
+    return Steps(config, world, learner, gradient, make_batches(job), job.loader.steps)
+
+
 def train_epoch(
     job: Job,
+    steps: Steps,
     learner: Learner,
-    gradient: Gradient,
     checkpoints: Checkpoints,
     at: Position,
     stepped: Stepped,
@@ -75,28 +94,33 @@ def train_epoch(
     """Run the steps of an epoch from `at.step` on, adding to `at.sums`."""
     config, world = job.config.distill, job.world
     job.model.train()
-    sums = Sums(at.sums)
-    clock = Clock()
-    first = at.step
-    for batch in clock.waiting(job.loader.epoch(at.epoch, first)):
+    clock = Clock(world.device)
+    with clock.waiting():
+        steps.begin(at.epoch, at.step, at.sums)
+    first, last = at.step, job.loader.steps - 1
+    inspect = partial(_inspect, job, learner, checkpoints, at)
+    while at.step <= last:
+        steps.advance(clock)
         if at.step == first:
+            batch = steps.batches.batch()
             world.agree(partial(check_agreement, batch, at.epoch, job.sources, config))
-        _set_rate(learner, learning_rate(config, at.epoch, at.step, job.loader.steps))
-        seed = step_seed(config.seed, at.epoch, at.step, world.rank)
-        losses = gradient(batch, learner.scaler, seed)
-        last = at.step + 1 == job.loader.steps
+        steps.run(at.epoch, at.step, None if world.device.type == "cuda" else inspect)
         due = config.checkpoint_steps is not None and (at.step + 1) % config.checkpoint_steps == 0
-        if due or last or (at.step + 1) % FINITE_EVERY[world.device.type] == 0:
-            world.agree(partial(check_step, learner, batch, losses, at, checkpoints))
-        learner.step(config, at.epoch * job.loader.steps + at.step)
+        if due or at.step == last or (at.step + 1) % FINITE_EVERY == 0:
+            world.agree(partial(check_steps, steps, learner, at, checkpoints))
         at.step += 1
-        sums.add(losses, batch)
         stepped(at)
-        if due and not last:
-            at.sums = sums.read(clock)
+        if due and at.step <= last:
+            at.sums = steps.sums.read(clock)
             _save(job, learner, checkpoints, at)
-    at.sums = sums.read(clock)
+    at.sums = steps.sums.read(clock)
     at.seconds += clock.lap()
+
+
+def _inspect(
+    job: Job, learner: Learner, checkpoints: Checkpoints, at: Position, batch: Batch, losses: Losses
+) -> None:
+    job.world.agree(partial(check_step, learner, batch, losses, at, checkpoints))
 
 
 def evaluate(job: Job, learner: Learner) -> tuple[Accuracy | None, Accuracy | None]:
@@ -111,11 +135,6 @@ def evaluate(job: Job, learner: Learner) -> tuple[Accuracy | None, Accuracy | No
         return own, None
     with learner.average.applied():
         return own, job.test.accuracy(logits, job.world)
-
-
-def _set_rate(learner: Learner, rate: float) -> None:
-    # The first group is the student's; the teacher's head keeps its rate, as in the protocol.
-    learner.optimizer.param_groups[0]["lr"] = rate
 
 
 def _save(

@@ -56,13 +56,20 @@ class GraphMemory(nn.Module):
         # More rows than there is room for: the last ones stay.
         count = len(news[0])
         kept = min(count, self._room)
-        first = self._count() + count - kept
-        place = torch.arange(first, first + kept, device=self.seen.device) % self._room
+        first = count - kept
+        place = (
+            self.seen + torch.arange(first, first + kept, device=self.seen.device)
+        ) % self._room
         for name, new in zip(REMEMBERED, news, strict=True):
             buffer: Tensor = getattr(self, name)
             buffer.index_copy_(0, place, new[count - kept :].to(buffer.dtype))
         self.seen += count
         self._seen = self._count() + count
+
+    @property
+    def steady(self) -> bool:
+        """Once it is full: until then each step has a larger graph than the one before."""
+        return self._count() >= self._room
 
     def _count(self) -> int:
         if self._seen is None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -9,23 +10,44 @@ from torch import Tensor
 from egapipe.stages.distill.loader import Batch
 from egapipe.stages.distill.model import Losses
 
+_SUMMED = ("correct", "labelled")
+
 
 class Clock:
-    """Seconds of the loop, and of those the seconds it waited for data."""
+    """Seconds of the loop, and of those the seconds it waited for data.
 
-    def __init__(self) -> None:
+    On a GPU the host runs ahead of the device: there a wait is the time between the end of the step
+    before and the arrival of the batch, by the device's own events.
+    """
+
+    def __init__(self, device: torch.device) -> None:
         self._start = time.perf_counter()
-        self.wait = 0.0
+        self._device = device
+        self._waited = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
-    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches, timing how long each is waited for."""
-        while True:
-            asked = time.perf_counter()
-            batch = next(batches, None)
-            self.wait += time.perf_counter() - asked
-            if batch is None:
-                return
-            yield batch
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count a block as waiting for data."""
+        if self._device.type == "cuda":
+            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            before.record()
+            yield
+            after.record()
+            self._events.append((before, after))
+            return
+        asked = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - asked
+
+    @property
+    def wait(self) -> float:
+        """Seconds waited so far; waits for the device."""
+        if self._events:
+            torch.cuda.synchronize(self._device)
+            self._waited += sum(a.elapsed_time(b) for a, b in self._events) / 1e3
+            self._events.clear()
+        return self._waited
 
     def lap(self) -> float:
         """Seconds since the start."""
@@ -35,37 +57,52 @@ class Clock:
 class Sums:
     """Running sums of an epoch, kept on the device so that no step waits for them."""
 
-    def __init__(self, before: Mapping[str, float]) -> None:
-        """before: what an interrupted run had summed up of the epoch."""
-        self._before = dict(before)
-        self._sums: dict[str, Tensor] = {}
+    def __init__(self) -> None:
+        self._before: dict[str, float] = {}
+        self._names: list[str] = []
+        self._total: Tensor | None = None
         self._rows = self._steps = 0
 
-    def add(self, losses: Losses, batch: Batch) -> None:
-        """Count a step."""
+    def begin(self, before: Mapping[str, float]) -> None:
+        """Start an epoch. before: what an interrupted run had summed up of it."""
+        self._before = dict(before)
+        self._rows = self._steps = 0
+        if self._total is not None:
+            self._total.zero_()
+
+    def add(self, losses: Losses) -> None:
+        """Add the losses of a step, on the device alone."""
         values = {**losses.parts, "correct": losses.correct, "labelled": losses.labelled}
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach().double()
+        step = torch.stack([value.detach().double() for value in values.values()])
+        if self._total is None:
+            self._names, self._total = list(values), torch.zeros_like(step)
+        self._total.add_(step)
+
+    def count(self, batch: Batch) -> None:
+        """Count a step and its rows, on the host alone."""
         self._rows += len(batch.rows)
         self._steps += 1
 
     def read(self, clock: Clock) -> dict[str, float]:
-        """The sums so far, those before a resume included."""
-        now = {name: float(value) for name, value in self._sums.items()}
+        """The sums so far, those before a resume included. Waits for the device."""
+        totals = [] if self._total is None else self._total.tolist()
+        now = dict(zip(self._names, totals, strict=True))
         now |= {"rows": self._rows, "steps": self._steps}
-        now |= {"seconds": clock.lap(), "wait": clock.wait}
+        now |= {"wait": clock.wait, "seconds": clock.lap()}
         return {name: value + self._before.get(name, 0.0) for name, value in now.items()}
 
 
-def epoch_means(sums: Mapping[str, float], total: Callable[[Tensor], Tensor]) -> dict[str, float]:
-    """An epoch's metrics from its sums over steps and workers."""
+def epoch_means(
+    sums: Mapping[str, float], total: Callable[[Tensor], Tensor], device: torch.device
+) -> dict[str, float]:
+    """An epoch's metrics from its sums over steps and workers. device: that `total` works on."""
     names = sorted(sums)
-    summed = total(torch.tensor([sums[name] for name in names], dtype=torch.float64))
+    summed = total(torch.tensor([sums[n] for n in names], dtype=torch.float64, device=device))
     values = dict(zip(names, summed.tolist(), strict=True))
     seconds, wait = values.pop("seconds"), values.pop("wait")
     steps, rows = values.pop("steps"), values.pop("rows")
     workers = max(1.0, steps / max(1.0, sums["steps"]))
-    correct, labelled = values.pop("correct"), values.pop("labelled")
+    correct, labelled = (values.pop(name) for name in _SUMMED)
     return {
         **{f"train/{name}": value / steps for name, value in values.items()},
         "train/top1": 100.0 * correct / max(1.0, labelled),

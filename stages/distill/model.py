@@ -123,7 +123,7 @@ class Distillation(nn.Module):
         self._ce_weight = ce_weight
         self._label_smoothing = label_smoothing
         self._precision = precision
-        self._world = world
+        self.world = world
 
     @property
     def replicated(self) -> list[str]:
@@ -131,6 +131,12 @@ class Distillation(nn.Module):
         memory = () if self.memory is None else (n for n, _ in self.memory.named_buffers())
         equal = [f"objective.{name}" for name in self.objective.replicated]
         return [*equal, *(f"memory.{name}" for name in memory)]
+
+    @property
+    def steady(self) -> bool:
+        """Whether its next steps launch the same operations on tensors of the same shapes."""
+        graph = self.memory is None or self.memory.steady
+        return graph and all(one.steady for one in self.objective.objectives.values())
 
     def forward(self, batch: Batch) -> Losses:
         """The losses of this worker's part of a batch."""
@@ -149,7 +155,7 @@ class Distillation(nn.Module):
         """The losses of this worker's part of a batch from the outputs of all its rows."""
         node, logits, teacher_node, teacher_logits, grid = outputs
         labelled = batch.labels >= 0
-        share = self._world.size / self._world.total(labelled.sum()).clamp(min=1)
+        share = self.world.size / self.world.total(labelled.sum()).clamp(min=1)
         ce = masked_cross_entropy(logits, batch.labels, self._label_smoothing) * share
         # The teacher's head learns from labels alone: no gradient of the objectives reaches it.
         head_ce = masked_cross_entropy(teacher_logits, batch.labels) * share
@@ -162,9 +168,9 @@ class Distillation(nn.Module):
             rows=batch.rows,
             student_grid=grid,
             teacher_grid=None if batch.grids is None else batch.grids.float(),
-            group=self._world.group,
+            group=self.world.group,
         )
-        graph = None if self.memory is None else self.memory(pair, self._world)
+        graph = None if self.memory is None else self.memory(pair, self.world)
         value, terms = self.objective(pair, graph)
         total = self._ce_weight * ce + value + (head_ce if head_ce.requires_grad else 0.0)
         correct = (logits.argmax(dim=1) == batch.labels).sum()

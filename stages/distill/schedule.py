@@ -36,19 +36,27 @@ def _cosine(config: DistillConfig, epoch: float) -> float:
 
 
 def make_optimizer(
-    groups: Sequence[tuple[nn.Module, float]], config: DistillConfig
+    groups: Sequence[tuple[nn.Module, float]], config: DistillConfig, *, fused: bool = False
 ) -> torch.optim.SGD:
-    """SGD over (module, learning rate) groups with the configuration's momentum and decay."""
+    """SGD over (module, learning rate) groups with the configuration's momentum and decay.
+
+    fused: in one kernel, with velocities that start as zeros: a first step like the others.
+    """
     parameters = [
         {"params": [p for p in module.parameters() if p.requires_grad], "lr": lr}
         for module, lr in groups
     ]
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         [group for group in parameters if group["params"]],
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        fused=fused or None,
     )
+    for group in optimizer.param_groups if fused and config.momentum > 0 else ():
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def clip_gradient(optimizer: torch.optim.Optimizer, config: DistillConfig) -> None:

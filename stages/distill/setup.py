@@ -15,14 +15,18 @@ from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import key_hashes
+from egapipe.stages.distill.batches import Batches, LoadedBatches
+from egapipe.stages.distill.crops import Size
 from egapipe.stages.distill.evaluation import Evaluation
-from egapipe.stages.distill.images import Size
+from egapipe.stages.distill.images import ResidentImages
+from egapipe.stages.distill.joint import JointImages
 from egapipe.stages.distill.loader import Loader
 from egapipe.stages.distill.memory import REMEMBERED, GraphMemory
 from egapipe.stages.distill.model import Distillation, Head, Student
 from egapipe.stages.distill.objectives import Facts, WeightedSum, build_objective
 from egapipe.stages.distill.order import UNLABELLED
 from egapipe.stages.distill.precision import PRECISIONS, autocast
+from egapipe.stages.distill.resident import ResidentBatches, resident_bytes
 from egapipe.stages.distill.sources import (
     Sources,
     make_loader,
@@ -52,13 +56,38 @@ class Job:
     sources: Sources
 
 
+def make_batches(job: Job) -> Batches:
+    """Batches from the device if the images lie there and all else fits, else from the loader.
+
+    On a CPU of one source: several would have to be copied behind each other.
+    """
+    loader, sources, images = job.loader, job.sources, job.loader.images
+    parts = images.parts if isinstance(images, JointImages) else [images]
+    resident = [part for part in parts if isinstance(part, ResidentImages)]
+    on_gpu = loader.world.device.type == "cuda"
+    one_shape = len({tuple(part.source) for part in resident}) == 1
+    if len(resident) < len(parts) or not one_shape or (len(parts) > 1 and not on_gpu):
+        return LoadedBatches(loader)
+    outputs = [*sources.features, *sources.grids]
+    if on_gpu and resident_bytes(resident, loader, outputs) > _free_bytes(loader.world.device):
+        return LoadedBatches(loader)
+    return ResidentBatches(loader, resident, sources.features, sources.grids)
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Of a GPU's memory, what may be filled: activations need the rest."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free // 2
+
+
 def pick_device(name: str) -> torch.device:
     """`auto`, `cpu` or `cuda` to a device. Raises UsageError for a GPU that is not there."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("device is cuda, but torch sees no GPU here: use device cpu or auto")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    # With its number: threads of the loader start at the first device, whatever is current here.
+    return torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
 
 
 def check_compile(distill: DistillConfig, device: torch.device) -> None:
@@ -199,8 +228,16 @@ def build_model(
     if not distill.channels_last:
         student.set_memory_format(torch.contiguous_format)
     if distill.compile is not None:
-        student.compile(mode=distill.compile)
+        compile_step(model, distill)
     return model
+
+
+def compile_step(model: Distillation, distill: DistillConfig) -> None:
+    """Compile student, heads and losses as one, or the student alone where the rest talks to other
+    workers, is computed on other rows than it, or changes its shapes."""
+    whole = model.world.size == 1 and distill.micro_batch_size is None and model.memory is None
+    mode = "max-autotune-no-cudagraphs" if distill.compile == "max-autotune" else distill.compile
+    (model if whole else model.student).compile(mode=mode)
 
 
 def build_memory(

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from egapipe.pipeline.cluster import available_cpus
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.pairing import check_one_teacher, open_pair
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import Hashes, key_hashes
-from egapipe.stages.distill.images import Images, ResidentImages, Size, StreamedImages
+from egapipe.stages.distill.crops import Size
+from egapipe.stages.distill.images import Images, ResidentImages, StreamedImages
 from egapipe.stages.distill.joint import joint_embeddings, joint_images
 from egapipe.stages.distill.labels import keep_fraction, keep_labels
 from egapipe.stages.distill.loader import Loader
@@ -206,7 +209,14 @@ def open_images(
         raise UsageError(
             f"images of {dataset.name} differ in size: set distill.image_size, the student's input"
         )
-    return StreamedImages(dataset, hashes, size, world.device, distill.stream_threads)
+    return StreamedImages(dataset, hashes, size, world.device, decoding_threads(distill))
+
+
+def decoding_threads(distill: DistillConfig) -> int:
+    """Threads that decode ahead on each worker."""
+    if distill.stream_threads is not None:
+        return distill.stream_threads
+    return max(2, available_cpus() // max(1, distill.workers))
 
 
 def _one_size(dataset: Dataset) -> bool:

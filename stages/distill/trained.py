@@ -20,8 +20,9 @@ from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill.checkpoint import AVERAGE, checkpoint_folder, load_student_weights
+from egapipe.stages.distill.crops import Size
 from egapipe.stages.distill.evaluation import Accuracy
-from egapipe.stages.distill.images import Size, readable
+from egapipe.stages.distill.images import readable
 from egapipe.stages.distill.loader import run_ahead
 from egapipe.stages.distill.model import Head, Student
 from egapipe.stages.distill.precision import PRECISIONS, autocast

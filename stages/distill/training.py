@@ -1,6 +1,5 @@
 """`run`: one student, from a configuration to a finished run folder."""
 
-import importlib.metadata
 import platform
 import time
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.runs import RunFolder, run_folder
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.tracking import read_metrics
-from egapipe.pipeline.versions import source_commit
+from egapipe.pipeline.versions import installed, source_commit
 from egapipe.stages.distill.checkpoint import Checkpoints
 from egapipe.stages.distill.launch import train_inline, train_on_ray
 from egapipe.stages.distill.loop import Report
@@ -124,7 +123,7 @@ def summarise(
         "platform": platform.platform(),
         "commit": source_commit(),
         "store": dict(store),
-        "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
+        "versions": installed(_VERSIONED),
         "checkpoint": str(_last_checkpoint(folder)),
     }
 

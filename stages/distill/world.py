@@ -57,7 +57,7 @@ class World:
             error = found
         failed = 0
         if self.group is not None:
-            flag = torch.tensor(int(error is not None), device=self.device)
+            flag = torch.full((), int(error is not None), device=self.device)
             failed = int(self.total(flag))
         if error is not None:
             raise error

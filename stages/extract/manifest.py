@@ -1,7 +1,6 @@
 """What a store will hold, resolved before the first image is read."""
 
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Self
 
 import pyarrow as pa
@@ -10,6 +9,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.store import INDEX_SCHEMA, DatasetRecord, Manifest
+from egapipe.pipeline.versions import installed
 from egapipe.pipeline.views import plan_hash
 from egapipe.stages.extract.teachers import Teacher
 
@@ -76,4 +76,4 @@ def index_of(dataset: Dataset) -> pa.Table:
 
 def software() -> dict[str, str]:
     """Versions of the software that decides the stored bytes."""
-    return {name: version(name) for name in _SOFTWARE}
+    return installed(_SOFTWARE)

@@ -1,7 +1,6 @@
 """What a sweep found: a row a trial, the best configuration, a summary."""
 
 import csv
-import importlib.metadata
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from egapipe.pipeline.config.sweep import SweepConfig
 from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
-from egapipe.pipeline.versions import source_commit
+from egapipe.pipeline.versions import installed, source_commit
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.plan import Changes, changed
 from egapipe.stages.sweep.slots import Slots
@@ -150,7 +149,7 @@ def _summary(config: Config, folder: SweepFolder, report: SweepReport) -> dict[s
         "seconds": report.seconds,
         "concurrent": report.concurrent,
         "commit": source_commit(),
-        "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
+        "versions": installed(_VERSIONED),
         "trials": [
             {**trial.__dict__, "run": str(trial.run.relative_to(folder.path))}
             for trial in report.trials

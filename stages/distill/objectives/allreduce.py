@@ -38,7 +38,7 @@ def global_mean(losses: Tensor, group: ProcessGroup | None) -> Tensor:
 
     The gradient follows the convention of `global_sums`.
     """
-    total, rows = global_sums([losses.sum(), losses.new_tensor(len(losses))], group)
+    total, rows = global_sums([losses.sum(), losses.new_full((), len(losses))], group)
     return total / rows.clamp(min=1)
 
 

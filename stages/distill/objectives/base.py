@@ -98,6 +98,12 @@ class Objective(nn.Module, ABC):
     def forward(self, pair: Pair) -> Tensor:
         """The loss of a batch: a scalar, float32 or float64."""
 
+    @property
+    def steady(self) -> bool:
+        """Whether its next steps launch the same operations on tensors of the same shapes: only
+        then may a step be recorded as a CUDA graph."""
+        return True
+
 
 class WeightedSum(nn.Module):
     """sum_i weight_i * objective_i. None at all is allowed: cross-entropy alone."""

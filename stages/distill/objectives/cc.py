@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from egapipe.stages.distill.objectives.allreduce import global_sums
@@ -38,8 +39,8 @@ def cc_loss(student: Tensor, teacher: Tensor, *, group: ProcessGroup | None = No
     with full_precision(student, teacher) as (student, teacher):
         distance = (student - teacher).abs()
         within = (distance[:-1] * distance[1:]).sum()
-        within, rows = global_sums([within, within.new_tensor(len(distance))], group)
-        ends = distance[[0, -1]] if len(distance) else distance
+        within, rows = global_sums([within, within.new_full((), len(distance))], group)
+        ends = torch.cat([distance[:1], distance[-1:]])
         (ends,) = global_rows(
             [ends], group
         )  # first, last, first, last ... of the workers with rows

@@ -184,6 +184,11 @@ class Crd(Objective):
         self.log_z.copy_(log_z)
         self.step += 1
 
+    @property
+    def steady(self) -> bool:
+        """Once the normalisers are known, which the first step measures."""
+        return self._measured
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._measured = False
@@ -212,7 +217,7 @@ def _contrast(
     # Each side is contrasted with the other's bank.
     of_u = _side(u, banks[1], contrast_index, temperature, z_u, group)
     of_v = _side(v, banks[0], contrast_index, temperature, z_v, group)
-    total, rows = global_sums([of_u.loss + of_v.loss, u.new_tensor(len(u))], group)
+    total, rows = global_sums([of_u.loss + of_v.loss, u.new_full((), len(u))], group)
     rows = rows.clamp(min=1)
     share = count_workers(group) / rows
     known = [(u, share * of_u.gradient), (v, share * of_v.gradient)]
@@ -255,7 +260,7 @@ def _similarities(unit: Tensor, bank: Tensor, contrast_index: Tensor) -> Tensor:
 def _measure(scores: Tensor, rows: int, bound: float, group: ProcessGroup | None) -> Tensor:
     """log Z = log(N mean exp(score)) over all workers' rows. bound: near the largest score."""
     terms = (scores - bound).exp().sum(dtype=torch.float64)
-    total, count = global_sums([terms, terms.new_tensor(scores.numel())], group)
+    total, count = global_sums([terms, terms.new_full((), scores.numel())], group)
     return ((total / count).log() + bound + math.log(rows)).to(scores.dtype)
 
 

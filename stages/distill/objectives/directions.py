@@ -38,8 +38,8 @@ class _Unit(Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, least: float) -> Tensor:
         norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-        inverse = torch.where(norm <= least, 0, 1 / norm)
-        result = vectors * inverse
+        inverse = norm.reciprocal().masked_fill(norm <= least, 0)
+        result: Tensor = vectors * inverse
         ctx.save_for_backward(result, inverse)
         return result
 

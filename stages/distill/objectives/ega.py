@@ -129,7 +129,7 @@ def _factored(
     Small distances stay accurate: P carries them, no two large numbers are subtracted.
     """
     sums = sums_by_block(_row_sums, student, teacher)
-    rows = student.new_tensor(len(student))
+    rows = student.new_full((), len(student))
     pp, qq, m, trace, rows = global_sums([*sums, rows], group)
     both, apart = pp + qq, m + m.T
     overlap = ((both + apart) * (both - apart)).sum() / 16
@@ -156,4 +156,4 @@ def _frobenius(matrix: Tensor) -> Tensor:
 def _root(square: Tensor) -> Tensor:
     """Root of a squared norm; 0 with gradient 0 where that is zero, or negative by rounding."""
     vanishes = square <= 0
-    return torch.where(vanishes, 0, torch.where(vanishes, 1, square).sqrt())
+    return square.masked_fill(vanishes, 1).sqrt().masked_fill(vanishes, 0)

@@ -64,7 +64,7 @@ def _gathered(rows: Tensor, counts: list[int], group: ProcessGroup) -> Tensor:
 
 
 def _row_counts(rows: Tensor, group: ProcessGroup) -> list[int]:
-    own = torch.tensor([len(rows)], device=rows.device)
+    own = torch.full((1,), len(rows), device=rows.device)
     counts = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
     dist.all_gather(counts, own, group=group)
     return cast("list[int]", torch.cat(counts).tolist())

@@ -58,7 +58,7 @@ def _edges(rows: Tensor, normalize: bool) -> Tensor:
     if not normalize or square.numel() == 0:
         return square
     largest = square.amax()
-    return square / torch.where(largest > 0, largest, 1)
+    return square / largest.masked_fill(largest <= 0, 1)
 
 
 def _mean(values: Tensor) -> Tensor:

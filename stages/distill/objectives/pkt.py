@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from egapipe.stages.distill.objectives.base import Objective, Pair
@@ -45,7 +44,7 @@ def _neighbours(rows: Tensor) -> Tensor:
     """[B, B] probabilities of the rows' neighbours."""
     square = rows.square().sum(dim=1, keepdim=True)
     zero = square == 0
-    norm = torch.where(zero, 0, torch.where(zero, 1, square).sqrt())
+    norm = square.masked_fill(zero, 1).sqrt().masked_fill(zero, 0)
     unit = rows / (norm + EPS)
     # Rounding may take a cosine below -1, where the logarithm would be of a negative number.
     near = ((unit @ unit.T + 1) / 2).clamp_min(0)

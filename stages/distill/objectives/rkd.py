@@ -64,7 +64,7 @@ def _distances(rows: Tensor) -> Tensor:
     """[B, B] distances in units of their mean."""
     distance = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
     mean = distance.sum() / (distance > 0).sum().clamp(min=1)
-    return distance / torch.where(mean > 0, mean, 1)
+    return distance / mean.masked_fill(mean <= 0, 1)
 
 
 def _angles_apart(student: Tensor, teacher: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def _is_factored(form: Form, student: Tensor, teacher: Tensor, group: ProcessGro
         return form == "factored"
     rows = len(student)
     if count_workers(group) > 1:
-        (total,) = global_sums([torch.tensor([rows], device=student.device)], group)
+        (total,) = global_sums([torch.full((1,), rows, device=student.device)], group)
         rows = int(total)
     return rows > AUTO * max(student.shape[1], teacher.shape[1])
 
@@ -81,7 +81,7 @@ def _factored(student: Tensor, teacher: Tensor, group: ProcessGroup | None) -> T
     of the gradient has to be summed over them, which a backward pass must not do (`global_sums`).
     """
     s, t = student.detach(), teacher.detach()
-    rows = s.new_tensor(len(s))
+    rows = s.new_full((), len(s))
     ss, tt, st, rows = global_sums([s.T @ s, t.T @ t, s.T @ t, rows], group)
     (a, inverse_s), (b, inverse_t) = _unit(s, ss), _unit(t, tt)
     ones = (inverse_s > 0).sum() + (inverse_t > 0).sum()
@@ -103,7 +103,7 @@ def _unit(rows: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
     """Rows x / |X x| and 1 / |X x|, both 0 for a zero row."""
     square = (rows @ gram * rows).sum(dim=1, keepdim=True)
     vanishes = square <= torch.finfo(rows.dtype).tiny
-    inverse = torch.where(vanishes, 0, torch.where(vanishes, 1, square).rsqrt())
+    inverse = square.masked_fill(vanishes, 1).rsqrt().masked_fill(vanishes, 0)
     return rows * inverse, inverse
 
 

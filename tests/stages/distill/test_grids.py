@@ -114,8 +114,8 @@ def test_in_parts_the_gradient_is_that_of_the_whole_batch(make: Make) -> None:
     for rows in (None, 17):
         job = prepare(make(BOTH), ALONE)
         model, batch = job.model.eval(), next(job.loader.epoch(0))
-        gradient = OnePass(model) if rows is None else TwoPasses(model, ALONE, rows)
-        gradient(batch, loss_scaler(CPU, torch.float32), 0)
+        gradient = OnePass(model, ALONE) if rows is None else TwoPasses(model, ALONE, rows)
+        gradient(batch, loss_scaler(CPU, torch.float32))
         found = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
         gradients.append(torch.cat(found))
     whole, parts = gradients

@@ -13,7 +13,7 @@ from egapipe.pipeline.errors import TrainingError, UsageError
 from egapipe.pipeline.runs import RunFolder, run_folder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill
-from egapipe.stages.distill.average import WeightAverage
+from egapipe.stages.distill.average import WeightAverage, average_weight
 from egapipe.stages.distill.checkpoint import Checkpoints, Position
 from egapipe.stages.distill.diagnosis import check_step, check_weights
 from egapipe.stages.distill.gradient import OnePass
@@ -22,7 +22,7 @@ from egapipe.stages.distill.model import Distillation
 from egapipe.stages.distill.objectives import build_objective
 from egapipe.stages.distill.precision import PRECISIONS
 from tests.stages.distill.conftest import MakeConfig
-from tests.stages.distill.test_gradient import CPU, batch, distillation, normed, plain
+from tests.stages.distill.test_gradient import ALONE, CPU, batch, distillation, normed, plain
 from tests.stages.distill.test_training import weights
 
 
@@ -35,7 +35,7 @@ def test_an_average_follows_the_weights() -> None:
         with torch.no_grad():
             weight.add_(1.0)
             counted.add_(1)
-        average.update(steps)
+        average.update(average_weight(0.25, steps))
         expected = decay * expected + (1 - decay) * weight.detach()
     state = average.state_dict()
     torch.testing.assert_close(state["head.classifier.weight"], expected)
@@ -70,7 +70,7 @@ def test_a_float16_step_that_overflows_is_left_out_and_the_scale_lowered() -> No
     config = DistillConfig(precision="float16", clip_grad_norm=1.0)
     model = distillation(precision=torch.float16)
     learner = make_learner(model, config, CPU)
-    OnePass(model)(batch(), learner.scaler, 0)
+    OnePass(model, ALONE)(batch(), learner.scaler)
     scale, parameter = learner.scaler.get_scale(), model.student.head.node.weight
     before = parameter.detach().clone()
     assert parameter.grad is not None
@@ -78,7 +78,7 @@ def test_a_float16_step_that_overflows_is_left_out_and_the_scale_lowered() -> No
     learner.step(config, 0)
     assert torch.equal(parameter, before)
     assert learner.scaler.get_scale() == scale / 2
-    OnePass(model)(batch(), learner.scaler, 1)
+    OnePass(model, ALONE)(batch(), learner.scaler)
     learner.step(config, 1)
     assert not torch.equal(parameter, before)
     assert parameter.isfinite().all()
@@ -99,7 +99,7 @@ def test_half_precision_learns_what_float32_learns(precision: str) -> None:
         learner = make_learner(model, config, CPU)
         steps = []
         for step in range(10):
-            steps.append(OnePass(model)(batch(), learner.scaler, step).parts["ce"].item())
+            steps.append(OnePass(model, ALONE)(batch(), learner.scaler).parts["ce"].item())
             learner.step(config, step)
         losses[name] = steps
     assert losses["float32"][-1] < losses["float32"][0] - 0.05
@@ -122,7 +122,7 @@ def stopped(model: Distillation, checkpoints: Checkpoints, **changes: torch.Tens
     """What is said of the step on a batch with some columns changed."""
     data = dataclasses.replace(batch(), **changes)
     learner = make_learner(model, DistillConfig(), CPU)
-    losses = OnePass(model)(data, learner.scaler, 0)
+    losses = OnePass(model, ALONE)(data, learner.scaler)
     with pytest.raises(TrainingError) as caught:
         check_step(learner, data, losses, Position(3, 14), checkpoints)
     said = str(caught.value)
@@ -161,7 +161,7 @@ def test_the_diagnosis_names_a_gradient(tmp_path: Path) -> None:
 def test_steps_that_are_finite_pass(tmp_path: Path) -> None:
     model = distillation(plain)
     learner = make_learner(model, DistillConfig(), CPU)
-    losses = OnePass(model)(batch(), learner.scaler, 0)
+    losses = OnePass(model, ALONE)(batch(), learner.scaler)
     check_step(learner, batch(), losses, Position(), Checkpoints(tmp_path))
     check_weights(model, Position(), Checkpoints(tmp_path))
 
