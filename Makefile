@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-slow lint typecheck bench clean
+.PHONY: quickstart test test-slow gpu lint typecheck bench clean
 
 $(INSTALLED): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,11 +18,17 @@ quickstart: $(INSTALLED)
 
 # Two files at a time, each process with one thread and a Ray of its own where it needs one.
 test: lint typecheck
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile
 
 # One after the other: some look for processes to kill, some measure memory.
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -m slow
+	EGAPIPE_GPU_TESTS=cpu $(BIN)/pytest -m "slow or gpu"
+
+# What runs on a GPU: its tests, then training and extraction measured; BENCH='--size quick' is short,
+# BENCH='--data DIR --teacher DIR' trains on CIFAR-100 too (docs/benchmarks.md).
+gpu: $(INSTALLED)
+	$(BIN)/pytest -m gpu tests/gpu
+	$(BIN)/python -m egapipe.stages.bench.device --json gpu.json $(BENCH)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

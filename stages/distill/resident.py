@@ -6,6 +6,7 @@ nothing crosses the bus and the step can be recorded as a CUDA graph.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -62,11 +63,21 @@ class ResidentBatches:
         rows = len(loader.shares(0)[0])
         self._table = torch.zeros(loader.steps, rows * _COLUMNS, dtype=torch.int64, device=device)
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
+        self._drawing = ThreadPoolExecutor(1, "draw")
+        self._next: tuple[int, Future[Tensor]] | None = None
+        self._drawn: Tensor | None = None
 
     def begin(self, epoch: int, first_step: int) -> None:
-        """Draw an epoch and stand at one of its steps."""
-        self._table.copy_(torch.from_numpy(self._draw(epoch)), non_blocking=True)
+        """Stand at a step of an epoch, and begin to draw the one after it."""
+        expected, coming = self._next or (-1, None)
+        # Kept: the copy may still be under way when this returns.
+        self._drawn = (
+            coming.result() if coming is not None and expected == epoch else self._draw(epoch)
+        )
+        self._table.copy_(self._drawn, non_blocking=True)
         self.step.fill_(first_step)
+        if epoch + 1 < self._loader.config.epochs:
+            self._next = epoch + 1, self._drawing.submit(self._draw, epoch + 1)
 
     def advance(self) -> None:
         """Nothing waits for the host."""
@@ -85,8 +96,8 @@ class ResidentBatches:
             grids=None if self._grids is None else self._grids.index_select(0, entries),
         )
 
-    def _draw(self, epoch: int) -> Ints:
-        """int64 [S, B * columns] of an epoch."""
+    def _draw(self, epoch: int) -> Tensor:
+        """int64 [S, B * columns] of an epoch, in pinned memory for a GPU."""
         loader = self._loader
         shares = np.stack(loader.shares(epoch))
         rows = shares.reshape(-1)
@@ -94,7 +105,9 @@ class ResidentBatches:
         k = loader.student_views(epoch, views)
         boxes = view_boxes(self._plan, loader.hashes[rows], k, self._source[None])
         columns = (rows, views, *boxes.box.T, boxes.flip)
-        return np.stack(columns, axis=1, dtype=np.int64).reshape(len(shares), -1)
+        table = np.stack(columns, axis=1, dtype=np.int64).reshape(len(shares), -1)
+        drawn = torch.from_numpy(table)
+        return drawn.pin_memory() if self._table.device.type == "cuda" else drawn
 
 
 def resident_bytes(

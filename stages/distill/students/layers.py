@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -23,6 +25,18 @@ def stage(
     """`blocks` blocks (inputs, outputs, stride), of which the first changes the shape."""
     first = block(inputs, outputs, stride)
     return nn.Sequential(first, *(block(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+
+def shuffle_channels(maps: Tensor, groups: int) -> Tensor:
+    """[B, C, H, W] with the channels of each group dealt out in turn (Zhang et al. 2018, fig. 1c).
+
+    Keeps the order in memory: torch's own leaves channels last on a GPU.
+    """
+    if not maps.is_contiguous(memory_format=torch.channels_last):
+        return functional.channel_shuffle(maps, groups)
+    last = maps.permute(0, 2, 3, 1)
+    shuffled = last.unflatten(3, (groups, -1)).transpose(3, 4).flatten(3)
+    return shuffled.permute(0, 3, 1, 2)
 
 
 def kaiming_by_fan_out(network: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from egapipe.stages.distill.students.backbone import Backbone
-from egapipe.stages.distill.students.layers import conv_norm, stage
+from egapipe.stages.distill.students.layers import conv_norm, shuffle_channels, stage
 
 GROUPS = 3
 STEM = 24
@@ -39,7 +39,7 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """[B, inputs, H, W] to [B, outputs, H / stride, W / stride]."""
-        inner = F.channel_shuffle(F.relu(self.reduce(maps)), self.groups)
+        inner = shuffle_channels(F.relu(self.reduce(maps)), self.groups)
         branch = self.expand(F.relu(self.spatial(inner)))
         if self.stride == 1:
             return F.relu(branch + maps)

@@ -8,10 +8,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from egapipe.stages.distill.students.backbone import Backbone
-from egapipe.stages.distill.students.layers import conv_norm, stage
+from egapipe.stages.distill.students.layers import conv_norm, shuffle_channels, stage
 
 STEM = 24
 WIDTHS = (116, 232, 464)
@@ -41,7 +40,7 @@ class ShuffleUnitV2(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """[B, inputs, H, W] to [B, outputs, H / stride, W / stride]."""
         short, long = maps.chunk(2, dim=1) if self.stride == 1 else (maps, maps)
-        return F.channel_shuffle(torch.cat([self.short(short), self.long(long)], dim=1), 2)
+        return shuffle_channels(torch.cat([self.short(short), self.long(long)], dim=1), 2)
 
 
 def _depthwise(inputs: int, outputs: int, stride: int) -> nn.Sequential:

@@ -1,5 +1,6 @@
 """What parameter counts do not show: strides, groups, shuffles and what skips a unit."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -63,3 +64,21 @@ def test_at_stride_two_both_branches_see_everything():
     unit = ShuffleUnitV2(24, 116, 2)
     assert unit.short[0].in_channels == unit.long[0].in_channels == 24
     assert unit(torch.randn(2, 24, 8, 8)).shape == (2, 116, 4, 4)
+
+
+@pytest.mark.parametrize("make", [shufflenet_v1, shufflenet_v2])
+def test_channels_stay_last_in_memory(make) -> None:
+    """Else every unit would lay its maps out anew; the values are the same either way."""
+    network = make().eval()
+    images = torch.randn(2, 3, 32, 32)
+    wanted = network(images)
+    network.to(memory_format=torch.channels_last)
+    orders = []
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_pre_hook(
+                lambda _, given: orders.append(given[0].stride(1) == 1)
+            )
+    found = network(images.contiguous(memory_format=torch.channels_last))
+    assert all(orders)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
