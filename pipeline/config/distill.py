@@ -78,8 +78,9 @@ class DistillConfig(Section):
     along half a cosine, step by step."""
     warmup_epochs: NonNegative = 0
     """Epochs over which the rate first rises from 0, step by step; part of `epochs`."""
-    milestones: tuple[NonNegative, ...] = (150, 180, 210)
-    """Epochs at which the student's rate is multiplied by `decay`; below 1: a share of `epochs`."""
+    milestones: tuple[NonNegative, ...] = (0.625, 0.75, 0.875)
+    """Where the student's rate is multiplied by `decay`. Below 1: a share of `epochs`; from 1 on:
+    an epoch, which must be below `epochs`. The default is the paper's 150, 180, 210 of 240."""
     decay: NonNegative = 0.1
     """Factor at each milestone."""
     momentum: Fraction = 0.9

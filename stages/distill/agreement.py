@@ -57,10 +57,7 @@ class Origin:
 
     def stored(self, view: int, output: str) -> npt.NDArray[Any]:
         """An output in the durable store, of the shape it has there."""
-        shards = enumerate(self.store.shards)
-        number, rows = next((n, rows) for n, rows in shards if self.row in rows)
-        value: npt.NDArray[Any] = self.store.read_shard(number, output)[self.row - rows.start, view]
-        return value
+        return self.store.read_view(self.row, view, output)
 
 
 def check_agreement(batch: Batch, epoch: int, sources: Sources, config: DistillConfig) -> None:
@@ -69,7 +66,7 @@ def check_agreement(batch: Batch, epoch: int, sources: Sources, config: DistillC
     The key must be the same in data set and store; the image the one that the data set decodes, in
     the view that its key draws; the features those that the durable store holds for the view that
     the epoch asks for. Raises TrainingError with the row and what differs, StoreError if the
-    store's shard is damaged.
+    row is not in the store. Of the store it reads those features alone.
     """
     # A prime, so that places differ from epoch to epoch for any length of a batch below it.
     place = (config.seed + 7919 * epoch) % len(batch.rows)

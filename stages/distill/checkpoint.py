@@ -139,7 +139,15 @@ def split_weights(model: Distillation) -> tuple[dict[str, Tensor], dict[str, Ten
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    """Of tied weights each name has a copy: safetensors refuses tensors that share memory."""
+    seen: set[int] = set()
+    copies = {}
+    for name, value in tensors.items():
+        own = value.detach().cpu().contiguous()
+        storage = own.untyped_storage().data_ptr()
+        copies[name] = own.clone() if storage in seen else own
+        seen.add(storage)
+    return copies
 
 
 def load_weights(model: Distillation, folder: Path) -> None:

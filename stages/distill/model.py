@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from egapipe.stages.distill.memory import GraphMemory
 from egapipe.stages.distill.objectives import Pair, WeightedSum
 from egapipe.stages.distill.precision import autocast
 from egapipe.stages.distill.students.backbone import maps_and_features
+from egapipe.stages.distill.students.frozen import frozen_parts
 from egapipe.stages.distill.world import World
 
 
@@ -51,6 +52,13 @@ class Student(nn.Module):
         """Order in memory of images and of the weights of convolutions; the values stay."""
         self.backbone.to(memory_format=memory_format)  # type: ignore[call-overload]
         self._memory_format = memory_format
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but that frozen parts of the backbone stay in evaluation mode."""
+        super().train(mode)
+        for part in frozen_parts(self.backbone):
+            part.eval()
+        return self
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] to the backbone's features [B, F]."""

@@ -23,6 +23,7 @@ from egapipe.stages.distill.model import Distillation, Head, Student
 from egapipe.stages.distill.objectives import Facts, WeightedSum, build_objective
 from egapipe.stages.distill.order import UNLABELLED
 from egapipe.stages.distill.precision import PRECISIONS, autocast
+from egapipe.stages.distill.schedule import check_milestones
 from egapipe.stages.distill.sources import (
     Sources,
     make_loader,
@@ -77,6 +78,7 @@ def prepare(config: Config, world: World) -> Job:
     """
     distill = config.distill
     check_compile(distill, world.device)
+    check_milestones(distill)
     if distill.threads is not None:
         torch.set_num_threads(distill.threads)
     sources = open_sources(config)
