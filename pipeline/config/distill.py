@@ -136,6 +136,9 @@ class DistillConfig(Section):
     """CPU threads a worker; default: torch's own choice."""
     workers: Count = 0
     """Ray Train workers; 0 trains in this process, without Ray."""
+    sync_batchnorm: bool = False
+    """Let batch normalisation see the rows of all workers, as one worker would. Without it each
+    normalises over its own, and the number of workers is part of what a run is."""
     max_failures: Count = 3
     """Times Ray Train replaces lost workers."""
     checkpoint_epochs: Positive = 1
@@ -147,6 +150,15 @@ class DistillConfig(Section):
     def _batch_over_workers(self) -> Self:
         if self.workers > self.batch_size:
             raise ValueError(f"batch_size {self.batch_size} is below workers {self.workers}")
+        return self
+
+    @model_validator(mode="after")
+    def _synchronised_rows_are_a_steps(self) -> Self:
+        if self.sync_batchnorm and self.micro_batch_size is not None:
+            raise ValueError(
+                "sync_batchnorm normalises over all rows of a step, micro_batch_size over those of "
+                "a part: set one of them"
+            )
         return self
 
     @model_validator(mode="after")

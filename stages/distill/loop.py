@@ -8,6 +8,7 @@ from egapipe.pipeline.tracking import Tracker
 from egapipe.stages.distill.agreement import check_agreement
 from egapipe.stages.distill.checkpoint import Checkpoints, Position
 from egapipe.stages.distill.diagnosis import check_step, check_weights
+from egapipe.stages.distill.equal import make_equal
 from egapipe.stages.distill.evaluation import Accuracy
 from egapipe.stages.distill.gradient import Gradient, make_gradient, step_seed
 from egapipe.stages.distill.heads import teacher_accuracy, train_teacher_head
@@ -15,6 +16,8 @@ from egapipe.stages.distill.learner import Learner, make_learner
 from egapipe.stages.distill.meters import Clock, Sums, epoch_means
 from egapipe.stages.distill.schedule import learning_rate
 from egapipe.stages.distill.setup import Job, evaluation_logits
+from egapipe.stages.distill.together import Steady, agreed
+from egapipe.stages.distill.totals import over_workers
 
 Report = Callable[[int, Mapping[str, float]], None]
 Stepped = Callable[[Position], None]
@@ -36,7 +39,7 @@ def fit(
     config, world = job.config.distill, job.world
     learner = make_learner(job.model, config, world.device)
     checkpoints = Checkpoints(run.checkpoints)
-    at = checkpoints.resume(learner)
+    at = agreed(world, partial(checkpoints.resume, learner))
     if config.head.mode == "sequential" and at == Position():
         train_teacher_head(job.model.teacher_head, job.loader)
     gradient = make_gradient(job.model, world, config.micro_batch_size)
@@ -49,7 +52,7 @@ def fit(
         rate = learner.optimizer.param_groups[0]["lr"]
         accuracy, average = evaluate(job, learner)
         tested = {**_named("test/", accuracy), **_named("test/ema_", average)}
-        metrics = {**epoch_means(at.sums, world.total), **tested, "lr": rate}
+        metrics = {**epoch_means(at.sums), **tested, "lr": rate}
         epoch, best = at.epoch, accuracy is not None and accuracy.top1 > at.best_top1
         if accuracy is not None and best:
             at.best_top1, at.best_epoch = accuracy.top1, epoch
@@ -75,10 +78,11 @@ def train_epoch(
     """Run the steps of an epoch from `at.step` on, adding to `at.sums`."""
     config, world = job.config.distill, job.world
     job.model.train()
-    sums = Sums(at.sums)
+    sums, before, spent = Sums(), at.sums, at.seconds
     clock = Clock()
     first = at.step
-    for batch in clock.waiting(job.loader.epoch(at.epoch, first)):
+    batches = Steady(job.loader.epoch(at.epoch, first), world)
+    for batch in clock.waiting(batches):
         if at.step == first:
             world.agree(partial(check_agreement, batch, at.epoch, job.sources, config))
         _set_rate(learner, learning_rate(config, at.epoch, at.step, job.loader.steps))
@@ -87,16 +91,18 @@ def train_epoch(
         last = at.step + 1 == job.loader.steps
         due = config.checkpoint_steps is not None and (at.step + 1) % config.checkpoint_steps == 0
         if due or last or (at.step + 1) % FINITE_EVERY[world.device.type] == 0:
-            world.agree(partial(check_step, learner, batch, losses, at, checkpoints))
+            check = partial(check_step, learner, batch, losses, at, checkpoints)
+            world.agree(batches.checked(check))
         learner.step(config, at.epoch * job.loader.steps + at.step)
         at.step += 1
         sums.add(losses, batch)
         stepped(at)
         if due and not last:
-            at.sums = sums.read(clock)
+            at.sums = over_workers(before, sums.read(clock), world)
+            at.seconds = spent + clock.lap()
             _save(job, learner, checkpoints, at)
-    at.sums = sums.read(clock)
-    at.seconds += clock.lap()
+    at.sums = over_workers(before, sums.read(clock), world)
+    at.seconds = spent + clock.lap()
 
 
 def evaluate(job: Job, learner: Learner) -> tuple[Accuracy | None, Accuracy | None]:
@@ -105,6 +111,7 @@ def evaluate(job: Job, learner: Learner) -> tuple[Accuracy | None, Accuracy | No
     if job.test is None:
         return None, None
     job.model.eval()
+    make_equal(learner, job.world)
     logits = evaluation_logits(job.model.student, job.config.distill)
     own = job.test.accuracy(logits, job.world)
     if learner.average is None:
@@ -121,9 +128,10 @@ def _set_rate(learner: Learner, rate: float) -> None:
 def _save(
     job: Job, learner: Learner, checkpoints: Checkpoints, at: Position, *, best: bool = False
 ) -> None:
+    make_equal(learner, job.world)
     job.world.agree(partial(check_weights, learner.model, at, checkpoints))
-    if job.world.is_main:
-        checkpoints.save(learner, at, best=best)
+    save = partial(checkpoints.save, learner, at, best=best)
+    job.world.agree(save if job.world.is_main else lambda: None)
 
 
 def _named(prefix: str, accuracy: Accuracy | None) -> dict[str, float]:

@@ -1,9 +1,8 @@
 """Running sums of an epoch and what they mean."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor
 
 from egapipe.stages.distill.loader import Batch
@@ -35,9 +34,7 @@ class Clock:
 class Sums:
     """Running sums of an epoch, kept on the device so that no step waits for them."""
 
-    def __init__(self, before: Mapping[str, float]) -> None:
-        """before: what an interrupted run had summed up of the epoch."""
-        self._before = dict(before)
+    def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._rows = self._steps = 0
 
@@ -50,21 +47,18 @@ class Sums:
         self._steps += 1
 
     def read(self, clock: Clock) -> dict[str, float]:
-        """The sums so far, those before a resume included."""
+        """The sums so far."""
         now = {name: float(value) for name, value in self._sums.items()}
         now |= {"rows": self._rows, "steps": self._steps}
-        now |= {"seconds": clock.lap(), "wait": clock.wait}
-        return {name: value + self._before.get(name, 0.0) for name, value in now.items()}
+        return now | {"seconds": clock.lap(), "wait": clock.wait}
 
 
-def epoch_means(sums: Mapping[str, float], total: Callable[[Tensor], Tensor]) -> dict[str, float]:
-    """An epoch's metrics from its sums over steps and workers."""
-    names = sorted(sums)
-    summed = total(torch.tensor([sums[name] for name in names], dtype=torch.float64))
-    values = dict(zip(names, summed.tolist(), strict=True))
+def epoch_means(sums: Mapping[str, float]) -> dict[str, float]:
+    """An epoch's metrics from its sums over steps and workers, see `over_workers`."""
+    values = dict(sums)
     seconds, wait = values.pop("seconds"), values.pop("wait")
     steps, rows = values.pop("steps"), values.pop("rows")
-    workers = max(1.0, steps / max(1.0, sums["steps"]))
+    workers = values.pop("workers")
     correct, labelled = values.pop("correct"), values.pop("labelled")
     return {
         **{f"train/{name}": value / steps for name, value in values.items()},

@@ -34,6 +34,7 @@ from egapipe.stages.distill.sources import (
 )
 from egapipe.stages.distill.spec import StudentSpec
 from egapipe.stages.distill.students import build_student, feature_width, map_shape
+from egapipe.stages.distill.synchronised import synchronise
 from egapipe.stages.distill.world import World
 
 
@@ -200,6 +201,8 @@ def build_model(
     ).to(world.device)
     if not distill.channels_last:
         student.set_memory_format(torch.contiguous_format)
+    if distill.sync_batchnorm and world.group is not None:
+        synchronise(student, world.group, compiled=distill.compile is not None)
     if distill.compile is not None:
         student.compile(mode=distill.compile)
     return model
