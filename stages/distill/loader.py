@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -16,11 +17,24 @@ from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.views import CLEAN, Hashes, teacher_views
 from egapipe.stages.distill.images import Images
 from egapipe.stages.distill.joint import Embeddings
-from egapipe.stages.distill.order import Plain, Plan, at_random
+from egapipe.stages.distill.order import Plain, Plan, at_random, drawn_before
 from egapipe.stages.distill.world import World
 
 Ints = npt.NDArray[np.int64]
 T = TypeVar("T")
+
+
+# Views of the student's own plan between those of a row that comes up again in an epoch: no
+# training has so many epochs.
+_APART = 2**32
+
+
+def student_views(epoch: int, draws: Ints) -> Ints:
+    """The student's own augmentation of a row, as a view of its own plan, int64 [B].
+
+    View `epoch + 1`, and another one each time that the row comes up again in the epoch.
+    """
+    return epoch + 1 + _APART * draws
 
 
 @dataclass(frozen=True)
@@ -29,7 +43,8 @@ class Batch:
 
     images: uint8 [B, 3, H, W]. features: [B, D], as stored. labels: int64 [B], -1 = unlabelled.
     rows: int64 [B] of the data set. grids: [B, C, g, g] of the teacher, as stored, of the same
-    views as the features; None where no objective compares them.
+    views as the features; None where no objective compares them. draws: int64 [B], on the CPU, how
+    often each row came up in the epoch before; None: never.
     """
 
     images: Tensor
@@ -37,6 +52,7 @@ class Batch:
     labels: Tensor
     rows: Tensor
     grids: Tensor | None = None
+    draws: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -66,29 +82,36 @@ class Loader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from `first_step` on."""
-        config = self.config
-        batches = self._plan.epoch(epoch)[first_step:]
-        seen = teacher_views(self.teacher_plan.count, config.seed, epoch, self.hashes)
-        if config.student_view == "clean":
-            seen = np.full_like(seen, CLEAN)
+        batches = self._plan.epoch(epoch)
+        steps = zip(batches, drawn_before(batches), strict=True)
         jobs = (
-            lambda rows=rows: self._batch(self.world.share(rows), epoch, seen) for rows in batches
+            lambda r=rows, d=draws: self._batch(self.world.share(r), self.world.share(d), epoch)
+            for rows, draws in islice(steps, first_step, None)
         )
         return run_ahead(jobs, self.images.threads)
+
+    def teacher_views(self, rows: Ints, epoch: int, draws: int | Ints = 0) -> Ints:
+        """The view of the teacher that each row has in an epoch, int64 [B].
+
+        draws: how often it came up in the epoch before; each time it is the row's next view.
+        """
+        if self.config.student_view == "clean":
+            return np.full(len(rows), CLEAN)
+        count, seed = self.teacher_plan.count, self.config.seed
+        return teacher_views(count, seed, epoch + np.asarray(draws), self.hashes[rows])
 
     @property
     def _plan(self) -> Plan:
         config = self.config
         return self.plan or Plain(self.rows, config.batch_size, at_random(config.seed))
 
-    def _batch(self, rows: Ints, epoch: int, seen: Ints) -> Batch:
-        device, views = self.world.device, seen[rows]
+    def _batch(self, rows: Ints, draws: Ints, epoch: int) -> Batch:
+        device, views = self.world.device, self.teacher_views(rows, epoch, draws)
         if self.config.student_view == "paired":
             images = self.images.batch(rows, self.teacher_plan, views)
         else:
-            # The student's own augmentation of this epoch is view `epoch + 1` of its own plan.
             plan = self.config.augment.model_copy(update={"seed": self.config.seed})
-            images = self.images.batch(rows, plan, epoch + 1)
+            images = self.images.batch(rows, plan, student_views(epoch, draws))
         return Batch(
             images=images,
             features=self.features.take(rows, views).to(device, non_blocking=True),
@@ -97,6 +120,7 @@ class Loader:
             grids=None
             if self.grids is None
             else self.grids.take(rows, views).to(device, non_blocking=True),
+            draws=torch.from_numpy(draws),
         )
 
 

@@ -48,7 +48,7 @@ class GraphMemory(nn.Module):
             longer[name] = torch.cat([own, known.to(own.dtype)])
         if self.training:
             self._remember(pair)
-        return replace(pair, **longer)
+        return replace(pair, **longer, repeats=True)
 
     @torch.no_grad()
     def _remember(self, pair: Pair) -> None:

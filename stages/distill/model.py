@@ -121,8 +121,10 @@ class Distillation(nn.Module):
         precision: torch.dtype,
         world: World,
         memory: GraphMemory | None = None,
+        repeats: bool = False,
     ) -> None:
-        """memory: of the rows that the objectives' graphs have beside those of a batch."""
+        """memory: of the rows that the objectives' graphs have beside those of a batch. repeats:
+        whether a batch may have a row twice."""
         super().__init__()
         self.student = student
         self.teacher_head = teacher_head
@@ -132,6 +134,7 @@ class Distillation(nn.Module):
         self._label_smoothing = label_smoothing
         self._precision = precision
         self._world = world
+        self._repeats = repeats
 
     @property
     def replicated(self) -> list[str]:
@@ -171,6 +174,7 @@ class Distillation(nn.Module):
             student_grid=grid,
             teacher_grid=None if batch.grids is None else batch.grids.float(),
             group=self._world.group,
+            repeats=self._repeats,
         )
         graph = None if self.memory is None else self.memory(pair, self._world)
         value, terms = self.objective(pair, graph)

@@ -198,6 +198,7 @@ def build_model(
         precision=PRECISIONS[distill.precision],
         world=world,
         memory=build_memory(distill, objective, spec, len(labels)),
+        repeats=distill.sampler == "class-balanced",
     ).to(world.device)
     if not distill.channels_last:
         student.set_memory_format(torch.contiguous_format)
