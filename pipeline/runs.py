@@ -28,6 +28,8 @@ from egapipe.pipeline.files import replace_file
 _LAUNCH = {"runs", "extract", "compare", "sweep", "cluster"}
 _LAUNCH_DISTILL = {
     "workers",
+    # One worker and several with it are the same.
+    "sync_batchnorm",
     "max_failures",
     "threads",
     "channels_last",
@@ -40,19 +42,28 @@ _LAUNCH_DISTILL = {
 }
 
 
-def run_identity(config: Config) -> str:
-    """Eight hex digits of everything that decides what is learned."""
+def run_identity(config: Config, workers: int | None = None) -> str:
+    """Eight hex digits of everything that decides what is learned.
+
+    workers: their number where it does, too; see `deciding_workers` of stage two.
+    """
     tree = config.model_dump(mode="json", exclude=_LAUNCH)
     tree["distill"] = {k: v for k, v in tree["distill"].items() if k not in _LAUNCH_DISTILL}
+    if workers is not None:
+        tree["distill"]["workers"] = workers
     tree["store"] = {"dtype": tree["store"]["dtype"]}
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def run_folder(config: Config) -> "RunFolder":
-    """The folder of a configuration: the same configuration finds the same folder again."""
+def run_folder(config: Config, workers: int | None = None) -> "RunFolder":
+    """The folder of a configuration: the same configuration finds the same folder again.
+
+    workers: see `run_identity`.
+    """
     terms = config.distill.objective.model_dump(exclude_none=True)
     label = "+".join(terms) or "ce"
-    name = f"{config.distill.student.name}-{label}-seed{config.distill.seed}-{run_identity(config)}"
+    identity = run_identity(config, workers)
+    name = f"{config.distill.student.name}-{label}-seed{config.distill.seed}-{identity}"
     return RunFolder(Path(config.runs) / config.name / name.replace(":", ".").replace("/", "."))
 
 

@@ -95,8 +95,8 @@ def view_boxes(plan: ViewsConfig, hashes: Hashes, k: int | Ints, sizes: Ints) ->
     return Boxes(box, (u[:, 4] < plan.flip) & ~clean)
 
 
-def teacher_views(count: int, seed: int, epoch: int, hashes: Hashes) -> Ints:
-    """The teacher's view of each row in an epoch, int64 [N].
+def teacher_views(count: int, seed: int, epoch: int | Ints, hashes: Hashes) -> Ints:
+    """The teacher's view of each row in an epoch, one or int64 [N], int64 [N].
 
     Every row walks through its augmented views 1..count in turn, from a start of its own; with no
     augmented view (`count` 0) it is the clean one.
@@ -104,7 +104,7 @@ def teacher_views(count: int, seed: int, epoch: int, hashes: Hashes) -> Ints:
     if count == 0:
         return np.zeros(len(hashes), dtype=np.int64)
     start = _mix(hashes ^ _mix(_u64(seed) + _GOLDEN))
-    steps = (start % np.uint64(count)).astype(np.int64) + epoch
+    steps = (start % np.uint64(count)).astype(np.int64) + np.asarray(epoch, dtype=np.int64)
     return 1 + steps % count
 
 

@@ -78,8 +78,9 @@ class DistillConfig(Section):
     along half a cosine, step by step."""
     warmup_epochs: NonNegative = 0
     """Epochs over which the rate first rises from 0, step by step; part of `epochs`."""
-    milestones: tuple[NonNegative, ...] = (150, 180, 210)
-    """Epochs at which the student's rate is multiplied by `decay`; below 1: a share of `epochs`."""
+    milestones: tuple[NonNegative, ...] = (0.625, 0.75, 0.875)
+    """Where the student's rate is multiplied by `decay`. Below 1: a share of `epochs`; from 1 on:
+    an epoch, which must be below `epochs`. The default is the paper's 150, 180, 210 of 240."""
     decay: NonNegative = 0.1
     """Factor at each milestone."""
     momentum: Fraction = 0.9
@@ -146,6 +147,9 @@ class DistillConfig(Section):
     """CPU threads a worker; default: torch's own choice."""
     workers: Count = 0
     """Ray Train workers; 0 trains in this process, without Ray."""
+    sync_batchnorm: bool = False
+    """Let batch normalisation see the rows of all workers, as one worker would. Without it each
+    normalises over its own, and the number of workers is part of what a run is."""
     max_failures: Count = 3
     """Times Ray Train replaces lost workers."""
     eval_epochs: Positive = 1
@@ -159,6 +163,15 @@ class DistillConfig(Section):
     def _batch_over_workers(self) -> Self:
         if self.workers > self.batch_size:
             raise ValueError(f"batch_size {self.batch_size} is below workers {self.workers}")
+        return self
+
+    @model_validator(mode="after")
+    def _synchronised_rows_are_a_steps(self) -> Self:
+        if self.sync_batchnorm and self.micro_batch_size is not None:
+            raise ValueError(
+                "sync_batchnorm normalises over all rows of a step, micro_batch_size over those of "
+                "a part: set one of them"
+            )
         return self
 
     @model_validator(mode="after")

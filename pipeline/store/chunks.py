@@ -1,6 +1,7 @@
 """Chunks: the stored embeddings of one shard, one object per array."""
 
 import hashlib
+import math
 import os
 from typing import Any
 
@@ -58,6 +59,24 @@ class Chunks:
             raise StoreError(self._bad(commit.shard, f"{key} has {len(data)} bytes"))
         shape = layout.chunk_shape(self._manifest, name)
         return np.frombuffer(data, NUMPY[self._manifest.dtype]).reshape(shape)
+
+    def read_view(self, shard: int, place: int, view: int, name: str) -> Stored:
+        """One view of one row, [*shape], by itself: `place` is the row's in its shard.
+
+        Its bytes alone are read, so the chunk's checksum says nothing of them. Raises StoreError if
+        they are not there.
+        """
+        key = layout.chunk_key(self._manifest, name, shard)
+        _, views, *shape = layout.chunk_shape(self._manifest, name)
+        dtype = NUMPY[self._manifest.dtype]
+        length = math.prod(shape) * np.dtype(dtype).itemsize
+        start = (place * views + view) * length
+        data = self._objects.part(key, start, start + length)
+        if data is None:
+            raise StoreError(self._bad(shard, f"{key} is missing"))
+        if len(data) != length:
+            raise StoreError(self._bad(shard, f"{key} ends before row {place}"))
+        return np.frombuffer(data, dtype).reshape(shape)
 
     def _checksum(self, name: str, block: Stored) -> str:
         """SHA-256 of the chunk that a block makes: its numbers, then NaN to the chunk's length."""

@@ -29,6 +29,16 @@ class LocalObjects(Objects):
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
+    def part(self, key: str, start: int, stop: int) -> bytes | None:
+        """A part of a file."""
+        with self.explained("read", key):
+            try:
+                with self._path(key).open("rb") as file:
+                    file.seek(start)
+                    return file.read(stop - start)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
     def put(self, key: str, data: bytes) -> None:
         """Write a file beside its place, flush it to disk and rename it there."""
         path = self._path(key)

@@ -35,6 +35,10 @@ class Objects(ABC):
         """The bytes of an object, or None if there is none."""
 
     @abstractmethod
+    def part(self, key: str, start: int, stop: int) -> bytes | None:
+        """Bytes `start` to `stop` of an object, fewer if it ends there, or None."""
+
+    @abstractmethod
     def put(self, key: str, data: bytes) -> None:
         """Write a whole object, atomically and durably."""
 

@@ -42,6 +42,16 @@ class RemoteObjects(Objects):
                 return None
             return data
 
+    def part(self, key: str, start: int, stop: int) -> bytes | None:
+        """A part of an object: one request for a range."""
+        with self.explained("read", key):
+            fs, root = self._open()
+            try:
+                data: bytes = fs.cat_file(f"{root}/{key}", start=start, end=stop)
+            except FileNotFoundError:
+                return None
+            return data
+
     def get_many(self, keys: Iterable[str]) -> Iterator[bytes | None]:
         """Many small reads: their latencies overlap."""
         with ThreadPoolExecutor(_READS) as pool:

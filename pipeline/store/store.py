@@ -192,6 +192,16 @@ class FeatureStore:
             raise StoreError(f"store {self.url} has no shard {shard} yet: {_RUN_EXTRACT}")
         return self.chunks.read(commit, name)[: len(self.shards[shard])]
 
+    def read_view(self, row: int, view: int, name: str = "embedding") -> Stored:
+        """[*shape]: one view of one row, in the stored type, without reading the rest of its shard.
+
+        No checksum is over so few bytes. Raises StoreError if they are not there.
+        """
+        self.require_output(name)
+        shard = row // self.manifest.shard_rows
+        self._require_planned(shard)
+        return self.chunks.read_view(shard, row - self.shards[shard].start, view, name)
+
     def require_output(self, name: str) -> None:
         """Raise StoreError, listing the arrays there are, unless `name` is one of them."""
         if name not in self.manifest.outputs:

@@ -30,7 +30,7 @@ from egapipe.pipeline.views import key_hashes
 from egapipe.stages import distill, extract
 from egapipe.stages.bench.distill import make_student
 from egapipe.stages.bench.synthetic import NoiseImages, noise_store
-from egapipe.stages.distill.batches import Batches
+from egapipe.stages.distill.batches import Batches, Check
 from egapipe.stages.distill.gradient import make_gradient
 from egapipe.stages.distill.images import ResidentImages
 from egapipe.stages.distill.learner import make_learner
@@ -123,6 +123,10 @@ class FixedBatches:
     def advance(self) -> None:
         """Nothing comes."""
 
+    def checked(self, check: Check) -> Check:
+        """Nothing can be missing."""
+        return check
+
     def batch(self) -> Batch:
         """The batch."""
         return self._batch
@@ -210,7 +214,7 @@ def run_steps(steps: Steps, device: torch.device, count: int, epoch: int) -> flo
     began = time.perf_counter()
     for step in range(count):
         if step % epoch == 0:
-            steps.begin(step // epoch, 0, {})
+            steps.begin(step // epoch, 0)
         steps.advance(clock)
         steps.run(step // epoch, step % epoch)
     synchronize(device)

@@ -9,10 +9,10 @@ from egapipe.pipeline.config import Config, override
 from egapipe.pipeline.config.load import check
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.progress import OpenProgress, silent_progress
-from egapipe.pipeline.runs import run_folder
 from egapipe.stages import distill
 from egapipe.stages.compare.folder import ComparisonFolder, comparison_folder
 from egapipe.stages.compare.table import Cell, Row, table
+from egapipe.stages.distill.folder import training_folder
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def run(config: Config, *, progress: OpenProgress = silent_progress) -> CompareR
     variants, or for an override that does not fit, before any training.
     """
     plans = plan(config)
-    folder = comparison_folder(config, [run_folder(tree) for tree in plans.values()])
+    folder = comparison_folder(config, [training_folder(tree) for tree in plans.values()])
     report: CompareReport | None = None
     cells: list[Cell] = []
     teacher: list[float] = []

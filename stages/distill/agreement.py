@@ -15,7 +15,7 @@ from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.views import CLEAN, apply_view, key_hashes, teacher_views, view_params
 from egapipe.stages.distill.crops import Size
 from egapipe.stages.distill.joint import Offsets
-from egapipe.stages.distill.loader import Batch
+from egapipe.stages.distill.loader import Batch, student_views
 from egapipe.stages.distill.sources import Sources
 
 # Grey levels that resizing on a device may differ from PIL's by.
@@ -35,19 +35,22 @@ class Origin:
         """The row's stable name."""
         return self.dataset.keys[self.row]
 
-    def teacher_view(self, epoch: int, config: DistillConfig) -> int:
+    def teacher_view(self, epoch: int, draws: int, config: DistillConfig) -> int:
         """The view that the teacher's embedding must be of."""
         if config.student_view == "clean":
             return CLEAN
         count = self.store.manifest.views.count
-        return int(teacher_views(count, config.seed, epoch, key_hashes([self.key]))[0])
+        return int(teacher_views(count, config.seed, epoch + draws, key_hashes([self.key]))[0])
 
-    def image(self, epoch: int, config: DistillConfig, size: Size) -> tuple[Image.Image, bool]:
+    def image(
+        self, epoch: int, draws: int, config: DistillConfig, size: Size
+    ) -> tuple[Image.Image, bool]:
         """The view that the student must see, and whether it had to be resized."""
         if config.student_view == "paired":
-            plan, view = self.store.manifest.views, self.teacher_view(epoch, config)
+            plan, view = self.store.manifest.views, self.teacher_view(epoch, draws, config)
         else:
-            plan, view = config.augment.model_copy(update={"seed": config.seed}), epoch + 1
+            plan = config.augment.model_copy(update={"seed": config.seed})
+            view = int(student_views(epoch, np.array([draws]))[0])
         image = self.dataset.image(self.row)
         drawn = view_params(plan, self.key, view, (image.height, image.width))
         cropped, (height, width) = apply_view(image, drawn), size
@@ -57,10 +60,7 @@ class Origin:
 
     def stored(self, view: int, output: str) -> npt.NDArray[Any]:
         """An output in the durable store, of the shape it has there."""
-        shards = enumerate(self.store.shards)
-        number, rows = next((n, rows) for n, rows in shards if self.row in rows)
-        value: npt.NDArray[Any] = self.store.read_shard(number, output)[self.row - rows.start, view]
-        return value
+        return self.store.read_view(self.row, view, output)
 
 
 def check_agreement(batch: Batch, epoch: int, sources: Sources, config: DistillConfig) -> None:
@@ -69,7 +69,7 @@ def check_agreement(batch: Batch, epoch: int, sources: Sources, config: DistillC
     The key must be the same in data set and store; the image the one that the data set decodes, in
     the view that its key draws; the features those that the durable store holds for the view that
     the epoch asks for. Raises TrainingError with the row and what differs, StoreError if the
-    store's shard is damaged.
+    row is not in the store. Of the store it reads those features alone.
     """
     # A prime, so that places differ from epoch to epoch for any length of a batch below it.
     place = (config.seed + 7919 * epoch) % len(batch.rows)
@@ -80,14 +80,15 @@ def check_agreement(batch: Batch, epoch: int, sources: Sources, config: DistillC
     if known != origin.key:
         raise TrainingError(f"{where} is {known} in store {origin.store.url}: extract it again")
     height, width = batch.images.shape[2:]
-    wanted, resized = origin.image(epoch, config, (height, width))
+    draws = 0 if batch.draws is None else int(batch.draws[place])
+    wanted, resized = origin.image(epoch, draws, config, (height, width))
     found = batch.images[place].permute(1, 2, 0).cpu().numpy().astype(np.int64)
     if np.abs(found - np.asarray(wanted)).max() > (RESIZED if resized else 0):
         raise TrainingError(
             f"{where}: the image in the batch is not that of {origin.dataset.name} in its view: "
             "remove `pixels` in the cache folder, where decoded images are kept"
         )
-    view = origin.teacher_view(epoch, config)
+    view = origin.teacher_view(epoch, draws, config)
     taken = {config.teacher_output: batch.features}
     if batch.grids is not None:
         taken[config.teacher_grid] = batch.grids

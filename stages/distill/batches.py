@@ -1,12 +1,15 @@
 """Where a step's batch comes from: rows on the device, or rows that the host prepares."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Protocol
 
 import torch
 
 from egapipe.stages.distill.loader import Batch, Loader
+from egapipe.stages.distill.together import Steady
+
+Check = Callable[[], None]
 
 
 class Batches(Protocol):
@@ -32,6 +35,10 @@ class Batches(Protocol):
         """The batch of `step`, on the device."""
         ...
 
+    def checked(self, check: Check) -> Check:
+        """A check before which is raised what kept this worker from a batch, if anything did."""
+        ...
+
 
 class LoadedBatches:
     """Batches that a loader makes on the host, ahead of the training where it has threads.
@@ -46,16 +53,18 @@ class LoadedBatches:
         self._device = loader.world.device
         self.fixed = self._device.type == "cuda"
         self.step = torch.zeros(1, dtype=torch.int64, device=self._device)
-        self._coming: Iterator[Batch] = iter(())
+        self._coming: Steady | None = None
         self._batch: Batch | None = None
 
     def begin(self, epoch: int, first_step: int) -> None:
         """See `Batches`."""
-        self._coming = self._loader.epoch(epoch, first_step)
+        self._coming = Steady(self._loader.epoch(epoch, first_step), self._loader.world)
         self.step.fill_(first_step)
 
     def advance(self) -> None:
         """See `Batches`."""
+        if self._coming is None:
+            raise RuntimeError("begin comes before advance")
         batch = next(self._coming)
         if self._batch is None or not self.fixed:
             self._batch = batch
@@ -66,6 +75,10 @@ class LoadedBatches:
                 place.copy_(new)
                 # It was made on the stream of copies, which must not use its memory again yet.
                 new.record_stream(torch.cuda.current_stream(self._device))
+
+    def checked(self, check: Check) -> Check:
+        """See `Batches`."""
+        return check if self._coming is None else self._coming.checked(check)
 
     def batch(self) -> Batch:
         """See `Batches`. Raises RuntimeError before the first `advance`."""

@@ -34,8 +34,8 @@ BACKBONE = STUDENT + "backbone."
 class Position:
     """Where training stands: `step` of `epoch` is the next to run.
 
-    sums: this epoch's running metrics. best_top1: of the epochs so far, % (-1 before the first).
-    seconds: spent so far. scaler: state of the loss's scale, empty without one.
+    sums: this epoch's running metrics, over all workers. best_top1: of the epochs so far, % (-1
+    before the first). seconds: spent so far. scaler: state of the loss's scale, empty without one.
     """
 
     epoch: int = 0
@@ -54,8 +54,20 @@ class Checkpoints:
         self._folder = folder
 
     def save(self, learner: Learner, at: Position, *, best: bool) -> None:
-        """Write a checkpoint, point `last` (and `best`) at it, remove those nothing points at."""
-        name = f"epoch{at.epoch:05d}-step{at.step:07d}"
+        """Write a checkpoint, point (`best` and) `last` at it, remove those nothing points at.
+
+        Raises TrainingError where it cannot be written.
+        """
+        try:
+            self._save(learner, at, best=best)
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write a checkpoint to {self._folder}: {one_line(error)}: make room, or "
+                "what is in the way writable, then run the same command again"
+            ) from None
+
+    def _save(self, learner: Learner, at: Position, *, best: bool) -> None:
+        name = self._free(f"epoch{at.epoch:05d}-step{at.step:07d}")
         partial = self._folder / f".{name}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -71,7 +83,8 @@ class Checkpoints:
         replace_file(partial / "state.json", json.dumps(state).encode())
         shutil.rmtree(self._folder / name, ignore_errors=True)
         os.replace(partial, self._folder / name)
-        for pointer in ("last", "best") if best else ("last",):
+        # `best` first: it is found again by whoever goes on from the older `last`.
+        for pointer in ("best", "last") if best else ("last",):
             replace_file(self._folder / f"{pointer}.json", json.dumps({"folder": name}).encode())
         self._prune()
 
@@ -112,6 +125,13 @@ class Checkpoints:
         with _explained(folder):
             return Position(**json.loads((folder / "state.json").read_text("utf-8")))
 
+    def _free(self, name: str) -> str:
+        """The name, or one like it while a checkpoint has it: that one counts until then."""
+        taken = {self.find("last"), self.find("best")}
+        while self._folder / name in taken:
+            name += "-again"
+        return name
+
     def _prune(self) -> None:
         kept = {self.find("last"), self.find("best")}
         for folder in self._folder.iterdir():
@@ -139,7 +159,15 @@ def split_weights(model: Distillation) -> tuple[dict[str, Tensor], dict[str, Ten
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    """Of tied weights each name has a copy: safetensors refuses tensors that share memory."""
+    seen: set[int] = set()
+    copies = {}
+    for name, value in tensors.items():
+        own = value.detach().cpu().contiguous()
+        storage = own.untyped_storage().data_ptr()
+        copies[name] = own.clone() if storage in seen else own
+        seen.add(storage)
+    return copies
 
 
 def load_weights(model: Distillation, folder: Path) -> None:

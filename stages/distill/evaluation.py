@@ -45,12 +45,16 @@ class Evaluation:
         jobs = (lambda c=c: readable(self.images, c) for c in chunks)
         # Hits among the first one and five, images.
         counts = torch.zeros(3, dtype=torch.int64, device=world.device)
-        with torch.no_grad():
+
+        @torch.no_grad()
+        def count() -> None:
             for rows, images in run_ahead(jobs, self.images.threads):
                 labels = torch.from_numpy(self.labels[rows]).to(world.device)
                 if len(rows):
                     counts[:2] += count_hits(logits(images), labels)
                     counts[2] += len(rows)
+
+        world.agree(count)
         counts = world.total(counts)
         return as_accuracy(counts[:2], int(counts[2]))
 

@@ -5,7 +5,6 @@ import numpy.typing as npt
 import torch
 
 from egapipe.pipeline.store import Features
-from egapipe.pipeline.views import teacher_views
 from egapipe.stages.distill.evaluation import Accuracy, as_accuracy, count_hits
 from egapipe.stages.distill.loader import Loader
 from egapipe.stages.distill.model import Head, masked_cross_entropy
@@ -16,6 +15,7 @@ from egapipe.stages.distill.schedule import make_optimizer
 def train_teacher_head(head: Head, loader: Loader) -> None:
     """Train on the labelled rows' features, without images or student, then freeze.
 
+    Of the views that the student meets in so many epochs, the clean ones with `student_view` clean.
     Every worker does the same whole computation, so that the heads agree without communication.
     """
     config, device = loader.config, loader.world.device
@@ -23,9 +23,9 @@ def train_teacher_head(head: Head, loader: Loader) -> None:
     head.requires_grad_(True)
     optimizer = make_optimizer([(head, config.head.lr)], config)
     for epoch in range(config.head.epochs):
-        seen = teacher_views(loader.teacher_plan.count, config.seed, epoch, loader.hashes)
         for batch in epoch_batches(rows, config.batch_size, config.seed, epoch):
-            features = loader.features.take(batch, seen[batch]).to(device).float()
+            views = loader.teacher_views(batch, epoch)
+            features = loader.features.take(batch, views).to(device).float()
             labels = torch.from_numpy(loader.labels[batch]).to(device)
             loss = masked_cross_entropy(head(features)[1], labels) / len(batch)
             optimizer.zero_grad()

@@ -1,6 +1,7 @@
 """Where the loop runs: in this process, or on the workers of Ray Train."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from egapipe.pipeline.tracking import following
 from egapipe.stages.distill.loop import fit
 from egapipe.stages.distill.setup import Job, pick_device, prepare
 from egapipe.stages.distill.shown import Shown
+from egapipe.stages.distill.together import agreed
 from egapipe.stages.distill.world import OtherWorkerError, World
 
 RESULTS = "results.json"
@@ -54,7 +56,8 @@ def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float
             trainer.fit()
         except Exception as error:
             raise TrainingError(f"Ray Train gave up on {run.path}: {_last_line(error)}") from error
-    if (run.path / REFUSAL).exists():
+    # An attempt before the one that succeeded may have left its error.
+    if not (run.path / RESULTS).exists() and (run.path / REFUSAL).exists():
         raise TrainingError(str(run.read_json(REFUSAL)["error"]))
     return run.read_json(RESULTS)
 
@@ -72,7 +75,7 @@ def _worker(arguments: dict[str, Any]) -> None:
         train.report({"epoch": epoch, **metrics})
 
     try:
-        results = fit(prepare(config, world), run, report)
+        results = fit(agreed(world, partial(prepare, config, world)), run, report)
     except OtherWorkerError:
         return
     except EgapipeError as error:

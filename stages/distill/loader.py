@@ -16,11 +16,24 @@ from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.views import CLEAN, Hashes, teacher_views
 from egapipe.stages.distill.images import Images
 from egapipe.stages.distill.joint import Embeddings
-from egapipe.stages.distill.order import Plain, Plan, at_random
+from egapipe.stages.distill.order import Plain, Plan, at_random, drawn_before
 from egapipe.stages.distill.world import World
 
 Ints = npt.NDArray[np.int64]
 T = TypeVar("T")
+
+
+# Views of the student's own plan between those of a row that comes up again in an epoch: no
+# training has so many epochs.
+_APART = 2**32
+
+
+def student_views(epoch: int, draws: Ints) -> Ints:
+    """The student's own augmentation of a row, as a view of its own plan, int64 [B].
+
+    View `epoch + 1`, and another one each time that the row comes up again in the epoch.
+    """
+    return epoch + 1 + _APART * draws
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,8 @@ class Batch:
 
     images: uint8 [B, 3, H, W]. features: [B, D], as stored. labels: int64 [B], -1 = unlabelled.
     rows: int64 [B] of the data set. grids: [B, C, g, g] of the teacher, as stored, of the same
-    views as the features; None where no objective compares them.
+    views as the features; None where no objective compares them. draws: int64 [B], how
+    often each row came up in the epoch before; None: never.
     """
 
     images: Tensor
@@ -37,6 +51,7 @@ class Batch:
     labels: Tensor
     rows: Tensor
     grids: Tensor | None = None
+    draws: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -66,20 +81,28 @@ class Loader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from `first_step` on."""
-        seen = self.teacher_views(epoch)
-        batches = self.shares(epoch)[first_step:]
-        jobs = (lambda rows=rows: self._batch(rows, epoch, seen[rows]) for rows in batches)
+        jobs = (
+            lambda rows=rows, draws=draws: self._batch(rows, draws, epoch)
+            for rows, draws in self.shares(epoch)[first_step:]
+        )
         return run_ahead(jobs, self.images.threads)
 
-    def shares(self, epoch: int) -> list[Ints]:
-        """This worker's rows of each step of an epoch, int64 [b] each."""
-        return [self.world.share(rows) for rows in self._plan.epoch(epoch)]
+    def shares(self, epoch: int) -> list[tuple[Ints, Ints]]:
+        """This worker's rows of each step of an epoch, and how often each came up in it before:
+        int64 [b] each."""
+        batches = self._plan.epoch(epoch)
+        steps = zip(batches, drawn_before(batches), strict=True)
+        return [(self.world.share(rows), self.world.share(draws)) for rows, draws in steps]
 
-    def teacher_views(self, epoch: int) -> Ints:
-        """The teacher's view of every row in an epoch, int64 [N]."""
+    def teacher_views(self, rows: Ints, epoch: int, draws: int | Ints = 0) -> Ints:
+        """The view of the teacher that each row has in an epoch, int64 [B].
+
+        draws: how often it came up in the epoch before; each time it is the row's next view.
+        """
         if self.config.student_view == "clean":
-            return np.full(len(self.hashes), CLEAN)
-        return teacher_views(self.teacher_plan.count, self.config.seed, epoch, self.hashes)
+            return np.full(len(rows), CLEAN)
+        count, seed = self.teacher_plan.count, self.config.seed
+        return teacher_views(count, seed, epoch + np.asarray(draws), self.hashes[rows])
 
     @property
     def student_plan(self) -> ViewsConfig:
@@ -88,19 +111,18 @@ class Loader:
             return self.teacher_plan
         return self.config.augment.model_copy(update={"seed": self.config.seed})
 
-    def student_views(self, epoch: int, seen: Ints) -> int | Ints:
-        """The student's views under its plan of rows whose teacher's are `seen`: its own
-        augmentation of an epoch is view `epoch + 1`."""
-        return seen if self.config.student_view == "paired" else epoch + 1
+    def student_views(self, epoch: int, draws: Ints, seen: Ints) -> Ints:
+        """The student's views under its plan, int64 [B], of rows whose teacher's are `seen`."""
+        return seen if self.config.student_view == "paired" else student_views(epoch, draws)
 
     @property
     def _plan(self) -> Plan:
         config = self.config
         return self.plan or Plain(self.rows, config.batch_size, at_random(config.seed))
 
-    def _batch(self, rows: Ints, epoch: int, views: Ints) -> Batch:
-        device = self.world.device
-        k = self.student_views(epoch, views)
+    def _batch(self, rows: Ints, draws: Ints, epoch: int) -> Batch:
+        device, views = self.world.device, self.teacher_views(rows, epoch, draws)
+        k = self.student_views(epoch, draws, views)
         images = self.images.batch(rows, self.student_plan, k)
         return Batch(
             images=images,
@@ -110,6 +132,7 @@ class Loader:
             grids=None
             if self.grids is None
             else self.grids.take(rows, views).to(device, non_blocking=True),
+            draws=torch.from_numpy(draws).to(device, non_blocking=True),
         )
 
 

@@ -8,6 +8,7 @@ from egapipe.pipeline.tracking import Tracker
 from egapipe.stages.distill.agreement import check_agreement
 from egapipe.stages.distill.checkpoint import Checkpoints, Position
 from egapipe.stages.distill.diagnosis import check_step, check_steps, check_weights
+from egapipe.stages.distill.equal import make_equal
 from egapipe.stages.distill.evaluation import Accuracy
 from egapipe.stages.distill.gradient import make_gradient
 from egapipe.stages.distill.heads import teacher_accuracy, train_teacher_head
@@ -18,6 +19,8 @@ from egapipe.stages.distill.model import Losses
 from egapipe.stages.distill.schedule import learning_rate
 from egapipe.stages.distill.setup import Job, evaluation_logits, make_batches
 from egapipe.stages.distill.step import Steps, device_settings
+from egapipe.stages.distill.together import agreed
+from egapipe.stages.distill.totals import over_workers
 
 Report = Callable[[int, Mapping[str, float]], None]
 Stepped = Callable[[Position], None]
@@ -45,7 +48,7 @@ def _fit(job: Job, run: RunFolder, report: Report, stepped: Stepped) -> dict[str
     config, world = job.config.distill, job.world
     learner = make_learner(job.model, config, world.device)
     checkpoints = Checkpoints(run.checkpoints)
-    at = checkpoints.resume(learner)
+    at = agreed(world, partial(checkpoints.resume, learner))
     if config.head.mode == "sequential" and at == Position():
         train_teacher_head(job.model.teacher_head, job.loader)
     steps = make_steps(job, learner)
@@ -60,7 +63,7 @@ def _fit(job: Job, run: RunFolder, report: Report, stepped: Stepped) -> dict[str
         if last or (at.epoch + 1) % config.eval_epochs == 0:
             accuracy, average = evaluate(job, learner)
         tested = {**_named("test/", accuracy), **_named("test/ema_", average)}
-        metrics = {**epoch_means(at.sums, world.total, world.device), **tested}
+        metrics = {**epoch_means(at.sums), **tested}
         metrics["lr"] = learning_rate(config, at.epoch, job.loader.steps - 1, job.loader.steps)
         epoch, best = at.epoch, accuracy is not None and accuracy.top1 > at.best_top1
         if accuracy is not None and best:
@@ -94,11 +97,12 @@ def train_epoch(
     """Run the steps of an epoch from `at.step` on, adding to `at.sums`."""
     config, world = job.config.distill, job.world
     job.model.train()
+    before, spent = at.sums, at.seconds
     clock = Clock(world.device)
     with clock.waiting():
-        steps.begin(at.epoch, at.step, at.sums)
+        steps.begin(at.epoch, at.step)
     first, last = at.step, job.loader.steps - 1
-    inspect = partial(_inspect, job, learner, checkpoints, at)
+    inspect = partial(_inspect, job, steps, learner, checkpoints, at)
     while at.step <= last:
         steps.advance(clock)
         if at.step == first:
@@ -107,20 +111,29 @@ def train_epoch(
         steps.run(at.epoch, at.step, None if world.device.type == "cuda" else inspect)
         due = config.checkpoint_steps is not None and (at.step + 1) % config.checkpoint_steps == 0
         if due or at.step == last or (at.step + 1) % FINITE_EVERY == 0:
-            world.agree(partial(check_steps, steps, learner, at, checkpoints))
+            check = partial(check_steps, steps, learner, at, checkpoints)
+            world.agree(steps.batches.checked(check))
         at.step += 1
         stepped(at)
         if due and at.step <= last:
-            at.sums = steps.sums.read(clock)
+            at.sums = over_workers(before, steps.sums.read(clock), world)
+            at.seconds = spent + clock.lap()
             _save(job, learner, checkpoints, at)
-    at.sums = steps.sums.read(clock)
-    at.seconds += clock.lap()
+    at.sums = over_workers(before, steps.sums.read(clock), world)
+    at.seconds = spent + clock.lap()
 
 
 def _inspect(
-    job: Job, learner: Learner, checkpoints: Checkpoints, at: Position, batch: Batch, losses: Losses
+    job: Job,
+    steps: Steps,
+    learner: Learner,
+    checkpoints: Checkpoints,
+    at: Position,
+    batch: Batch,
+    losses: Losses,
 ) -> None:
-    job.world.agree(partial(check_step, learner, batch, losses, at, checkpoints))
+    check = partial(check_step, learner, batch, losses, at, checkpoints)
+    job.world.agree(steps.batches.checked(check))
 
 
 def evaluate(job: Job, learner: Learner) -> tuple[Accuracy | None, Accuracy | None]:
@@ -129,6 +142,7 @@ def evaluate(job: Job, learner: Learner) -> tuple[Accuracy | None, Accuracy | No
     if job.test is None:
         return None, None
     job.model.eval()
+    make_equal(learner, job.world)
     logits = evaluation_logits(job.model.student, job.config.distill)
     own = job.test.accuracy(logits, job.world)
     if learner.average is None:
@@ -140,9 +154,10 @@ def evaluate(job: Job, learner: Learner) -> tuple[Accuracy | None, Accuracy | No
 def _save(
     job: Job, learner: Learner, checkpoints: Checkpoints, at: Position, *, best: bool = False
 ) -> None:
+    make_equal(learner, job.world)
     job.world.agree(partial(check_weights, learner.model, at, checkpoints))
-    if job.world.is_main:
-        checkpoints.save(learner, at, best=best)
+    save = partial(checkpoints.save, learner, at, best=best)
+    job.world.agree(save if job.world.is_main else lambda: None)
 
 
 def _named(prefix: str, accuracy: Accuracy | None) -> dict[str, float]:

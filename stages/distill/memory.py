@@ -48,7 +48,7 @@ class GraphMemory(nn.Module):
             longer[name] = torch.cat([own, known.to(own.dtype)])
         if self.training:
             self._remember(pair)
-        return replace(pair, **longer)
+        return replace(pair, **longer, repeats=True)
 
     @torch.no_grad()
     def _remember(self, pair: Pair) -> None:
@@ -65,11 +65,6 @@ class GraphMemory(nn.Module):
             buffer.index_copy_(0, place, new[count - kept :].to(buffer.dtype))
         self.seen += count
         self._seen = self._count() + count
-
-    @property
-    def steady(self) -> bool:
-        """Once it is full: until then each step has a larger graph than the one before."""
-        return self._count() >= self._room
 
     def _count(self) -> int:
         if self._seen is None:

@@ -1,7 +1,7 @@
 """Running sums of an epoch and what they mean."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -9,8 +9,6 @@ from torch import Tensor
 
 from egapipe.stages.distill.loader import Batch
 from egapipe.stages.distill.model import Losses
-
-_SUMMED = ("correct", "labelled")
 
 
 class Clock:
@@ -58,14 +56,12 @@ class Sums:
     """Running sums of an epoch, kept on the device so that no step waits for them."""
 
     def __init__(self) -> None:
-        self._before: dict[str, float] = {}
         self._names: list[str] = []
         self._total: Tensor | None = None
         self._rows = self._steps = 0
 
-    def begin(self, before: Mapping[str, float]) -> None:
-        """Start an epoch. before: what an interrupted run had summed up of it."""
-        self._before = dict(before)
+    def begin(self) -> None:
+        """Start an epoch."""
         self._rows = self._steps = 0
         if self._total is not None:
             self._total.zero_()
@@ -84,25 +80,20 @@ class Sums:
         self._steps += 1
 
     def read(self, clock: Clock) -> dict[str, float]:
-        """The sums so far, those before a resume included. Waits for the device."""
+        """The sums so far. Waits for the device."""
         totals = [] if self._total is None else self._total.tolist()
         now = dict(zip(self._names, totals, strict=True))
         now |= {"rows": self._rows, "steps": self._steps}
-        now |= {"wait": clock.wait, "seconds": clock.lap()}
-        return {name: value + self._before.get(name, 0.0) for name, value in now.items()}
+        return now | {"wait": clock.wait, "seconds": clock.lap()}
 
 
-def epoch_means(
-    sums: Mapping[str, float], total: Callable[[Tensor], Tensor], device: torch.device
-) -> dict[str, float]:
-    """An epoch's metrics from its sums over steps and workers. device: that `total` works on."""
-    names = sorted(sums)
-    summed = total(torch.tensor([sums[n] for n in names], dtype=torch.float64, device=device))
-    values = dict(zip(names, summed.tolist(), strict=True))
+def epoch_means(sums: Mapping[str, float]) -> dict[str, float]:
+    """An epoch's metrics from its sums over steps and workers, see `over_workers`."""
+    values = dict(sums)
     seconds, wait = values.pop("seconds"), values.pop("wait")
     steps, rows = values.pop("steps"), values.pop("rows")
-    workers = max(1.0, steps / max(1.0, sums["steps"]))
-    correct, labelled = (values.pop(name) for name in _SUMMED)
+    workers = values.pop("workers")
+    correct, labelled = values.pop("correct"), values.pop("labelled")
     return {
         **{f"train/{name}": value / steps for name, value in values.items()},
         "train/top1": 100.0 * correct / max(1.0, labelled),

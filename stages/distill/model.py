@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from egapipe.stages.distill.memory import GraphMemory
 from egapipe.stages.distill.objectives import Pair, WeightedSum
 from egapipe.stages.distill.precision import autocast
 from egapipe.stages.distill.students.backbone import maps_and_features
+from egapipe.stages.distill.students.frozen import frozen_parts
 from egapipe.stages.distill.world import World
 
 
@@ -51,6 +52,13 @@ class Student(nn.Module):
         """Order in memory of images and of the weights of convolutions; the values stay."""
         self.backbone.to(memory_format=memory_format)  # type: ignore[call-overload]
         self._memory_format = memory_format
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but that frozen parts of the backbone stay in evaluation mode."""
+        super().train(mode)
+        for part in frozen_parts(self.backbone):
+            part.eval()
+        return self
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] to the backbone's features [B, F]."""
@@ -113,8 +121,10 @@ class Distillation(nn.Module):
         precision: torch.dtype,
         world: World,
         memory: GraphMemory | None = None,
+        repeats: bool = False,
     ) -> None:
-        """memory: of the rows that the objectives' graphs have beside those of a batch."""
+        """memory: of the rows that the objectives' graphs have beside those of a batch. repeats:
+        whether a batch may have a row twice."""
         super().__init__()
         self.student = student
         self.teacher_head = teacher_head
@@ -124,6 +134,7 @@ class Distillation(nn.Module):
         self._label_smoothing = label_smoothing
         self._precision = precision
         self.world = world
+        self._repeats = repeats
 
     @property
     def replicated(self) -> list[str]:
@@ -135,7 +146,8 @@ class Distillation(nn.Module):
     @property
     def steady(self) -> bool:
         """Whether its next steps launch the same operations on tensors of the same shapes."""
-        graph = self.memory is None or self.memory.steady
+        # Which rows a graph has twice is looked at.
+        graph = not self._repeats and self.memory is None
         return graph and all(one.steady for one in self.objective.objectives.values())
 
     def forward(self, batch: Batch) -> Losses:
@@ -169,6 +181,7 @@ class Distillation(nn.Module):
             student_grid=grid,
             teacher_grid=None if batch.grids is None else batch.grids.float(),
             group=self.world.group,
+            repeats=self._repeats,
         )
         graph = None if self.memory is None else self.memory(pair, self.world)
         value, terms = self.objective(pair, graph)

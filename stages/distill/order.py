@@ -1,6 +1,6 @@
 """Which rows in which order: pure functions of (seed, epoch), whatever the number of workers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,21 @@ def cut(order: Ints, batch_size: int) -> list[Ints]:
     """
     steps = max(1, len(order) // batch_size)
     return [order[i * batch_size : (i + 1) * batch_size] for i in range(steps)]
+
+
+def drawn_before(batches: Sequence[Ints]) -> list[Ints]:
+    """How often each row of an epoch's batches came up in it before: 0 where it is the first time.
+
+    Within a batch its earlier places come before. int64, of the lengths of the batches.
+    """
+    rows = np.concatenate(batches)
+    places = np.argsort(rows, kind="stable")
+    ordered = rows[places]
+    first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    lengths = np.diff(np.append(first, len(rows)))
+    counts = np.empty_like(rows)
+    counts[places] = np.arange(len(rows)) - np.repeat(first, lengths)
+    return np.split(counts, np.cumsum([len(batch) for batch in batches])[:-1])
 
 
 @dataclass(frozen=True)

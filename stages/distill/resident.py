@@ -16,13 +16,14 @@ from torch import Tensor
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import view_boxes
+from egapipe.stages.distill.batches import Check
 from egapipe.stages.distill.crops import Size, crop_and_resize, crop_within
 from egapipe.stages.distill.images import ResidentImages
 from egapipe.stages.distill.loader import Batch, Loader
 
 Ints = npt.NDArray[np.int64]
-# Columns of an epoch's table: row, view of the teacher, box, flip.
-_COLUMNS = 7
+# Columns of an epoch's table: row, view of the teacher, box, flip, draws.
+_COLUMNS = 8
 
 
 class ResidentBatches:
@@ -60,7 +61,7 @@ class ResidentBatches:
         self._grids = _on_device(grids, device) if grids else None
         self._views = loader.teacher_plan.count + 1
         self._labels = torch.from_numpy(loader.labels).to(device)
-        rows = len(loader.shares(0)[0])
+        rows = len(loader.shares(0)[0][0])
         self._table = torch.zeros(loader.steps, rows * _COLUMNS, dtype=torch.int64, device=device)
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
         self._drawing = ThreadPoolExecutor(1, "draw")
@@ -82,6 +83,10 @@ class ResidentBatches:
     def advance(self) -> None:
         """Nothing waits for the host."""
 
+    def checked(self, check: Check) -> Check:
+        """Nothing keeps a worker from a batch."""
+        return check
+
     def batch(self) -> Batch:
         """The batch of `step`."""
         drawn = self._table.index_select(0, self.step).view(-1, _COLUMNS)
@@ -93,18 +98,19 @@ class ResidentBatches:
             features=self._features.index_select(0, entries),
             labels=self._labels.index_select(0, rows),
             rows=rows,
+            draws=drawn[:, 7],
             grids=None if self._grids is None else self._grids.index_select(0, entries),
         )
 
     def _draw(self, epoch: int) -> Tensor:
         """int64 [S, B * columns] of an epoch, in pinned memory for a GPU."""
         loader = self._loader
-        shares = np.stack(loader.shares(epoch))
-        rows = shares.reshape(-1)
-        views = loader.teacher_views(epoch)[rows]
-        k = loader.student_views(epoch, views)
+        shares = loader.shares(epoch)
+        rows, draws = (np.concatenate(column) for column in zip(*shares, strict=True))
+        views = loader.teacher_views(rows, epoch, draws)
+        k = loader.student_views(epoch, draws, views)
         boxes = view_boxes(self._plan, loader.hashes[rows], k, self._source[None])
-        columns = (rows, views, *boxes.box.T, boxes.flip)
+        columns = (rows, views, *boxes.box.T, boxes.flip, draws)
         table = np.stack(columns, axis=1, dtype=np.int64).reshape(len(shares), -1)
         drawn = torch.from_numpy(table)
         return drawn.pin_memory() if self._table.device.type == "cuda" else drawn

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from egapipe.pipeline.config.distill import DistillConfig
+from egapipe.pipeline.errors import UsageError
 
 
 def learning_rate(config: DistillConfig, epoch: int, step: int = 0, steps: int = 1) -> float:
@@ -20,6 +21,17 @@ def learning_rate(config: DistillConfig, epoch: int, step: int = 0, steps: int =
     begun = epoch * steps + step + 1
     warmup = config.warmup_epochs * steps
     return config.lr * share * (begun / warmup if begun < warmup else 1.0)
+
+
+def check_milestones(config: DistillConfig) -> None:
+    """Raise UsageError for a milestone that the training ends before."""
+    late = [f"{mark:g}" for mark in config.milestones if mark >= max(1, config.epochs)]
+    if config.schedule == "steps" and late:
+        raise UsageError(
+            f"distill.milestones {', '.join(late)}: the training ends before, with epoch "
+            f"{config.epochs}, and the rate would not decay: give shares of the epochs, such as "
+            f"{DistillConfig().milestones[0]:g}, or [] for a constant rate"
+        )
 
 
 def _steps(config: DistillConfig, epoch: int) -> float:

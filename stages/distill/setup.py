@@ -27,6 +27,7 @@ from egapipe.stages.distill.objectives import Facts, WeightedSum, build_objectiv
 from egapipe.stages.distill.order import UNLABELLED
 from egapipe.stages.distill.precision import PRECISIONS, autocast
 from egapipe.stages.distill.resident import ResidentBatches, resident_bytes
+from egapipe.stages.distill.schedule import check_milestones
 from egapipe.stages.distill.sources import (
     Sources,
     make_loader,
@@ -37,6 +38,7 @@ from egapipe.stages.distill.sources import (
 )
 from egapipe.stages.distill.spec import StudentSpec
 from egapipe.stages.distill.students import build_student, feature_width, map_shape
+from egapipe.stages.distill.synchronised import synchronise
 from egapipe.stages.distill.world import World
 
 
@@ -106,6 +108,7 @@ def prepare(config: Config, world: World) -> Job:
     """
     distill = config.distill
     check_compile(distill, world.device)
+    check_milestones(distill)
     if distill.threads is not None:
         torch.set_num_threads(distill.threads)
     sources = open_sources(config)
@@ -224,9 +227,12 @@ def build_model(
         precision=PRECISIONS[distill.precision],
         world=world,
         memory=build_memory(distill, objective, spec, len(labels)),
+        repeats=distill.sampler == "class-balanced",
     ).to(world.device)
     if not distill.channels_last:
         student.set_memory_format(torch.contiguous_format)
+    if distill.sync_batchnorm and world.group is not None:
+        synchronise(student, world.group, compiled=distill.compile is not None)
     if distill.compile is not None:
         compile_step(model, distill)
     return model

@@ -68,10 +68,10 @@ class Steps:
             self._first_bad = torch.full((1,), -1, dtype=torch.int64, device=world.device)
             learner.optimizer.param_groups[0]["lr"] = self._rate
 
-    def begin(self, epoch: int, first_step: int, before: dict[str, float]) -> None:
-        """Stand at a step of an epoch. before: see `Sums.begin`."""
+    def begin(self, epoch: int, first_step: int) -> None:
+        """Stand at a step of an epoch."""
         self.batches.begin(epoch, first_step)
-        self.sums.begin(before)
+        self.sums.begin()
         if self._on_gpu:
             scalars = [self._scalars_of(epoch, step) for step in range(self._steps)]
             self._scalars.copy_(torch.tensor(scalars), non_blocking=True)

@@ -9,11 +9,12 @@ from typing import Any
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.progress import OpenProgress, silent_progress
-from egapipe.pipeline.runs import RunFolder, run_folder
+from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.pipeline.versions import installed, source_commit
 from egapipe.stages.distill.checkpoint import Checkpoints
+from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.launch import train_inline, train_on_ray
 from egapipe.stages.distill.loop import Report
 from egapipe.stages.distill.setup import Job, pick_device, prepare
@@ -55,7 +56,7 @@ def run(
     called after each epoch, with Ray Train workers in a thread. progress, title: where it is shown,
     and as what. Raises UsageError, StoreError or TrainingError, each one line.
     """
-    folder = run_folder(config) if folder is None else folder
+    folder = training_folder(config) if folder is None else folder
     if folder.finished and not restart:
         return DistillReport(folder.path, folder.summary(), finished_before=True)
     started = time.perf_counter()

@@ -53,6 +53,9 @@ class World:
         error: EgapipeError | None = None
         try:
             check()
+        except OtherWorkerError:
+            # They agreed within: the others know.
+            raise
         except EgapipeError as found:
             error = found
         failed = 0

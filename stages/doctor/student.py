@@ -7,6 +7,7 @@ from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill.images import StreamedImages
 from egapipe.stages.distill.model import Student
+from egapipe.stages.distill.schedule import check_milestones
 from egapipe.stages.distill.setup import number_of_classes, student_spec
 from egapipe.stages.distill.sources import student_size
 from egapipe.stages.doctor.parts import MissingError, Parts
@@ -17,6 +18,7 @@ from egapipe.stages.doctor.report import Result, fail, ok, warn
 def check_student(parts: Parts) -> Result:
     """It is built, and its fresh weights give finite, different logits for real images."""
     config, dataset = parts.config, parts.dataset("train")
+    check_milestones(config.distill)
     backbone, size = parts.backbone.get(), student_size(config, dataset)
     classes = max(1, number_of_classes(dataset, dataset.labels))
     try:

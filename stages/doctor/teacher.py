@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from egapipe.pipeline.config.teachers import RunTeacher
-from egapipe.pipeline.runs import run_folder
 from egapipe.pipeline.store.dtypes import is_finite, to_stored
+from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.objectives import ega_loss
 from egapipe.stages.doctor.parts import Parts
 from egapipe.stages.doctor.report import Result, fail, ok, warn
@@ -78,7 +78,7 @@ def _node_distance(batch: torch.Tensor) -> float:
 def check_not_student(parts: Parts) -> Result:
     """The teacher is not the student: neither its run folder nor its weights."""
     config, settings = parts.config, parts.config.teacher
-    own = run_folder(config).path
+    own = training_folder(config).path
     # A link that follows the newest run ends there.
     if isinstance(settings, RunTeacher) and Path(settings.model).resolve() == own.resolve():
         return fail(f"teacher.model is {own}, the run of this very configuration: name another run")

@@ -31,8 +31,10 @@ _LONGEST_LABEL = 80
 
 def sweep_identity(config: Config) -> str:
     """Eight hex digits of everything that decides which trials there are and what they learn."""
+    from egapipe.stages.distill.folder import deciding_workers
+
     sweep = config.sweep.model_dump(mode="json", exclude=_LAUNCH)
-    content = json.dumps([run_identity(config), sweep], sort_keys=True)
+    content = json.dumps([run_identity(config, deciding_workers(config)), sweep], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 

@@ -152,7 +152,7 @@ def steps_without_waits(job: Job, device: torch.device) -> bool:
     with device_settings(job.config.distill, device):
         steps = make_steps(job, make_learner(job.model, job.config.distill, device))
         job.model.train()
-        steps.begin(0, 0, {})
+        steps.begin(0, 0)
         clock = Clock(device)
         for step in range(8):
             steps.advance(clock)

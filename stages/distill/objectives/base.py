@@ -27,6 +27,7 @@ class Pair:
     student_grid, teacher_grid: float [B, F, H, W], feature maps before pooling; F, H and W may
     differ between the two.
     group: the workers that hold the other parts of the global batch; None: this is all of it.
+    repeats: whether `rows` may name a row twice.
     """
 
     student: Tensor
@@ -38,6 +39,7 @@ class Pair:
     student_grid: Tensor | None = None
     teacher_grid: Tensor | None = None
     group: ProcessGroup | None = None
+    repeats: bool = False
 
     def need(self, name: str) -> Tensor:
         """A field that must not be None. Raises ValueError if it is."""

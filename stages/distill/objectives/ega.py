@@ -14,6 +14,7 @@ from egapipe.stages.distill.objectives.blocks import sums_by_block
 from egapipe.stages.distill.objectives.form import Form, check_form
 from egapipe.stages.distill.objectives.pearson import unit_rows
 from egapipe.stages.distill.objectives.precision import full_precision
+from egapipe.stages.distill.objectives.repeats import repeated, repeated_squares
 from egapipe.stages.distill.objectives.shapes import check_rows
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def ega_loss(
     edge_weight: float = 0.24,
     form: Form = "auto",
     group: ProcessGroup | None = None,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """node_weight * ||N_st - I||_F + edge_weight * ||E_t - E_s||_F, a scalar.
 
@@ -50,6 +52,10 @@ def ega_loss(
     returns the same global loss, and the mean over workers of the parameters' gradients is its
     gradient (see `Objective`).
 
+    rows: int64 [B], where some may be of one image, whose numbers are then equal: that it is not
+    like itself is not asked for. N_st is compared with I but for pairs of such rows. Edges are not
+    concerned: an image is like itself to student and teacher.
+
     Computed, and returned, in float32 at least, under autocast too (with the backward pass outside
     of it, as torch asks for); float64 stays float64. A row without variance correlates with
     nothing, itself included: it adds 1 to ||N_st - I||^2. A norm that is zero has a zero gradient.
@@ -67,9 +73,9 @@ def ega_loss(
         raise ValueError("the direct form sees one worker's rows only: use auto or factored")
     with full_precision(student, teacher) as (student, teacher):
         if _is_factored(form, student, group):
-            node, edge = _factored(student, teacher, group)
+            node, edge = _factored(student, teacher, group, rows)
         else:
-            node, edge = _direct(unit_rows(student), unit_rows(teacher))
+            node, edge = _direct(unit_rows(student), unit_rows(teacher), rows)
         return node_weight * node + edge_weight * edge
 
 
@@ -101,6 +107,7 @@ class Ega(Objective):
             edge_weight=options.edge_weight,
             form=options.form,
             group=group,
+            rows=pair.rows if pair.repeats else None,
         )
 
 
@@ -111,14 +118,17 @@ def _is_factored(form: Form, rows: Tensor, group: ProcessGroup | None) -> bool:
     return form != "direct"
 
 
-def _direct(zs: Tensor, zt: Tensor) -> tuple[Tensor, Tensor]:
+def _direct(zs: Tensor, zt: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
     """||N_st - I||_F and ||E_t - E_s||_F by the definition."""
     identity = torch.eye(len(zs), dtype=zs.dtype, device=zs.device)
-    return _frobenius(zt @ zs.T - identity), _frobenius(zt @ zt.T - zs @ zs.T)
+    apart = zt @ zs.T - identity
+    if rows is not None:
+        apart = apart.masked_fill(repeated(rows), 0)
+    return _frobenius(apart), _frobenius(zt @ zt.T - zs @ zs.T)
 
 
 def _factored(
-    student: Tensor, teacher: Tensor, group: ProcessGroup | None
+    student: Tensor, teacher: Tensor, group: ProcessGroup | None, numbers: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The same norms from sums over rows. With P = Zt - Zs, Q = Zt + Zs and M = Q'P,
 
@@ -126,14 +136,18 @@ def _factored(
         ||N_st - I||^2  = <Zt'Zt, Zs'Zs> - 2 <Zt, Zs> + B
         Zt'Zt, Zs'Zs    = 1/4 (P'P + Q'Q +- (M + M'))
 
-    Small distances stay accurate: P carries them, no two large numbers are subtracted.
+    Small distances stay accurate: P carries them, no two large numbers are subtracted. From
+    ||N_st - I||^2 the squares of pairs of one row are taken off again.
     """
     sums = sums_by_block(_row_sums, student, teacher)
     rows = student.new_full((), len(student))
     pp, qq, m, trace, rows = global_sums([*sums, rows], group)
     both, apart = pp + qq, m + m.T
     overlap = ((both + apart) * (both - apart)).sum() / 16
-    node = _root(overlap - 2 * trace + rows)
+    square = overlap - 2 * trace + rows
+    if numbers is not None:
+        square = square - repeated_squares(unit_rows(teacher), unit_rows(student), numbers, group)
+    node = _root(square)
     edge = _root(((pp * qq).sum() + (m * m.T).sum()) / 2)
     return node, edge
 

@@ -21,6 +21,7 @@ from egapipe.pipeline.store import Features
 from egapipe.pipeline.store.cache import LOCK
 from egapipe.pipeline.store.objects import unusable
 from egapipe.stages.distill.samplers.search import EXACT_ROWS, Nearest, nearest_rows
+from egapipe.stages.distill.together import agreed
 from egapipe.stages.distill.world import World
 
 METHOD = f"egapipe nearest 1, exact to {EXACT_ROWS}"
@@ -35,7 +36,7 @@ def nearest_of(parts: Sequence[Features], k: int, world: World) -> Nearest:
     By the cosine of the clean views' embeddings, nearest first; -1 where there are none, as for
     failed rows, which are nobody's neighbours. The same array on every worker: the first one's.
     """
-    nearest = _mapped_or_made(parts, k, world.device)
+    nearest = agreed(world, lambda: _mapped_or_made(parts, k, world.device))
     if world.group is None:
         return nearest
     # Another machine's arithmetic may have swapped two neighbours that are as near.

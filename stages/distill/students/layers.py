@@ -1,7 +1,6 @@
 """What the students are built of."""
 
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +33,9 @@ def shuffle_channels(maps: Tensor, groups: int) -> Tensor:
     Keeps the order in memory: torch's own leaves channels last on a GPU.
     """
     if not maps.is_contiguous(memory_format=torch.channels_last):
-        return cast(Tensor, functional.channel_shuffle(maps, groups))
+        return functional.channel_shuffle(maps, groups)
     last = maps.permute(0, 2, 3, 1)
-    shuffled = last.unflatten(3, (groups, -1)).transpose(3, 4).flatten(3)
+    shuffled: Tensor = last.unflatten(3, (groups, -1)).transpose(3, 4).flatten(3)
     return shuffled.permute(0, 3, 1, 2)
 
 

@@ -191,3 +191,22 @@ def test_a_relative_cache_folder_is_the_same_for_whoever_unpickles(
     again = pickle.loads(data)  # noqa: S301
     assert again.path == features.path
     assert taken(again) == taken(features)
+
+
+def test_one_view_is_read_by_itself(tmp_path: Path) -> None:
+    """Without the rest of its shard, and found missing where the file ends before it."""
+    store = finished(str(tmp_path / "s"))
+    for row in range(10):
+        shard = next(number for number, rows in enumerate(store.shards) if row in rows)
+        for view in range(2):
+            expected = store.read_shard(shard)[row - store.shards[shard].start, view]
+            assert store.read_view(row, view).tobytes() == expected.tobytes()
+    chunk = tmp_path / "s" / "embedding" / "c" / "0" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    with pytest.raises(StoreError, match=r"shard 0 .* is damaged: .* ends before row 3"):
+        store.read_view(3, 1)
+    chunk.unlink()
+    with pytest.raises(StoreError, match="is missing"):
+        store.read_view(0, 0)
+    with pytest.raises(IndexError):
+        store.read_view(-1, 0)

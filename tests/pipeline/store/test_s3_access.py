@@ -81,6 +81,7 @@ def test_who_may_only_read_reads_and_is_told_so_when_writing(s3: S3) -> None:
         assert not check_store(s3.url()).problems
         mine = FeatureStore.open(s3.url())
         assert mine.read_shard(0).shape == (4, 2, 3)
+        assert mine.read_view(3, 1).tobytes() == mine.read_shard(0)[3, 1].tobytes()
         for act in (lambda: write(mine, 1), lambda: create(s3.url("other"), SMALL)):
             with pytest.raises(StoreError) as refused:
                 act()

@@ -16,9 +16,9 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from egapipe.pipeline.config import Config, load_config, override  # noqa: E402
 from egapipe.pipeline.config.load import check  # noqa: E402
-from egapipe.pipeline.runs import run_folder  # noqa: E402
 from egapipe.pipeline.tracking import read_metrics  # noqa: E402
 from egapipe.stages import distill  # noqa: E402
+from egapipe.stages.distill.folder import training_folder  # noqa: E402
 
 NODES = 3
 OBJECT_STORE = 100 * 2**20
@@ -28,7 +28,7 @@ def lose_a_node(cluster: Cluster, config: Config, lost: list[str]) -> None:
     """After the first epoch, without grace, a node that a worker trains on."""
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
-        for node in cluster.list_all_nodes() if read_metrics(run_folder(config)) else ():
+        for node in cluster.list_all_nodes() if read_metrics(training_folder(config)) else ():
             if node.is_head() or not trains(node):
                 continue
             lost.append(node.node_id)

@@ -100,3 +100,28 @@ def test_a_training_looks_at_a_row_each_epoch(
     with pytest.raises(TrainingError, match="the image in the batch is not that of"):
         distill.run(config)
     assert not run_folder(config).finished
+
+
+def test_of_the_store_a_look_reads_one_row(
+    quick: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a whole shard, on every worker in every epoch."""
+    from egapipe.pipeline.store.local import LocalObjects
+
+    job = job_of(quick())
+    read: list[int] = []
+    part = LocalObjects.part
+    batch = first_batch(job, 0)
+    store = job.sources.stores[0]
+    store.index()
+
+    def counted(objects: LocalObjects, key: str, start: int, stop: int) -> bytes | None:
+        read.append(stop - start)
+        return part(objects, key, start, stop)
+
+    monkeypatch.setattr(LocalObjects, "part", counted)
+    monkeypatch.setattr(
+        LocalObjects, "get", lambda objects, key: pytest.fail(f"reads all of {key}")
+    )
+    check(job, batch)
+    assert read == [2 * store.manifest.outputs["embedding"][0]]

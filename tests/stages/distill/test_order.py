@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.order import Mixed, Plain, at_random, epoch_batches, epoch_permutation
+from egapipe.stages.distill.order import (
+    Mixed,
+    Plain,
+    at_random,
+    drawn_before,
+    epoch_batches,
+    epoch_permutation,
+)
 from egapipe.stages.distill.world import World
 
 ROWS = st.integers(1, 300)
@@ -123,3 +130,15 @@ def test_both_sorts_are_spread_over_the_batch() -> None:
 def test_too_few_unlabelled_rows_are_refused() -> None:
     with pytest.raises(UsageError, match="asks for 5 unlabelled rows a batch, there are 3"):
         Mixed(np.arange(9), np.arange(9, 12), (5, 5), at_random(0), 0)
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=9), min_size=1, max_size=9))
+def test_draws_are_counted_row_by_row(drawn: list[list[int]]) -> None:
+    batches = [np.array(rows, dtype=np.int64) for rows in drawn]
+    counts = drawn_before(batches)
+    assert [len(count) for count in counts] == [len(batch) for batch in batches]
+    seen: dict[int, int] = {}
+    for rows, count in zip(drawn, counts, strict=True):
+        for row, draws in zip(rows, count.tolist(), strict=True):
+            assert draws == seen.get(row, 0)
+            seen[row] = draws + 1

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from egapipe.pipeline.errors import TrainingError
-from egapipe.pipeline.runs import RunFolder, run_folder
+from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill
+from egapipe.stages.distill.folder import training_folder
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_training import assert_same_weights, weights
 
@@ -50,13 +51,13 @@ def test_a_killed_worker_is_replaced_and_the_weights_are_the_same(
     config = quick(*sets)
     killed: list[int] = []
     killer = threading.Thread(
-        target=kill_a_worker_after_an_epoch, args=(run_folder(config), killed)
+        target=kill_a_worker_after_an_epoch, args=(training_folder(config), killed)
     )
     killer.start()
     survivor = distill.run(config)
     killer.join()
     assert len(killed) == 1
-    assert [m["epoch"] for m in read_metrics(run_folder(config))] == list(range(8))
+    assert [m["epoch"] for m in read_metrics(training_folder(config))] == list(range(8))
     assert_same_weights(undisturbed.run, survivor.run)
 
 

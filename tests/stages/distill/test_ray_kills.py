@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from egapipe.pipeline.config import Config, to_yaml
-from egapipe.pipeline.runs import run_folder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill
+from egapipe.stages.distill.folder import training_folder
 from tests.command import COMMAND
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_kills import kill_after_progress
@@ -55,11 +55,11 @@ def test_a_killed_driver_is_started_again_and_the_weights_are_the_same(
     config = quick(*SETS)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     again = [*command, str(tmp_path / "config.yaml")]
-    kills = sum(kill_after_progress(again, run_folder(config), 0.1) for _ in range(2))
+    kills = sum(kill_after_progress(again, training_folder(config), 0.1) for _ in range(2))
     assert kills >= 1
     run_in_a_process(command, config, tmp_path)
-    assert_same_weights(run_folder(undisturbed).path, run_folder(config).path)
-    assert [m["epoch"] for m in read_metrics(run_folder(config))] == list(range(8))
+    assert_same_weights(training_folder(undisturbed).path, training_folder(config).path)
+    assert [m["epoch"] for m in read_metrics(training_folder(config))] == list(range(8))
 
 
 def test_a_lost_node_is_done_without_and_the_weights_are_the_same(
@@ -71,7 +71,7 @@ def test_a_lost_node_is_done_without_and_the_weights_are_the_same(
     said = json.loads(run_in_a_process(command, config, tmp_path).splitlines()[-1])
     assert len(said["lost"]) == 1
     assert distill.load_student(said["run"]).accuracy().top1 > 20
-    assert [m["epoch"] for m in read_metrics(run_folder(config))] == list(range(40))
+    assert [m["epoch"] for m in read_metrics(training_folder(config))] == list(range(40))
     undisturbed = quick(*SETS, "distill.epochs=40", f"runs={tmp_path / 'undisturbed'}")
     run_in_a_process([*COMMAND, "distill", "-c"], undisturbed, tmp_path)
-    assert_same_weights(run_folder(undisturbed).path, run_folder(config).path)
+    assert_same_weights(training_folder(undisturbed).path, training_folder(config).path)

@@ -10,14 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from egapipe.pipeline.config import to_yaml
+from egapipe.pipeline.config import load_config, to_yaml
 from egapipe.pipeline.config.distill import DistillConfig
+from egapipe.pipeline.config.files import is_part, shipped
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.runs import RunFolder, run_folder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill
-from egapipe.stages.distill.schedule import clip_gradient, learning_rate, make_optimizer
+from egapipe.stages.distill.schedule import (
+    check_milestones,
+    clip_gradient,
+    learning_rate,
+    make_optimizer,
+)
 from tests.command import COMMAND
+from tests.markdown import blocks, page
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_kills import kill_after_progress
 from tests.stages.distill.test_training import assert_same_weights
@@ -45,6 +52,30 @@ def test_the_papers_schedule_is_the_default() -> None:
     found = {epoch: learning_rate(config, epoch) for epoch in (0, 149, 150, 179, 180, 210, 239)}
     expected = {0: 0.05, 149: 0.05, 150: 5e-3, 179: 5e-3, 180: 5e-4, 210: 5e-5, 239: 5e-5}
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if not is_part(name)])
+def test_every_shipped_schedule_decays_before_its_end(name: str) -> None:
+    check_milestones(load_config(name).distill)
+
+
+def test_the_readmes_own_example_decays(tmp_path: Path) -> None:
+    [example] = [text for _, text in blocks(page("README.md")) if "name: mine" in text]
+    (tmp_path / "mine.yaml").write_text(example)
+    config = load_config(str(tmp_path / "mine.yaml")).distill
+    assert learning_rate(config, config.epochs - 1) == pytest.approx(config.lr / 1000)
+
+
+@pytest.mark.parametrize(("milestones", "late"), [("[0.5, 3]", "3"), ("[1, 4, 150]", "4, 150")])
+def test_a_milestone_that_is_never_reached_is_refused(
+    quick: MakeConfig, milestones: str, late: str
+) -> None:
+    """Before a run folder is made; a schedule that has no milestones does not mind them."""
+    config = quick(f"distill.milestones={milestones}")
+    with pytest.raises(UsageError, match=rf"^distill\.milestones {late}: .* epoch 3, .* shares"):
+        distill.run(config)
+    assert not run_folder(config).path.exists()
+    check_milestones(quick(f"distill.milestones={milestones}", "distill.schedule=cosine").distill)
 
 
 def test_milestones_below_one_are_shares_of_the_epochs() -> None:

@@ -5,6 +5,8 @@ images of another size, of which two cannot be read.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,11 @@ from egapipe.pipeline.runs import run_folder
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import key_hashes, teacher_views
 from egapipe.stages import distill, extract
+from egapipe.stages.distill.agreement import check_agreement
+from egapipe.stages.distill.heads import train_teacher_head
+from egapipe.stages.distill.joint import Embeddings
 from egapipe.stages.distill.loader import Batch, Loader
+from egapipe.stages.distill.order import Ints
 from egapipe.stages.distill.samplers.nearest import nearest_file, nearest_of
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.sources import open_sources
@@ -299,3 +305,77 @@ def test_two_workers_learn_what_one_learns(make: Make, tmp_path: Path, sampled: 
     one, two = weights(alone.run), weights(shared.run)
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+REPEATING = {
+    "small classes": ["distill.sampler=class-balanced", "distill.unlabelled_ratio=1"],
+    "few unlabelled": ["dataset.unlabelled=[]", "distill.label_fraction=0.95"],
+}
+
+
+@pytest.mark.parametrize("name", REPEATING)
+@pytest.mark.parametrize("view", ["independent", "paired", "clean"])
+def test_a_row_that_comes_again_in_an_epoch_comes_in_other_views(
+    make: Make, name: str, view: str
+) -> None:
+    """The first time it has the view that it would have had alone; each time the look at a row
+    finds it right; what is left of an epoch has the views of the whole. Of two teacher views the
+    third draw has the first again."""
+    ratio = "distill.unlabelled_ratio=1"
+    crop = "distill.augment={crop: scale, flip: 0.5}"
+    sets = [f"distill.student_view={view}", ratio, crop, *REPEATING[name]]
+    job = prepare(make(*sets), WORLD)
+    loader = job.loader
+    alike: list[tuple[bool, bool]] = []
+    drawn: dict[int, list[Batch]] = {}
+    batches = epoch(loader, 1)
+    for batch in batches:
+        for place, row in enumerate(batch.rows.tolist()):
+            one = replace(batch, images=batch.images[place], features=batch.features[place])
+            drawn.setdefault(row, []).append(one)
+    for row, seen in drawn.items():
+        first = loader.features.take(np.array([row]), loader.teacher_views(np.array([row]), 1))[0]
+        assert torch.equal(seen[0].features, first)
+        alike += [
+            (torch.equal(one.images, two.images), torch.equal(one.features, two.features))
+            for one, two in pairwise(seen)
+        ]
+    assert len(alike) > 10
+    # Two crops of small images may be the same.
+    images, features = np.mean(alike, axis=0)
+    assert images < 0.4
+    assert features == 1 if view == "clean" else features < 0.4
+    for batch, later in zip(batches[4:], loader.epoch(1, 4), strict=True):
+        assert torch.equal(batch.images, later.images)
+        check_agreement(later, 1, job.sources, job.config.distill)
+
+
+@pytest.mark.parametrize("view", ["independent", "clean"])
+def test_a_head_that_learns_first_sees_what_the_student_will(make: Make, view: str) -> None:
+    sets = (f"distill.student_view={view}", "distill.head.mode=sequential", "distill.head.epochs=2")
+    job = prepare(make(*sets), WORLD)
+    met = {}
+    for number in range(2):
+        for batch in epoch(job.loader, number):
+            for place, row in enumerate(batch.rows.tolist()):
+                met[row, number] = batch.features[place]
+    seen = Recorded(job.loader.features)
+    train_teacher_head(job.model.teacher_head, replace(job.loader, features=seen))
+    assert len(seen.taken) > 10
+    for number, taken in enumerate(np.array_split(np.array(seen.taken), 2)):
+        for row, view_number in taken.tolist():
+            found = job.loader.features.take(np.array([row]), view_number)[0]
+            assert (row, number) not in met or torch.equal(found, met[row, number])
+
+
+class Recorded:
+    """Embeddings, and which rows were taken in which views."""
+
+    def __init__(self, features: Embeddings) -> None:
+        self._features, self.dim, self.valid = features, features.dim, features.valid
+        self.taken: list[tuple[int, int]] = []
+
+    def take(self, rows: Ints, view: int | Ints) -> torch.Tensor:
+        views = np.broadcast_to(np.asarray(view), rows.shape)
+        self.taken += zip(rows.tolist(), views.tolist(), strict=True)
+        return self._features.take(rows, view)

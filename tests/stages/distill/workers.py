@@ -1,5 +1,7 @@
 """A training that ends after some steps, also as one of several processes that train together."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +14,10 @@ from egapipe.stages.distill.checkpoint import Position
 from egapipe.stages.distill.loop import fit
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.world import World
+
+RESULTS = "results.json"
+Session = tuple[int, str, str, int | None]
+"""Workers, configuration, run folder, and the steps after which they stop."""
 
 
 class Interruption(Exception):  # noqa: N818
@@ -27,24 +33,46 @@ def train(config_file: str, run: str, world: World, stop: int | None) -> bool:
         if len(steps) == stop:
             raise Interruption
 
+    folder = RunFolder(Path(run))
     try:
-        fit(job, RunFolder(Path(run)), lambda epoch, metrics: None, stepped)
+        results = fit(job, folder, lambda epoch, metrics: None, stepped)
     except Interruption:
         return False
+    if world.is_main:
+        folder.write_json(RESULTS, results)
     return True
 
 
-def work(rank: int, size: int, config_file: str, run: str, stop: int | None) -> None:
-    """One of `size` workers that train together through gloo."""
+@contextmanager
+def together(rank: int, size: int, folder: Path, name: str = "rendezvous") -> Iterator[None]:
+    """For the length of a block this process is one of `size`, joined by gloo."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
-        init_method=f"file://{run}.rendezvous",
+        init_method=f"file://{folder / name}",
         rank=rank,
         world_size=size,
         timeout=timedelta(seconds=240),
     )
     try:
-        train(config_file, run, World.current(torch.device("cpu")), stop)
+        yield
     finally:
         dist.destroy_process_group()
+
+
+def work(rank: int, size: int, config_file: str, run: str, stop: int | None) -> None:
+    """One of `size` workers that train together through gloo."""
+    with together(rank, size, Path(run).parent, f"{Path(run).name}.rendezvous"):
+        train(config_file, run, World.current(torch.device("cpu")), stop)
+
+
+def take_turns(rank: int, sessions: Sequence[Session]) -> None:
+    """Trainings one after another, each by the first so many of the workers."""
+    counts = sorted({count for count, *_ in sessions})
+    # Every process must take part in making every group.
+    groups = {count: dist.new_group(list(range(count))) for count in counts}
+    for count, config_file, run, stop in sessions:
+        if rank < count:
+            world = World(rank, count, torch.device("cpu"), groups[count])
+            train(config_file, run, world, stop)
+        dist.barrier()

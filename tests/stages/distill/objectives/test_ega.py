@@ -234,3 +234,47 @@ def test_the_module_applies_its_options():
     assert torch.equal(
         loss, ega_loss(student, teacher, node_weight=0.5, edge_weight=2, form="factored")
     )
+
+
+@both_forms
+@settings(max_examples=40, deadline=None)
+@given(
+    numbers=st.lists(st.integers(0, 9), min_size=1, max_size=30),
+    seed=st.integers(0, 2**31),
+)
+def test_an_image_is_not_asked_to_be_unlike_itself(form, numbers, seed):
+    """N_st of rows with their numbers is compared with I, but for pairs of one number."""
+    student, teacher = pair(len(numbers), 12, seed=seed)
+    rows = torch.tensor(numbers)
+    zs, zt = (
+        torch.nn.functional.normalize(x - x.mean(1, keepdim=True)) for x in (student, teacher)
+    )
+    apart = zt @ zs.T - torch.eye(len(rows), dtype=torch.float64)
+    counted = (rows[:, None] != rows[None, :]) | torch.eye(len(rows), dtype=torch.bool)
+    expected = (apart * counted).norm()
+    expected.backward()
+    options = {"form": form, "node_weight": 1.0, "edge_weight": 0.0, "rows": rows}
+    loss, by_student, _ = loss_and_gradients(student, teacher, **options)
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(by_student, student.grad, rtol=1e-4, atol=1e-6)
+
+
+@both_forms
+def test_rows_that_are_all_different_change_nothing(form):
+    student, teacher = pair(20, 12)
+    plain = loss_and_gradients(student, teacher, form=form)
+    numbered = loss_and_gradients(student, teacher, form=form, rows=torch.arange(20))
+    for a, b in zip(plain, numbered, strict=True):
+        assert torch.equal(a, b)
+
+
+@both_forms
+@pytest.mark.parametrize("known", [True, False])
+def test_the_objective_minds_repeats_where_there_may_be_some(form, known):
+    student, teacher = pair(20, 12)
+    rows = torch.arange(20) // 2
+    objective = Ega(EgaOptions(form=form))
+    loss = objective(Pair(student=student, teacher=teacher, rows=rows, repeats=known))
+    numbers = rows if known else None
+    assert torch.equal(loss, ega_loss(student, teacher, form=form, rows=numbers))
+    assert torch.equal(loss, ega_loss(student, teacher, form=form)) == (not known)

@@ -46,6 +46,7 @@ class Distilled(nn.Module):
         generator = torch.Generator().manual_seed(7)
         for parameter in self.parameters():
             parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        self.repeats = name.startswith("ega")
         self.objective = samples.build(name, torch.float64, samples.labels_of(ROWS))
         self.to(dtype)
 
@@ -58,7 +59,9 @@ class Distilled(nn.Module):
             student_logits=self.student_logits(student),
             teacher_logits=self.teacher_logits(teacher),
             labels=samples.labels_of(ROWS)[rows],
-            rows=rows,
+            # Some images twice, where an objective minds; the two may be with two workers.
+            rows=rows // 2 if self.repeats else rows,
+            repeats=self.repeats,
             student_grid=self.student_grid(images).view(-1, 3, 4, 6),
             teacher_grid=self.teacher_grid(features).view(-1, 4, 2, 3),
             group=group,

@@ -1,0 +1,27 @@
+"""Which folder a training has."""
+
+import torch
+
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.runs import RunFolder, run_folder
+from egapipe.stages.distill.students import build_student
+from egapipe.stages.distill.synchronised import has_batch_statistics
+
+
+def training_folder(config: Config) -> RunFolder:
+    """The run folder of a configuration: the same configuration finds the same folder again.
+
+    With another number of workers too, unless it changes what is learned. Raises UsageError if the
+    student cannot be built, which has to be known for that.
+    """
+    return run_folder(config, deciding_workers(config))
+
+
+def deciding_workers(config: Config) -> int | None:
+    """The number of workers where it is part of what is learned: each normalises over its rows."""
+    distill = config.distill
+    if distill.workers <= 1 or distill.sync_batchnorm:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        student = build_student(distill.student.name, distill.student.args)
+    return distill.workers if has_batch_statistics(student) else None
