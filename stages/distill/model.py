@@ -134,7 +134,7 @@ class Distillation(nn.Module):
         self._label_smoothing = label_smoothing
         self._precision = precision
         self._world = world
-        self._repeats = repeats
+        self.repeats = repeats
 
     @property
     def replicated(self) -> list[str]:
@@ -174,7 +174,7 @@ class Distillation(nn.Module):
             student_grid=grid,
             teacher_grid=None if batch.grids is None else batch.grids.float(),
             group=self._world.group,
-            repeats=self._repeats,
+            repeats=self.repeats,
         )
         graph = None if self.memory is None else self.memory(pair, self._world)
         value, terms = self.objective(pair, graph)
