@@ -51,6 +51,8 @@ def run_identity(config: Config, workers: int | None = None) -> str:
     tree["distill"] = {k: v for k, v in tree["distill"].items() if k not in _LAUNCH_DISTILL}
     if workers is not None:
         tree["distill"]["workers"] = workers
+    if tree["dataset"]["validation"] is None:
+        del tree["dataset"]["validation"]
     tree["store"] = {"dtype": tree["store"]["dtype"]}
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
 

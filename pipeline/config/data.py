@@ -153,6 +153,33 @@ SourceConfig = Annotated[
 ]
 
 
+class ValidationConfig(Section):
+    """Images to choose by that are neither trained on nor tested on: exactly one of two kinds.
+
+    A source in its place is short for `source`.
+    """
+
+    fraction: Annotated[Fraction, Field(gt=0.0, lt=1.0)] | None = None
+    """This share of each class of `train`, at least one image; no training sees them."""
+    seed: Seed = 0
+    """Which ones. It is not the students' seed: all of them leave out the same."""
+    source: SourceConfig | None = None
+    """Labelled images of their own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _source_alone(cls, value: Any) -> Any:
+        if isinstance(value, Source) or (isinstance(value, dict) and "kind" in value):
+            return {"source": value}
+        return value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.fraction is None) == (self.source is None):
+            raise ValueError("give one of fraction, source")
+        return self
+
+
 class DatasetConfig(Section):
     """The images to learn from and those to evaluate on."""
 
@@ -163,6 +190,9 @@ class DatasetConfig(Section):
     store of its own, `unlabelled.zarr`, `unlabelled2.zarr` and so on."""
     test: SourceConfig | None = None
     """Labelled images for evaluation."""
+    validation: ValidationConfig | None = None
+    """Labelled images to choose by: the best epoch, a sweep's trials and which of them end early.
+    `test` is then measured once, at the end. Without it these choices are made on `test`."""
 
     @field_validator("unlabelled", mode="before")
     @classmethod
@@ -242,6 +272,7 @@ __all__ = [
     "Source",
     "SourceConfig",
     "StoreConfig",
+    "ValidationConfig",
     "ViewsConfig",
     "WebDatasetSource",
 ]

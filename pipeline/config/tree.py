@@ -1,8 +1,8 @@
 """The root of the configuration tree."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field, model_validator
 
 from egapipe.pipeline.config.base import Section, Text
 from egapipe.pipeline.config.compare import CompareConfig
@@ -42,6 +42,17 @@ class Config(Section):
     runs: Text = "runs"
     """Folder of run folders."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _chosen_by_validation(cls, tree: Any) -> Any:
+        """Test images are measured once where there is a validation, and no epoch has a metric of
+        them: a sweep compares by the same metric of the other images."""
+        dataset, sweep = (_plain(tree, name) for name in ("dataset", "sweep"))
+        metric = sweep.get("metric", SweepConfig.model_fields["metric"].default)
+        if dataset.get("validation") is None or not str(metric).startswith("test/"):
+            return tree
+        return {**tree, "sweep": {**sweep, "metric": "validation/" + metric.removeprefix("test/")}}
+
     def source(self, split: Split) -> SourceConfig | None:
         """The image source of a split, None if there is no such split."""
         return self._sources().get(split)
@@ -70,3 +81,11 @@ class Config(Section):
         for number, source in enumerate(self.dataset.unlabelled, start=1):
             sources["unlabelled" if number == 1 else f"unlabelled{number}"] = source
         return sources
+
+
+def _plain(tree: Any, name: str) -> dict[str, Any]:
+    """A section as it is given, empty where it is none."""
+    section = tree.get(name) if isinstance(tree, dict) else None
+    if isinstance(section, BaseModel):
+        return section.model_dump(exclude_unset=True)
+    return section if isinstance(section, dict) else {}

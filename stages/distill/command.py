@@ -35,9 +35,12 @@ def distill(
 
 def describe(summary: Mapping[str, object]) -> str:
     """The results of a run in one line."""
+    from egapipe.stages.distill.choice import ON_TEST
+
     shown = {
         "top1": "top-1 {:.2f} %",
         "top5": "top-5 {:.2f} %",
+        "validation_top1": "validation {:.2f} %",
         "ema_top1": "its average {:.2f} %",
         "teacher_top1": "teacher head {:.2f} %",
         "train_seconds": "{:.1f} s",
@@ -45,4 +48,7 @@ def describe(summary: Mapping[str, object]) -> str:
         "data_wait": "data wait {:.1%}",
     }
     parts = [text.format(summary[name]) for name, text in shown.items() if name in summary]
+    if "best_epoch" in summary:
+        on = ON_TEST if summary["chosen_on"] == "test" else "chosen on the validation images"
+        parts.append(f"best epoch {summary['best_epoch']}, {on}")
     return f"{summary['student']}: " + ", ".join(parts)

@@ -6,10 +6,10 @@ from functools import partial
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import Tracker
 from egapipe.stages.distill.agreement import check_agreement
-from egapipe.stages.distill.checkpoint import Checkpoints, Position
+from egapipe.stages.distill.checkpoint import Checkpoints, Position, load_student_weights
 from egapipe.stages.distill.diagnosis import check_step, check_steps, check_weights
 from egapipe.stages.distill.equal import make_equal
-from egapipe.stages.distill.evaluation import Accuracy
+from egapipe.stages.distill.evaluation import Accuracy, Evaluation
 from egapipe.stages.distill.gradient import make_gradient
 from egapipe.stages.distill.heads import teacher_accuracy, train_teacher_head
 from egapipe.stages.distill.learner import Learner, make_learner
@@ -54,15 +54,19 @@ def _fit(job: Job, run: RunFolder, report: Report, stepped: Stepped) -> dict[str
     steps = make_steps(job, learner)
     tracker = Tracker(run, at.epoch) if world.is_main else None
 
+    # Choices are made on these; where they are not the test images, those are measured at the end.
+    choice = job.validation or job.test
+    split = "test" if job.validation is None else "validation"
     # A run that was killed after its last epoch has its accuracy still to be measured.
-    accuracy, average = evaluate(job, learner) if at.epoch >= config.epochs else (None, None)
+    ended = at.epoch >= config.epochs
+    accuracy, average = evaluate(job, learner, choice) if ended else (None, None)
     while at.epoch < config.epochs:
         train_epoch(job, steps, learner, checkpoints, at, stepped)
         last = at.epoch + 1 == config.epochs
         accuracy, average = None, None
         if last or (at.epoch + 1) % config.eval_epochs == 0:
-            accuracy, average = evaluate(job, learner)
-        tested = {**_named("test/", accuracy), **_named("test/ema_", average)}
+            accuracy, average = evaluate(job, learner, choice)
+        tested = {**_named(f"{split}/", accuracy), **_named(f"{split}/ema_", average)}
         metrics = {**epoch_means(at.sums), **tested}
         metrics["lr"] = learning_rate(config, at.epoch, job.loader.steps - 1, job.loader.steps)
         epoch, best = at.epoch, accuracy is not None and accuracy.top1 > at.best_top1
@@ -76,7 +80,11 @@ def _fit(job: Job, run: RunFolder, report: Report, stepped: Stepped) -> dict[str
         report(epoch, metrics)
     if tracker is not None:
         tracker.close()
-    return _results(job, at, accuracy, average)
+    if job.validation is None:
+        return _results(job, at, accuracy, average)
+    validated = {**_named("validation_", accuracy), **_named("validation_ema_", average)}
+    accuracy, average = evaluate(job, learner, job.test)
+    return {**_results(job, at, accuracy, average), **validated, **chosen(job, checkpoints, at)}
 
 
 def make_steps(job: Job, learner: Learner) -> Steps:
@@ -136,19 +144,35 @@ def _inspect(
     job.world.agree(steps.batches.checked(check))
 
 
-def evaluate(job: Job, learner: Learner) -> tuple[Accuracy | None, Accuracy | None]:
-    """Accuracy on the test images, where there are some: the student's, and that of the moving
-    average of its weights, where one is kept."""
-    if job.test is None:
+def evaluate(
+    job: Job, learner: Learner, images: Evaluation | None
+) -> tuple[Accuracy | None, Accuracy | None]:
+    """Accuracy on some images, where there are any: the student's, and that of the moving average
+    of its weights, where one is kept."""
+    if images is None:
         return None, None
     job.model.eval()
     make_equal(learner, job.world)
     logits = evaluation_logits(job.model.student, job.config.distill)
-    own = job.test.accuracy(logits, job.world)
+    own = images.accuracy(logits, job.world)
     if learner.average is None:
         return own, None
     with learner.average.applied():
-        return own, job.test.accuracy(logits, job.world)
+        return own, images.accuracy(logits, job.world)
+
+
+def chosen(job: Job, checkpoints: Checkpoints, at: Position) -> dict[str, float]:
+    """Accuracy of the best checkpoint, on the validation that it is the best by and on test images.
+
+    The student has its weights afterwards.
+    """
+    results = {"best_validation_top1": at.best_top1, "best_epoch": at.best_epoch}
+    folder = checkpoints.find("best")
+    if folder is None or job.test is None:
+        return results
+    job.world.agree(partial(load_student_weights, job.model.student, folder))
+    logits = evaluation_logits(job.model.student.eval(), job.config.distill)
+    return {**results, "best_top1": job.test.accuracy(logits, job.world).top1}
 
 
 def _save(
@@ -170,7 +194,7 @@ def _results(
     job: Job, at: Position, accuracy: Accuracy | None, average: Accuracy | None
 ) -> dict[str, float]:
     results = {**_named("", accuracy), **_named("ema_", average)}
-    if accuracy is not None:
+    if accuracy is not None and job.validation is None:
         results |= {"best_top1": at.best_top1, "best_epoch": at.best_epoch}
     if job.teacher_test is not None:
         features, labels = job.teacher_test

@@ -134,7 +134,7 @@ class Distillation(nn.Module):
         self._label_smoothing = label_smoothing
         self._precision = precision
         self.world = world
-        self._repeats = repeats
+        self.repeats = repeats
 
     @property
     def replicated(self) -> list[str]:
@@ -147,7 +147,7 @@ class Distillation(nn.Module):
     def steady(self) -> bool:
         """Whether its next steps launch the same operations on tensors of the same shapes."""
         # Which rows a graph has twice is looked at.
-        graph = not self._repeats and self.memory is None
+        graph = not self.repeats and self.memory is None
         return graph and all(one.steady for one in self.objective.objectives.values())
 
     def forward(self, batch: Batch) -> Losses:
@@ -181,7 +181,7 @@ class Distillation(nn.Module):
             student_grid=grid,
             teacher_grid=None if batch.grids is None else batch.grids.float(),
             group=self.world.group,
-            repeats=self._repeats,
+            repeats=self.repeats,
         )
         graph = None if self.memory is None else self.memory(pair, self.world)
         value, terms = self.objective(pair, graph)

@@ -51,6 +51,8 @@ class Job:
     model: Distillation
     loader: Loader
     test: Evaluation | None
+    validation: Evaluation | None
+    """Where there is one, choices are made on it."""
     teacher_test: tuple[Features, npt.NDArray[np.int64]] | None
     """Test features and labels, where the test images were extracted too."""
     world: World
@@ -127,6 +129,7 @@ def prepare(config: Config, world: World) -> Job:
         model=build_model(config, spec, backbone, sources, world),
         loader=loader,
         test=None if test is None else open_test(config, test, classes, size, world),
+        validation=open_validation(config, sources, loader, classes, world),
         teacher_test=None if test is None else open_teacher_test(config, test),
         world=world,
         store=sources.stores[0],
@@ -159,6 +162,19 @@ def open_test(
         raise UsageError(f"{dataset.name} has no labelled image to evaluate on")
     images = open_images(config, dataset, key_hashes(dataset.keys), size, world)
     return Evaluation(images, labels, rows)
+
+
+def open_validation(
+    config: Config, sources: Sources, loader: Loader, classes: int, world: World
+) -> Evaluation | None:
+    """The images to choose by, where they are not the test images."""
+    if len(sources.held_out):
+        return Evaluation(loader.images, sources.datasets[0].labels, sources.held_out)
+    validation = config.dataset.validation
+    if validation is None or validation.source is None:
+        return None
+    dataset = open_dataset(validation.source)
+    return open_test(config, dataset, classes, loader.images.size, world)
 
 
 def open_teacher_test(

@@ -10,6 +10,7 @@ from egapipe.stages.distill.loop import Report
 from egapipe.stages.distill.setup import Job
 
 _FIELDS = {"train/loss": "loss", "train/data_wait": "data_wait_share", "test/top1": "top1"}
+_FIELDS |= {"validation/top1": "validation_top1"}
 
 
 class Shown:

@@ -1,7 +1,7 @@
 """What a student learns from: the labelled split and the unlabelled ones, checked and as one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.pairing import check_one_teacher, open_pair
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import Hashes, key_hashes
+from egapipe.stages.distill.choice import held_out
 from egapipe.stages.distill.crops import Size
 from egapipe.stages.distill.images import Images, ResidentImages, StreamedImages
 from egapipe.stages.distill.joint import joint_embeddings, joint_images
@@ -39,7 +40,7 @@ class Sources:
 
     datasets, stores, features: one a split. labels: int64 [N] of all rows, those that training may
     use; -1 = unlabelled. grids: of the teacher, [C, g, g] a row, one a split; none where no
-    objective compares them.
+    objective compares them. held_out: int64, the rows that no training sees.
     """
 
     datasets: Sequence[Dataset]
@@ -47,6 +48,14 @@ class Sources:
     features: Sequence[Features]
     labels: Ints
     grids: Sequence[Features] = ()
+    held_out: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    @property
+    def learned(self) -> npt.NDArray[np.bool_]:
+        """bool [N], True for the rows to learn from: with an embedding, and not held out."""
+        learned = self.valid
+        learned[self.held_out] = False
+        return learned
 
     @property
     def valid(self) -> npt.NDArray[np.bool_]:
@@ -64,10 +73,11 @@ def open_sources(config: Config) -> Sources:
     for store in stores[1:]:
         check_one_teacher(stores[0], store)
     grids = open_grids(config, stores)
-    labels = training_labels(config, datasets[0], features[0])
+    held = held_out(datasets[0], config.dataset.validation)
+    labels = training_labels(config, datasets[0], features[0], held)
     more = sum(len(dataset) for dataset in datasets[1:])
     labels = np.append(labels, np.full(more, UNLABELLED))
-    return Sources(datasets, stores, features, labels, grids)
+    return Sources(datasets, stores, features, labels, grids, held)
 
 
 def open_grids(config: Config, stores: Sequence[FeatureStore]) -> list[Features]:
@@ -111,10 +121,14 @@ def open_features(config: Config, dataset: Dataset, split: Split) -> tuple[Featu
     return store, features
 
 
-def training_labels(config: Config, dataset: Dataset, features: Features) -> Ints:
-    """int64 [N]: the labels of a data set that training may use. Raises UsageError for none."""
+def training_labels(config: Config, dataset: Dataset, features: Features, held: Ints) -> Ints:
+    """int64 [N]: the labels of a data set that training may use. held: rows that it may not see.
+
+    Raises UsageError for none.
+    """
     distill = config.distill
     labels = np.where(features.valid, dataset.labels, UNLABELLED)
+    labels[held] = UNLABELLED
     labels = keep_labels(labels, distill.labels_per_class, distill.seed)
     labels = keep_fraction(labels, distill.label_fraction, distill.seed)
     if not (labels >= 0).any():
@@ -148,7 +162,7 @@ def make_loader(config: Config, sources: Sources, size: Size, world: World) -> L
 
 def epoch_plan(config: Config, sources: Sources, world: World) -> Plan:
     """Which rows meet in which batch. Raises UsageError where they are too few or lack labels."""
-    distill, rows = config.distill, np.flatnonzero(sources.valid)
+    distill, rows = config.distill, np.flatnonzero(sources.learned)
     labelled = sources.labels[rows] != UNLABELLED
     mixed = distill.unlabelled_ratio is not None
     pool = Pool(

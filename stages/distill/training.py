@@ -14,6 +14,7 @@ from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.pipeline.versions import installed, source_commit
 from egapipe.stages.distill.checkpoint import Checkpoints
+from egapipe.stages.distill.choice import chosen_on
 from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.launch import train_inline, train_on_ray
 from egapipe.stages.distill.loop import Report
@@ -112,6 +113,7 @@ def summarise(
         "objective": config.distill.objective.model_dump(mode="json", exclude_none=True),
         "seed": config.distill.seed,
         **results,
+        "chosen_on": chosen_on(config),
         "epochs": config.distill.epochs,
         "seconds": seconds,
         "rows_per_s": sum(m["train/rows_per_s"] for m in metrics) / epochs,

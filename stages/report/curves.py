@@ -12,6 +12,7 @@ Metrics = list[dict[str, Any]]
 """The epochs of a run, as in metrics.jsonl."""
 
 ACCURACY = "test/top1"
+VALIDATION = "validation/top1"
 TEST_TOP1 = "top-1 on the test images, %"
 _TRAIN = "train/"
 _SHADES = ("#6c8ebf", "#b065b5", "#f08a24")
@@ -20,7 +21,11 @@ _NO_LOSS = ("top1", "seconds", "rows_per_s", "data_wait")
 
 def run_curves(metrics: Metrics) -> list[Figure]:
     """Accuracy, and the parts of the loss, of one run by epoch."""
-    accuracy = {"test images": ACCURACY, "labelled training images": "train/top1"}
+    accuracy = {
+        "test images": ACCURACY,
+        "validation images": VALIDATION,
+        "labelled training images": "train/top1",
+    }
     parts = {
         name.removeprefix(_TRAIN): name
         for name in metrics[-1]
@@ -62,7 +67,7 @@ def group_curves(groups: Mapping[str, Sequence[Metrics]]) -> Figure | None:
             if len(table) > 1:
                 low, high = np.fmin.reduce(table), np.fmax.reduce(table)
                 axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.set(xlabel="epoch", ylabel=TEST_TOP1)
+        axes.set(xlabel="epoch", ylabel=_top1([m for runs in groups.values() for m in runs]))
         _whole_epochs(axes)
         if len(tables) <= 2 * len(COLOURS):
             axes.legend()
@@ -76,7 +81,7 @@ def trial_curves(trials: Sequence[Metrics], heights: Sequence[float]) -> Figure 
 
     None if no trial has any.
     """
-    lines = [(values(m, ACCURACY), h) for m, h in zip(trials, heights, strict=True) if m]
+    lines = [(_accuracy(m), h) for m, h in zip(trials, heights, strict=True) if m]
     lines = [(line, height) for line, height in lines if np.isfinite(line).any()]
     if not lines:
         return None
@@ -85,7 +90,7 @@ def trial_curves(trials: Sequence[Metrics], heights: Sequence[float]) -> Figure 
         for line, height in sorted(lines, key=lambda pair: pair[1]):
             epochs = np.arange(1, len(line) + 1)
             axes.plot(epochs, line, color=shade(height), **_marker(epochs))
-        axes.set(xlabel="epoch", ylabel=TEST_TOP1)
+        axes.set(xlabel="epoch", ylabel=_top1(trials))
         _whole_epochs(axes)
 
     caption = "A line a trial; the warmer its colour, the better it ended."
@@ -95,6 +100,17 @@ def trial_curves(trials: Sequence[Metrics], heights: Sequence[float]) -> Figure 
 def values(metrics: Metrics, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     """float64 [epochs]; NaN where an epoch has none."""
     return np.array([line.get(name, math.nan) for line in metrics], dtype=float)
+
+
+def _accuracy(metrics: Metrics) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Of each epoch on the test images, or, where those are measured at the end, the validation."""
+    return values(metrics, VALIDATION if any(VALIDATION in m for m in metrics) else ACCURACY)
+
+
+def _top1(runs: Sequence[Metrics]) -> str:
+    """Of which images `_accuracy` is."""
+    validated = any(VALIDATION in line for metrics in runs for line in metrics)
+    return TEST_TOP1.replace("test", "validation") if validated else TEST_TOP1
 
 
 def shade(height: float) -> Any:
@@ -134,7 +150,7 @@ def _plain_ticks(axes: Any) -> None:
 
 def _table(runs: Sequence[Metrics]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """float64 [runs, epochs] of those that have test accuracy."""
-    lines = [values(run, ACCURACY) for run in runs]
+    lines = [_accuracy(run) for run in runs]
     lines = [line for line in lines if np.isfinite(line).any()]
     length = max((len(line) for line in lines), default=0)
     padded = [np.pad(line, (0, length - len(line)), constant_values=math.nan) for line in lines]

@@ -6,6 +6,7 @@ from typing import Any
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.distill import load_student
+from egapipe.stages.distill.choice import ON_TEST
 from egapipe.stages.report.classes import (
     class_figure,
     confused_pairs,
@@ -29,6 +30,8 @@ _RESULTS = {
     "top1": ("top-1 on the test images", "{:.2f} %"),
     "top5": ("top-5", "{:.2f} %"),
     "best_top1": ("top-1 of the best epoch", "{:.2f} %"),
+    "validation_top1": ("top-1 on the validation images", "{:.2f} %"),
+    "best_validation_top1": ("of the best epoch on them", "{:.2f} %"),
     "teacher_top1": ("top-1 of the teacher's head", "{:.2f} %"),
     "parameters": ("parameters of the backbone", "{:,}"),
     "train_rows": ("training images", "{:,}"),
@@ -90,6 +93,8 @@ def _results(run: RunFolder, summary: Mapping[str, Any]) -> Section:
     }
     if shown:
         section.tiles(shown)
+    if summary.get("chosen_on") == "test":
+        section.text(f"The best epoch was {ON_TEST}.")
     evaluation = summary.get("evaluation", {}).get("last")
     if evaluation:
         _add_evaluation(section, evaluation)

@@ -9,6 +9,7 @@ from typing import Any
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
+from egapipe.stages.distill.choice import ON_TEST
 from egapipe.stages.report.curves import ACCURACY, TEST_TOP1, trial_curves
 from egapipe.stages.report.figure import COLOURS, GREY, Figure, draw, logarithmic
 from egapipe.stages.report.page import Section
@@ -79,6 +80,7 @@ def _headline(summary: Mapping[str, Any]) -> str:
     return (
         f"{text} The best is trial {best['number']}: {settings}; {summary['metric']} "
         f"{shown(best['value'])}."
+        + (f" It was {ON_TEST}." if summary["metric"].startswith("test/") else "")
     )
 
 

@@ -71,13 +71,17 @@ def modules(config: Config) -> Iterator[Path]:
                 yield path
 
 
+# Where a source, or a validation, has sources.
+_NESTED = ("sources", "source")
+
+
 def _source(source: Any) -> Any:
     """A source of images, or several, with absolute paths."""
     if isinstance(source, list):
         return [_source(one) for one in source]
     if not isinstance(source, dict):
         return source
-    changed = {key: _source(value) if key == "sources" else value for key, value in source.items()}
+    changed = {key: _source(value) if key in _NESTED else value for key, value in source.items()}
     for key in _FIELDS_OF_SOURCES:
         value = changed.get(key)
         if isinstance(value, str):

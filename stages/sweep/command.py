@@ -55,6 +55,7 @@ def _run(config: "Config", restart: bool, retry_failed: bool) -> "SweepReport":
 
 def lines(config: "Config", report: "SweepReport") -> list[str]:
     """The trials as lines of text, the best first, and where everything is."""
+    from egapipe.stages.distill.choice import ON_TEST
     from egapipe.stages.sweep.folder import short_name, short_value
 
     space = list(config.sweep.space)
@@ -77,4 +78,5 @@ def lines(config: "Config", report: "SweepReport") -> list[str]:
         f"{counts}; {report.concurrent} at once, {report.seconds:.1f} s",
         f"sweep: {report.folder}",
         f"best: egapipe distill -c {report.best_config}",
+        *([f"the best was {ON_TEST}"] if report.metric.startswith("test/") else []),
     ]

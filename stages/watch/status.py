@@ -19,8 +19,8 @@ class RunStatus:
     """One run after its last finished epoch; None where nothing is known yet.
 
     state: finished, running, quiet (no epoch for unusually long) or starting. epoch: of `epochs`
-    that are finished. top1: of the test images, %. rows_per_s, data_wait (a share): of the last
-    epoch. eta: seconds until the last epoch, at the pace of the epochs so far.
+    that are finished. top1: of the images that epochs are chosen by, %. rows_per_s, data_wait (a
+    share): of the last epoch. eta: seconds until the last epoch, at the pace of the epochs so far.
     """
 
     path: Path
@@ -47,7 +47,9 @@ def run_status(path: str | Path, now: float | None = None) -> RunStatus:
         return RunStatus(folder.path, "starting", 0, epochs)
     last, seconds = metrics[-1], [line["train/seconds"] for line in metrics]
     pace = sum(seconds) / len(seconds)
-    tops = [line["test/top1"] for line in metrics if "test/top1" in line]
+    # With a validation, test images are measured at the end.
+    named = next((name for name in ("test/top1", "validation/top1") if name in last), "")
+    tops = [line[named] for line in metrics if named in line]
     return RunStatus(
         path=folder.path,
         state=_state(folder, pace, time.time() if now is None else now),
