@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,7 @@ from egapipe.stages.distill.sources import (
 from egapipe.stages.distill.spec import StudentSpec
 from egapipe.stages.distill.students import build_student, feature_width, map_shape
 from egapipe.stages.distill.synchronised import synchronise
+from egapipe.stages.distill.together import agreed
 from egapipe.stages.distill.world import World
 
 
@@ -61,21 +63,35 @@ class Job:
 
 
 def make_batches(job: Job) -> Batches:
-    """Batches from the device if the images lie there and all else fits, else from the loader.
+    """Batches from the device if all workers' images lie there and all else fits, else from the
+    loader. All workers call it together.
 
     On a CPU of one source: several would have to be copied behind each other.
     """
-    loader, sources, images = job.loader, job.sources, job.loader.images
+    loader, sources, world = job.loader, job.sources, job.world
+    images = _resident_images(job)
+    # A worker whose device is fuller than the others' decides for all: both ways have messages of
+    # their own.
+    able = world.total(torch.full((), int(images is not None), device=world.device))
+    if images is None or int(able) < world.size:
+        return LoadedBatches(loader)
+    make = partial(ResidentBatches, loader, images, sources.features, sources.grids)
+    return agreed(world, make)
+
+
+def _resident_images(job: Job) -> list[ResidentImages] | None:
+    """The images of all sources, if this worker's device can hold them and their features."""
+    loader, images = job.loader, job.loader.images
     parts = images.parts if isinstance(images, JointImages) else [images]
     resident = [part for part in parts if isinstance(part, ResidentImages)]
-    on_gpu = loader.world.device.type == "cuda"
     one_shape = len({tuple(part.source) for part in resident}) == 1
-    if len(resident) < len(parts) or not one_shape or (len(parts) > 1 and not on_gpu):
-        return LoadedBatches(loader)
-    outputs = [*sources.features, *sources.grids]
-    if on_gpu and resident_bytes(resident, loader, outputs) > _free_bytes(loader.world.device):
-        return LoadedBatches(loader)
-    return ResidentBatches(loader, resident, sources.features, sources.grids)
+    if len(resident) < len(parts) or not one_shape:
+        return None
+    if job.world.device.type != "cuda":
+        return resident if len(parts) == 1 else None
+    outputs = [*job.sources.features, *job.sources.grids]
+    fits = resident_bytes(resident, loader, outputs) <= _free_bytes(job.world.device)
+    return resident if fits else None
 
 
 def _free_bytes(device: torch.device) -> int:
