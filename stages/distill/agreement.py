@@ -45,7 +45,7 @@ class Origin:
     def image(self, epoch: int, config: DistillConfig, size: Size) -> tuple[Image.Image, bool]:
         """The view that the student must see, and whether it had to be resized."""
         if config.student_view == "paired":
-            plan, view = self.store.manifest.views, self.teacher_view(epoch, config)
+            plan, view = self.store.manifest.plan, self.teacher_view(epoch, config)
         else:
             plan, view = config.augment.model_copy(update={"seed": config.seed}), epoch + 1
         image = self.dataset.image(self.row)

@@ -13,7 +13,9 @@ from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.correlation import correlations
 from egapipe.pipeline.datasets import Dataset, open_split
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import StoreError, UsageError
+from egapipe.pipeline.places import with_files
 from egapipe.pipeline.store import FeatureStore, Manifest
 from egapipe.pipeline.store.create import require_equal, require_same_rows
 from egapipe.pipeline.store.diff import cosine_differences
@@ -144,17 +146,15 @@ def _require_of(
     """Refuse a store of anything else, but for image bytes: reading them all would take hours."""
     stored, plan = store.manifest, config.view_plan(split)
     record = {"name": dataset.name, "rows": len(dataset)}
-    asked = stored.model_copy(
-        update={
-            "dataset": stored.dataset.model_copy(update=record),
-            "teacher": teacher.spec,
-            "preprocessing": teacher.preprocessing.to_json(),
-            "views": plan,
-            "views_hash": plan_hash(plan),
-            "outputs": teacher.outputs,
-        }
+    asked = stored.asking(
+        dataset=stored.dataset.model_copy(update=record),
+        teacher=with_files(teacher.spec, durable(config.teacher)),
+        preprocessing=teacher.preprocessing.to_json(),
+        views=plan,
+        views_hash=plan_hash(plan),
+        outputs=teacher.outputs,
     )
-    require_equal(stored, Manifest.model_validate(asked.model_dump()), store.url, versions=False)
+    require_equal(stored, asked, store.url)
     require_same_rows(store.index(), index_of(dataset), store.url)
 
 

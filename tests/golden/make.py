@@ -44,12 +44,12 @@ def half_a_store() -> None:
     assert FeatureStore.open("stores/half/train.zarr").pending() == [1]
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """In the place of a signal."""
 
 
 def kill(epoch: int, metrics: Mapping[str, float]) -> None:
-    raise Killed
+    raise KilledError
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
     distill.run(config)
     try:
         distill.run(load_config("golden.yaml", ["distill.seed=1"]), report=kill)
-    except Killed:
+    except KilledError:
         print("stopped after the first epoch")
 
 

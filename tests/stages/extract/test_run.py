@@ -83,7 +83,7 @@ def test_the_manifest_says_what_was_done(quick: MakeConfig) -> None:
     assert manifest.dataset.fingerprint == dataset.fingerprint()
     assert manifest.teacher == teacher.spec
     assert manifest.preprocessing == teacher.preprocessing.to_json()
-    assert manifest.views == config.views
+    assert manifest.plan == config.views
     assert manifest.versions["torch"] == torch.__version__
 
 
