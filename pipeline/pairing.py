@@ -51,7 +51,7 @@ def check_pair(store: FeatureStore, config: Config, dataset: Dataset, split: Spl
     (backend, model, revision, pooling, precision; names as text, local files by their content), the
     views and the stored type.
     """
-    asked = _asked(store.manifest, config, dataset, split)
+    asked = asked_of(store.manifest, config, dataset, split)
     differences = store.manifest.differences(asked)
     if differences:
         raise StoreError(
@@ -79,8 +79,8 @@ def check_one_teacher(first: FeatureStore, other: FeatureStore) -> None:
         )
 
 
-def _asked(stored: Manifest, config: Config, dataset: Dataset, split: Split) -> Manifest:
-    """The stored manifest with everything that the configuration decides."""
+def asked_of(stored: Manifest, config: Config, dataset: Dataset, split: Split) -> Manifest:
+    """A stored manifest with everything that a configuration decides, without loading a teacher."""
     plan, settings = config.view_plan(split), durable(config.teacher)
     # What loading the teacher has found out is not known here: it is what was found then.
     teacher = {**found_by_loading(stored.teacher), **settings}

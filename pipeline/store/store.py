@@ -233,6 +233,22 @@ class FeatureStore:
         self._require_all(commits)
         return content_hash(self.manifest.hash(), commits)
 
+    def embeddings_hash(self) -> str:
+        """SHA-256 of every shard alone, whatever the manifest says. Raises as `content_hash`."""
+        commits = self.commits()
+        self._require_all(commits)
+        return content_hash("", commits)
+
+    def finished_content(self) -> str | None:
+        """The content hash that the last record names, None if the store was never finished.
+
+        One small object: shards that were removed since do not show. Raises StoreError if it is
+        damaged.
+        """
+        record = self.objects.get(layout.FINISHED)
+        where = f"{self.url}/{layout.FINISHED}"
+        return None if record is None else Finished.decode(record, where).content
+
     def _decode(self, shard: int, data: bytes) -> Commit:
         """A commit record that is what its name says."""
         where = f"{self.url}/{layout.commit_key(shard)}"

@@ -50,6 +50,8 @@ class Job:
     world: World
     store: FeatureStore
     sources: Sources
+    test_images: Dataset | None = None
+    """The data set of `test`."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -99,6 +101,7 @@ def prepare(config: Config, world: World) -> Job:
         world=world,
         store=sources.stores[0],
         sources=sources,
+        test_images=test,
     )
 
 
