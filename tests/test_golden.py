@@ -1,4 +1,4 @@
-"""Stores and runs of format 1, written once by the first egapipe: every later one works with them."""
+"""Stores and runs of format 1, as the first egapipe wrote them: every later one works with them."""
 
 import json
 import shutil
