@@ -69,6 +69,13 @@ def require_current(run: RunFolder, config: Config) -> None:
     _refuse(run, found)
 
 
+def require_still(run: RunFolder) -> None:
+    """`require_current` for the configuration that a run has recorded; one that has not begun is
+    nobody's."""
+    if (run.path / STORE).is_file():
+        require_current(run, run.config())
+
+
 def require_one_source(runs: Mapping[str, RunFolder]) -> None:
     """Raise UsageError, which names the runs, unless all of them learned from the same features.
 

@@ -1,7 +1,6 @@
 """Stores and runs of format 1, as the first egapipe wrote them: every later one works with them."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +12,12 @@ from egapipe.pipeline.store import Features, FeatureStore, check_store
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill, extract
 from egapipe.stages.extract.verify import verify_store
+from tests.golden_copy import GOLDEN, golden
 
-GOLDEN = Path(__file__).parent / "golden"
+__all__ = ["golden"]
+
 STORES = sorted(str(path.relative_to(GOLDEN)) for path in GOLDEN.glob("stores/*/*.zarr"))
 IDENTITIES = sorted(GOLDEN.glob("identities/*.yaml"))
-
-
-@pytest.fixture
-def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a copy in which the paths of golden.yaml are what they were."""
-    shutil.copytree(GOLDEN, tmp_path / "golden")
-    monkeypatch.chdir(tmp_path / "golden")
-    monkeypatch.setenv("EGAPIPE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "golden"
 
 
 def test_there_are_stores_and_runs() -> None:
