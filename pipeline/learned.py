@@ -26,9 +26,11 @@ _REMEDY = (
 )
 
 
-def features_record(stores: Sequence[FeatureStore], test: Dataset | None) -> Record:
+def features_record(
+    stores: Sequence[FeatureStore], test: Dataset | None, test_store: FeatureStore | None
+) -> Record:
     """The content of store.json. stores: of the training splits, complete, `train` first. test: the
-    images that the student is tested on.
+    images that the student is tested on; test_store: complete, where the teacher has seen them.
 
     Raises StoreError if a store is not complete.
     """
@@ -36,6 +38,8 @@ def features_record(stores: Sequence[FeatureStore], test: Dataset | None) -> Rec
     record = {**first, "unlabelled": others} if others else first
     if test is not None:
         record["test"] = {"fingerprint": test.fingerprint(), "rows": len(test)}
+        if test_store is not None:
+            record["test"]["store"] = _record(test_store)
     return record
 
 
@@ -63,9 +67,8 @@ def require_current(run: RunFolder, config: Config) -> None:
     found: list[str] = []
     for split, record in zip(config.training_splits(), records, strict=False):
         found += _since(record, config, split)
-    test = _images(config, "test")
-    if test is not None and "test" in then:
-        found += _test_differences(then["test"], {"fingerprint": test.fingerprint()})
+    if config.dataset.test is not None and "test" in then:
+        found += _test_since(then["test"], config)
     _refuse(run, found)
 
 
@@ -117,7 +120,11 @@ def _read(run: RunFolder) -> Record:
     others = record.get("unlabelled", [])
     if not isinstance(others, list) or not all(isinstance(o, dict) for o in others):
         raise UsageError(f"{run.path / STORE} is damaged: unlabelled is no list of stores")
-    if not all(isinstance(one.get("content_hash"), str) for one in (record, *others)):
+    test = record.get("test", {"fingerprint": ""})
+    if not isinstance(test, dict) or "fingerprint" not in test:
+        raise UsageError(f"{run.path / STORE} is damaged: test has no fingerprint")
+    stores = [record, *others, *([test["store"]] if "store" in test else [])]
+    if not all(isinstance(s, dict) and isinstance(s.get("content_hash"), str) for s in stores):
         raise UsageError(f"{run.path / STORE} is damaged: a store has no content_hash")
     return record
 
@@ -154,9 +161,14 @@ def _store_differences(then: Record, now: Record) -> Iterator[str]:
 
 
 def _test_differences(then: Record, now: Record) -> Iterator[str]:
+    """Of the images, and of their store where both have one."""
     was, is_ = str(then.get("fingerprint")), str(now.get("fingerprint"))
     if was != is_:
         yield f"the test images were {was[:_SHORT]}, are {is_[:_SHORT]}"
+    elif "store" in then and "store" in now:
+        yield from (
+            f"test store: {text}" for text in _store_differences(then["store"], now["store"])
+        )
 
 
 def _since(then: Record, config: Config, split: Split) -> Iterator[str]:
@@ -171,6 +183,20 @@ def _since(then: Record, config: Config, split: Split) -> Iterator[str]:
         if listed:
             yield from listed
             return
+    yield from _content_since(then, store)
+
+
+def _test_since(then: Record, config: Config) -> Iterator[str]:
+    images, url = _images(config, "test"), config.store_url("test")
+    now = then["fingerprint"] if images is None else images.fingerprint()
+    yield from _test_differences(then, {"fingerprint": now})
+    if now == then["fingerprint"] and "store" in then and FeatureStore.exists(url):
+        found = _content_since(then["store"], FeatureStore.open(url))
+        yield from (f"test store: {text}" for text in found)
+
+
+def _content_since(then: Record, store: FeatureStore | None) -> Iterator[str]:
+    """Of a store that is there, and was finished."""
     content = None if store is None else store.finished_content()
     if store is not None and content is not None and content != then["content_hash"]:
         yield from _store_differences(then, _record(store))

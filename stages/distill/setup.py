@@ -53,6 +53,12 @@ class Job:
     test_images: Dataset | None = None
     """The data set of `test`."""
 
+    @property
+    def test_store(self) -> FeatureStore | None:
+        """The store of the test images, where they were extracted too."""
+        there = self.teacher_test is not None
+        return FeatureStore.open(self.config.store_url("test")) if there else None
+
 
 def pick_device(name: str) -> torch.device:
     """`auto`, `cpu` or `cuda` to a device. Raises UsageError for a GPU that is not there."""

@@ -74,7 +74,7 @@ def run(
             return DistillReport(folder.path, folder.summary(), finished_before=True)
         if restart:
             folder.clear()
-        record = features_record(job.sources.stores, job.test_images)
+        record = features_record(job.sources.stores, job.test_images, job.test_store)
         require_features(folder, record)
         folder.begin(config, record)
         folder.write_json(MODEL, job.spec.model_dump(mode="json"))

@@ -98,6 +98,14 @@ def test_a_run_is_of_its_test_images_too(golden: Path) -> None:
     assert "the test images were " in refused()
 
 
+def test_a_teachers_accuracy_is_of_its_test_embeddings(golden: Path) -> None:
+    distill.run(config(), restart=True)
+    other_numbers("stores/golden/test.zarr")
+    assert "test store: the content was " in refused()
+    shutil.rmtree("stores/golden/test.zarr")
+    assert distill.run(config()).finished_before
+
+
 def test_results_outlive_what_they_were_made_of(golden: Path) -> None:
     shutil.rmtree("stores")
     shutil.rmtree("images")
@@ -176,7 +184,18 @@ def test_a_table_names_few_of_many(golden: Path) -> None:
     assert len(said) < 500
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"content_hash": 1}', "{", '{"unlabelled": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{}",
+        '{"content_hash": 1}',
+        "{",
+        '{"unlabelled": 3}',
+        '{"content_hash": "a", "test": {}}',
+        '{"content_hash": "a", "test": {"fingerprint": "b", "store": 5}}',
+    ],
+)
 def test_a_damaged_record_is_one_line(golden: Path, content: str) -> None:
     run = next(golden.glob("runs/golden/*-seed0-*"))
     (run / "store.json").write_text(content)

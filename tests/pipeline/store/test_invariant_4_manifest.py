@@ -6,6 +6,7 @@ import pytest
 
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import FeatureStore, check_store
+from egapipe.pipeline.store.summary import summarize
 from egapipe.pipeline.views import plan_hash
 from tests.pipeline.store.samples import (
     complete,
@@ -90,6 +91,9 @@ def test_other_software_may_go_on_and_its_shards_say_so(
     assert again.complete
     assert check_store(url).problems == []
     assert {i for i, c in again.commits().items() if c.versions == NEWER} == set(missing)
+    shown = summarize(url)["shard_versions"]
+    mixed = {"torch": ["2.14"]}
+    assert shown == (mixed if missing else {})
     warned = "begun with other software (versions.torch is '2.13', here it is '2.14')"
     assert (warned in caplog.text) == bool(missing)
 
