@@ -14,12 +14,14 @@ from pydantic.fields import FieldInfo
 
 FORMAT_1: Mapping[str, str] = {
     "ArchiveSource": "folder kind limit name sha256 split url",
+    "AshaScheduler": "grace_epochs kind reduction",
     "CcOptions": "scope weight",
     "CclOptions": "scope temperature weight",
     "Config": "cluster compare dataset distill extract name runs store sweep teacher views",
     "CrdOptions": "dim momentum negatives other_classes temperature weight",
     "DatasetConfig": "test train unlabelled",
     "DigitsSource": "kind limit split",
+    "Dimension": "choice grid loguniform randint uniform when",
     "DistillConfig": (
         "augment batch_size ce_weight channels_last checkpoint_epochs checkpoint_steps "
         "clip_grad_norm compile data decay device ema_decay epochs graph_batch head image_size "
@@ -30,6 +32,7 @@ FORMAT_1: Mapping[str, str] = {
     ),
     "EgaOptions": "edge_weight form node_weight scope weight",
     "EnsembleTeacher": "backend combine normalize teachers",
+    "FifoScheduler": "kind",
     "FitnetOptions": "features weight",
     "FolderSource": "kind limit path",
     "HeadConfig": "dim epochs lr mode",
@@ -39,14 +42,15 @@ FORMAT_1: Mapping[str, str] = {
     "ImportedTeacher": "backend model normalize",
     "IrgOptions": "edge_weight normalize scope vertex_weight weight",
     "KdOptions": "temperature weight",
+    "MedianScheduler": "grace_epochs kind min_trials",
+    "MlflowTracking": "experiment kind uri",
     "NceOptions": "scope temperature weight",
     "Normalize": "mean std",
     "ObjectiveConfig": "cc ccl crd ega fitnet irg kd nce pkt rkd sp",
-    "OnnxTeacher": (
-        "any_size backend grid logits model output pooling prefix_tokens preprocessing"
-    ),
+    "OnnxTeacher": "any_size backend grid logits model output pooling prefix_tokens preprocessing",
     "OpenClipTeacher": "backend model precision pretrained",
-    "ParquetSource": ("class_names files image_column key_column kind label_column limit split"),
+    "ParquetSource": "class_names files image_column key_column kind label_column limit split",
+    "PbtScheduler": "interval_epochs kind quantile resample",
     "PktOptions": "scope weight",
     "PythonTeacher": (
         "args backend grid logits model output pooling precision prefix_tokens preprocessing"
@@ -57,10 +61,15 @@ FORMAT_1: Mapping[str, str] = {
     "SpOptions": "features form scope weight",
     "StoreConfig": "cache_dir dtype shard_rows url",
     "StudentConfig": "args name",
+    "SweepConfig": (
+        "cpus_per_trial gpus_per_trial max_concurrent max_failures metric mode samples "
+        "scheduler search search_seed space track"
+    ),
     "TimmTeacher": "backend model precision",
     "Transform": "mean resample resize size std",
     "TransformersTeacher": "backend grid logits model pooling precision revision",
     "ViewsConfig": "count crop flip padding ratio scale seed",
+    "WandbTracking": "kind mode project",
     "WebDatasetSource": "class_names files image kind label_field limit tar_in_key",
 }
 """Section -> its members in format 1. Never edited: what is new goes into LATER."""

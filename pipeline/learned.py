@@ -14,6 +14,7 @@ from egapipe.pipeline.identity import in_place
 from egapipe.pipeline.pairing import asked_of
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.store import FeatureStore, Manifest
+from egapipe.pipeline.store.records import content_hash
 
 STORE = "store.json"
 
@@ -106,11 +107,13 @@ def require_one_source(runs: Mapping[str, RunFolder]) -> None:
 
 
 def _record(store: FeatureStore) -> Record:
+    """embeddings_hash: of the shards alone, whatever the manifest says."""
+    manifest_hash, commits = store.manifest.hash(), store.finished_commits()
     return {
         "url": store.url,
-        "manifest_hash": store.manifest.hash(),
-        "content_hash": store.content_hash(),
-        "embeddings_hash": store.embeddings_hash(),
+        "manifest_hash": manifest_hash,
+        "content_hash": content_hash(manifest_hash, commits),
+        "embeddings_hash": content_hash("", commits),
         "manifest": store.manifest.model_dump(mode="json"),
     }
 

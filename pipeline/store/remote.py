@@ -62,9 +62,9 @@ class RemoteObjects(Objects):
             try:
                 fs.pipe_file(f"{root}/{key}", data, mode="create")
             except Exception as error:
-                if _exists_already(error):
+                if exists_already(error):
                     return False
-                if not _is_unconditional(error):
+                if not is_unconditional(error):
                     raise
                 # A server that knows no such condition: two at the same moment are not told apart.
                 if fs.exists(f"{root}/{key}"):
@@ -157,12 +157,12 @@ class RemoteObjects(Objects):
         return fs, path.rstrip("/")
 
 
-def _exists_already(error: Exception) -> bool:
+def exists_already(error: Exception) -> bool:
     """Whether a conditional put found an object, or lost against another one at that moment."""
     return isinstance(error, FileExistsError) or _code(error) in _LOST
 
 
-def _is_unconditional(error: Exception) -> bool:
+def is_unconditional(error: Exception) -> bool:
     """Whether a client or a server does not know conditional puts."""
     return isinstance(error, NotImplementedError) or _code(error) in ("NotImplemented", "501")
 

@@ -233,12 +233,6 @@ class FeatureStore:
         self._require_all(commits)
         return content_hash(self.manifest.hash(), commits)
 
-    def embeddings_hash(self) -> str:
-        """SHA-256 of every shard alone, whatever the manifest says. Raises as `content_hash`."""
-        commits = self.commits()
-        self._require_all(commits)
-        return content_hash("", commits)
-
     def finished_content(self) -> str | None:
         """The content hash that the last record names, None if the store was never finished.
 

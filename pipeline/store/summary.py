@@ -40,7 +40,7 @@ def summarize(url: str) -> Summary:
 
 
 def _versions_of_shards(manifest: Manifest, commits: Mapping[int, Commit]) -> dict[str, list[str]]:
-    """Name -> versions of which shards say that they made them, where that is not the manifest's."""
+    """Name -> versions that shards were made with, where they are not all the manifest's."""
     found: dict[str, set[str]] = {}
     for commit in commits.values():
         for name, version in commit.versions.items():

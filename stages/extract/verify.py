@@ -118,9 +118,7 @@ def verify_store(config: Config, *, split: Split, count: int = 16, seed: int = 0
     fresh, kept = _encode(config, teacher, reader, pairs), _stored(store, pairs)
     agreements = [_agreement(store.manifest, n, kept[n], fresh[n]) for n in store.manifest.outputs]
     row, view = pairs[_worst(kept, fresh)]
-    return VerifyReport(
-        store.url, pairs, (dataset.keys[row], int(view)), agreements, _newer(store.manifest)
-    )
+    return VerifyReport(store.url, pairs, (dataset.keys[row], int(view)), agreements, _newer(store))
 
 
 def _draw(store: FeatureStore, count: int, seed: int) -> Pairs:
@@ -221,10 +219,13 @@ def _worst(kept: Arrays, fresh: Arrays) -> int:
     return int(np.nan_to_num(np.max(found, axis=0), nan=np.inf).argmax())
 
 
-def _newer(manifest: Manifest) -> list[str]:
+def _newer(store: FeatureStore) -> list[str]:
+    """Versions that made a shard, as its record says, or the manifest for older ones."""
     here = software()
+    made = [commit.versions or store.manifest.versions for commit in store.commits().values()]
+    found = sorted({pair for versions in made for pair in versions.items()})
     return [
         f"{name} {version} -> {here.get(name, 'none')}"
-        for name, version in manifest.versions.items()
+        for name, version in found
         if here.get(name) != version
     ]

@@ -16,10 +16,11 @@ from egapipe.pipeline.durable import FORMAT_1, LATER, durable
 from egapipe.pipeline.identity import run_identity
 from egapipe.pipeline.store.stored import StoredViews, unknown_members
 from egapipe.pipeline.views import plan_hash
+from egapipe.stages.sweep.folder import sweep_identity
 from tests.pipeline.store.samples import make_manifest
 
 # Neither stored nor part of a run's identity.
-OTHER_SECTIONS = {"extract", "compare", "sweep", "cluster"}
+OTHER_SECTIONS = {"extract", "compare", "cluster"}
 NORMALIZE = "{mean: [0.5, 0.5, 0.5], std: [1, 1, 1]}"
 ENSEMBLE = (
     "{backend: ensemble, teachers: {a: {backend: timm, model: vit}, b: {backend: onnx, "
@@ -83,6 +84,7 @@ def test_a_new_setting_at_its_default_changes_nothing(name: str) -> None:
     assert kept == {k: v for k, v in durable(old).items() if k not in OTHER_SECTIONS}
     assert kept == old.model_dump(mode="json", exclude=OTHER_SECTIONS)
     assert run_identity(new) == run_identity(old)
+    assert sweep_identity(new) == sweep_identity(old)
     assert plan_hash(new.views) == plan_hash(old.views)
     manifests = [
         make_manifest(views=c.views, teacher=durable(c.teacher), views_hash=plan_hash(c.views))
@@ -97,6 +99,7 @@ def test_a_new_setting_that_is_used_counts(name: str) -> None:
     old = config(name)
     new = extended(old, added=8)
     assert run_identity(new) != run_identity(old)
+    assert sweep_identity(new) != sweep_identity(old)
     assert durable(new.teacher)["added"] == 8
     assert plan_hash(new.views) != plan_hash(old.views)
     # Views that the stored format cannot express are not stored as others.

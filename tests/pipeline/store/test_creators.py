@@ -4,12 +4,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import FeatureStore, Manifest, check_store
 from egapipe.pipeline.store.location import open_objects
+from egapipe.pipeline.store.remote import exists_already, is_unconditional
 from tests.objectstore import S3, s3, s3_server
 from tests.pipeline.store.samples import complete, make_index, make_manifest
 
@@ -124,3 +126,43 @@ def test_a_file_system_without_links_creates_too(
     assert objects.create("a", b"one")
     assert not objects.create("a", b"two")
     assert objects.sizes() == {"a": 3}
+
+
+class AnsweredError(Exception):
+    """As botocore raises it; s3fs raises others of its own from it."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.response = {"Error": {"Code": code}}
+
+
+def test_what_a_server_answers_to_a_conditional_put() -> None:
+    for code in ("PreconditionFailed", "ConditionalRequestConflict"):
+        wrapped = OSError(5, "an error")
+        wrapped.__cause__ = AnsweredError(code)
+        assert exists_already(AnsweredError(code))
+        assert exists_already(wrapped)
+        assert not is_unconditional(wrapped)
+    assert is_unconditional(AnsweredError("NotImplemented"))
+    assert not is_unconditional(AnsweredError("AccessDenied"))
+    assert not exists_already(OSError(5, "an error"))
+
+
+def test_a_server_without_conditions_is_asked_whether_there_is_one(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As servers in the manner of S3 were for long."""
+    from s3fs import S3FileSystem
+
+    put = S3FileSystem._pipe_file
+
+    async def older(self: Any, path: str, data: bytes, **options: Any) -> Any:
+        if options.pop("mode", "") == "create":
+            raise OSError(22, "no such header") from AnsweredError("NotImplemented")
+        return await put(self, path, data, **options)
+
+    monkeypatch.setattr(S3FileSystem, "_pipe_file", older)
+    objects = open_objects(s3.url("store"))
+    assert objects.create("a", b"one")
+    assert not objects.create("a", b"two")
+    assert objects.get("a") == b"one"
