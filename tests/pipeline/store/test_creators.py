@@ -4,9 +4,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from fsspec.core import url_to_fs
 
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import FeatureStore, Manifest, check_store
@@ -152,17 +152,19 @@ def test_a_server_without_conditions_is_asked_whether_there_is_one(
     s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As servers in the manner of S3 were for long."""
-    from s3fs import S3FileSystem
-
-    put = S3FileSystem._pipe_file
-
-    async def older(self: Any, path: str, data: bytes, **options: Any) -> Any:
-        if options.pop("mode", "") == "create":
-            raise OSError(22, "no such header") from AnsweredError("NotImplemented")
-        return await put(self, path, data, **options)
-
-    monkeypatch.setattr(S3FileSystem, "_pipe_file", older)
     objects = open_objects(s3.url("store"))
+    # fsspec has one of them a process.
+    system, _ = url_to_fs(objects.url, max_concurrency=1)
+    put, refused = system.pipe_file, []
+
+    def older(path: str, data: bytes, mode: str = "overwrite") -> None:
+        if mode == "create":
+            refused.append(path)
+            raise OSError(22, "no such header") from AnsweredError("NotImplemented")
+        put(path, data)
+
+    monkeypatch.setattr(system, "pipe_file", older)
     assert objects.create("a", b"one")
     assert not objects.create("a", b"two")
     assert objects.get("a") == b"one"
+    assert len(refused) == 2
