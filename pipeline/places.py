@@ -17,7 +17,13 @@ LOCAL_DIR = "local-dir:"
 """What a folder's name begins with for timm and open_clip."""
 
 _PACKAGE = "package:"
-_WEIGHTS = (".json", ".safetensors", ".bin", ".npz", ".pt", ".pth", ".txt")
+_WEIGHTS = (".safetensors", ".bin", ".npz", ".pt", ".pth")
+_SETTINGS = {
+    "config.json",
+    "open_clip_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+}
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _METHOD = "egapipe teacher files 1"
 
@@ -114,7 +120,11 @@ def _local_files(teacher: Mapping[str, Any]) -> Sequence[Path]:
         case "onnx":
             # Large weights lie beside it, in files that are called after it.
             return [p for p in place.parent.glob(f"{_escaped(place.name)}*") if p.is_file()]
-    return [p for p in place.glob("*") if p.suffix in _WEIGHTS and p.is_file()]
+    # Of transformers' only these are read: others can run code.
+    weights = _WEIGHTS[:1] if teacher.get("backend") == "transformers" else _WEIGHTS
+    return [
+        p for p in place.glob("*") if p.is_file() and (p.suffix in weights or p.name in _SETTINGS)
+    ]
 
 
 def _checkpoint(run: Path, which: str) -> list[Path]:

@@ -224,6 +224,9 @@ def _moved(mine: Leaves, theirs: Leaves) -> set[str]:
         if files in mine and files in theirs:
             place = is_place(str(mine[key])) or is_place(str(theirs[key]))
             moved |= {key} if place and mine[files] == theirs[files] else set()
+            # Who has read the weights says so, and need not repeat that their files differ.
+            weights = files.removesuffix(FILES) + "sha256"
+            moved |= {files} if mine.get(weights) != theirs.get(weights) else set()
         else:
             moved |= {files} | ({key} if same_place(mine[key], theirs[key]) else set())
     return moved

@@ -75,7 +75,8 @@ def test_a_folder_is_its_content(here: Path, tmp_path: Path) -> None:
     assert files("transformers", "one") == files("transformers", "./one") == known
     assert files("transformers", shutil.copytree(folder, tmp_path / "moved")) == known
     assert files("timm", "local-dir:one") == files("open_clip", "local-dir:one") == known
-    (folder / "README.md").write_text("read")
+    for name in ("README.md", "tokenizer.json", "pytorch_model.bin"):
+        (folder / name).write_text("not read")
     assert files("transformers", folder) == known
     (folder / "model.safetensors").write_bytes(b"others!")
     assert files("transformers", folder) not in (known, None)
