@@ -13,7 +13,9 @@ from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.durable import FORMAT_1, LATER, durable
 from egapipe.pipeline.places import FILES
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
+# Not float alone: what another program has written as 1 stays 1, and the hash that of its text.
+Number = int | float
+Share = Annotated[Number, Field(ge=0, le=1)]
 
 RUNTIME = "runtime"
 """Member of a stored teacher that is a version of software."""
@@ -54,8 +56,8 @@ class StoredViews(BaseModel):
     count: Annotated[int, Field(ge=0)]
     crop: Literal["none", "pad", "scale"]
     padding: Share
-    scale: tuple[float, float]
-    ratio: tuple[float, float]
+    scale: tuple[Number, Number]
+    ratio: tuple[Number, Number]
     flip: Share
 
     @classmethod

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.manifest import canonical
-from tests.pipeline.store.samples import make_manifest
+from egapipe.pipeline.store.records import sha256
+from tests.pipeline.store.samples import create, make_manifest
+from tests.pipeline.store.test_create import rewrite_manifest
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(
@@ -118,3 +121,14 @@ def test_the_hash_of_a_manifest_stays() -> None:
         teacher={"name": "größer", "scale": 1.0, "tiny": 1e-7, "sizes": [1, 2]}
     )
     assert manifest.hash() == "4f36eee7dce3e2ee69d0538fadfe9532ec12777b0f2542e6d449d84a36627345"
+
+
+def test_the_hash_is_of_what_is_stored(memory: str) -> None:
+    """Another program may write a whole number as an integer."""
+    store = create(memory)
+    views = {**store.manifest.views.model_dump(mode="json"), "flip": 1, "scale": [0.5, 1]}
+    tree = rewrite_manifest(store, views=views)
+    manifest = FeatureStore.open(memory).manifest
+    assert manifest.hash() == sha256(text_of(tree).encode())
+    assert manifest.plan.flip == 1.0
+    assert not manifest.changes(manifest.asking(views={**views, "flip": 1.0, "scale": (0.5, 1.0)}))

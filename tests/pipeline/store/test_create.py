@@ -118,14 +118,16 @@ def test_an_index_in_other_types_and_chunks_is_the_same(memory: str) -> None:
     assert one.objects.get(layout.INDEX) == two.objects.get(layout.INDEX)
 
 
-def rewrite_manifest(store: FeatureStore, **changes: object) -> None:
-    """As another version of egapipe would have written it."""
+def rewrite_manifest(store: FeatureStore, **changes: object) -> dict[str, object]:
+    """As another version of egapipe would have written it: what is stored then."""
     tree = json.loads(store.objects.get(layout.GROUP) or b"")
     tree["attributes"]["egapipe"].update(changes)
     data = json.dumps(tree).encode()
     store.objects.put(layout.GROUP, data)
     created = Created(sha256={**store.created.sha256, layout.GROUP: sha256(data)})
     store.objects.put(layout.CREATED, created.encode())
+    stored: dict[str, object] = tree["attributes"]["egapipe"]
+    return stored
 
 
 def test_another_format_is_refused(memory: str) -> None:
