@@ -1,5 +1,6 @@
 """The features a run learned from: recorded with it, and compared whenever it is taken up again."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from egapipe.pipeline.pairing import asked_of
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.store import FeatureStore, Manifest
 from egapipe.pipeline.store.records import content_hash
+
+_log = logging.getLogger(__name__)
 
 STORE = "store.json"
 
@@ -176,8 +179,7 @@ def _test_differences(then: Record, now: Record) -> Iterator[str]:
 
 def _since(then: Record, config: Config, split: Split) -> Iterator[str]:
     """What has changed since a run was finished, a phrase each."""
-    dataset, url = _images(config, split), config.store_url(split)
-    store = FeatureStore.open(url) if FeatureStore.exists(url) else None
+    dataset, store = _images(config, split), _store(config, split)
     recorded = _manifest(then)
     if dataset is not None and (store is not None or recorded is not None):
         made = store.manifest if store is not None else recorded
@@ -190,18 +192,20 @@ def _since(then: Record, config: Config, split: Split) -> Iterator[str]:
 
 
 def _test_since(then: Record, config: Config) -> Iterator[str]:
-    images, url = _images(config, "test"), config.store_url("test")
+    images, store = _images(config, "test"), _store(config, "test")
     now = then["fingerprint"] if images is None else images.fingerprint()
     yield from _test_differences(then, {"fingerprint": now})
-    if now == then["fingerprint"] and "store" in then and FeatureStore.exists(url):
-        found = _content_since(then["store"], FeatureStore.open(url))
+    if now == then["fingerprint"] and "store" in then:
+        found = _content_since(then["store"], store)
         yield from (f"test store: {text}" for text in found)
 
 
 def _content_since(then: Record, store: FeatureStore | None) -> Iterator[str]:
     """Of a store that is there, and was finished."""
-    content = None if store is None else store.finished_content()
-    if store is not None and content is not None and content != then["content_hash"]:
+    if store is None:
+        return
+    content = store.finished_content()
+    if content is not None and content != then["content_hash"]:
         yield from _store_differences(then, _record(store))
 
 
@@ -213,6 +217,16 @@ def _images(config: Config, split: Split) -> Dataset | None:
     try:
         return open_split(config, split)
     except EgapipeError:
+        return None
+
+
+def _store(config: Config, split: Split) -> FeatureStore | None:
+    """The store of a split, if it is there and can be reached."""
+    url = config.store_url(split)
+    try:
+        return FeatureStore.open(url) if FeatureStore.exists(url) else None
+    except StoreError as error:
+        _log.warning("a finished run is not compared with its store: %s", error)
         return None
 
 

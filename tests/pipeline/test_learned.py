@@ -15,6 +15,7 @@ from egapipe.pipeline.store import FeatureStore
 from egapipe.stages import compare, distill, extract
 from egapipe.stages.compare.folder import RECORD
 from egapipe.stages.report import reporting
+from egapipe.stages.submit.package import absolute
 from tests.golden_copy import golden
 
 __all__ = ["golden"]
@@ -106,10 +107,39 @@ def test_a_teachers_accuracy_is_of_its_test_embeddings(golden: Path) -> None:
     assert distill.run(config()).finished_before
 
 
+@pytest.mark.parametrize("run", [FINISHED, KILLED])
+def test_a_job_takes_up_what_a_command_began(
+    golden: Path, monkeypatch: pytest.MonkeyPatch, run: str
+) -> None:
+    """Its paths are absolute and its folder is another; also where the folder has an older name."""
+    submitted = absolute(config(run))
+    assert submitted.dataset.train.path == str(golden / "images" / "train")
+    (golden / "job").mkdir()
+    monkeypatch.chdir(golden / "job")
+    done = distill.run(submitted)
+    assert done.finished_before == (run == FINISHED)
+    assert done.run.name in ("digits_cnn-ega-seed0-79a619d1", "digits_cnn-ega-seed1-e601f29f")
+    monkeypatch.chdir(golden)
+    assert distill.run(config(run)).finished_before
+    fresh, submitted = distill.run(config("distill.seed=3")), absolute(config("distill.seed=3"))
+    monkeypatch.chdir(golden / "job")
+    again = distill.run(submitted)
+    assert again.finished_before
+    assert again.run == golden / fresh.run
+
+
 def test_results_outlive_what_they_were_made_of(golden: Path) -> None:
     shutil.rmtree("stores")
     shutil.rmtree("images")
     assert distill.run(config()).finished_before
+
+
+def test_results_are_there_where_the_store_is_not_reached(
+    golden: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("stores/golden/train.zarr/commits/created.json").write_text("{")
+    assert distill.run(config()).finished_before
+    assert "a finished run is not compared with its store: " in caplog.text
 
 
 def test_the_same_features_in_another_place_are_the_same(golden: Path) -> None:
