@@ -1,5 +1,6 @@
 """Files that are whole or absent, whenever the process dies."""
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import BinaryIO
 from egapipe.pipeline.errors import EgapipeError
 
 PARTIAL = ".partial"
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @contextmanager
@@ -30,6 +32,33 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def new_file(path: Path, data: bytes) -> None:
+    """A new file of these bytes, whole when it appears. Raises FileExistsError if there is one.
+
+    A file system without links shows it while it is being written. Raises OSError.
+    """
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        _write_new(partial, data)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _write_new(path, data)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def replace_file(path: Path, data: bytes) -> None:

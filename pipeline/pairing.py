@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.places import with_files
 from egapipe.pipeline.store import Features, FeatureStore, Manifest
 from egapipe.pipeline.store.features import Rows
+from egapipe.pipeline.store.stored import found_by_loading
 from egapipe.pipeline.views import plan_hash
 
 if TYPE_CHECKING:
@@ -45,10 +48,11 @@ def check_pair(store: FeatureStore, config: Config, dataset: Dataset, split: Spl
     """Raise StoreError, in one line, if a store was not made as the configuration says.
 
     Compared without loading the teacher: the data set's content, the teacher as it was asked for
-    (backend, model, revision, pooling, precision; names as text), the views and the stored type.
+    (backend, model, revision, pooling, precision; names as text, local files by their content), the
+    views and the stored type.
     """
-    asked = _asked(store.manifest, config, dataset, split)
-    differences = store.manifest.differences(asked, versions=False)
+    asked = asked_of(store.manifest, config, dataset, split)
+    differences = store.manifest.differences(asked)
     if differences:
         raise StoreError(
             f"store {store.url}: {'; '.join(differences)}: run `egapipe extract -c ...` with "
@@ -62,8 +66,8 @@ def check_one_teacher(first: FeatureStore, other: FeatureStore) -> None:
     The configuration names the teacher; this compares what it was when each store was made: its
     weights, its preprocessing and the outputs.
     """
-    parts = {name: getattr(other.manifest, name) for name in _OF_TEACHER}
-    changes = first.manifest.changes(first.manifest.model_copy(update=parts))
+    theirs = other.manifest.model_dump(mode="json", include=set(_OF_TEACHER))
+    changes = first.manifest.changes(first.manifest.asking(**theirs))
     if first.manifest.teacher.get("backend") == "imported":
         # There it is the checksum of the file of embeddings, and each store has its own.
         changes.pop("teacher.sha256", None)
@@ -75,16 +79,16 @@ def check_one_teacher(first: FeatureStore, other: FeatureStore) -> None:
         )
 
 
-def _asked(stored: Manifest, config: Config, dataset: Dataset, split: Split) -> Manifest:
-    """The stored manifest with everything that the configuration decides."""
-    plan = config.view_plan(split)
+def asked_of(stored: Manifest, config: Config, dataset: Dataset, split: Split) -> Manifest:
+    """A stored manifest with everything that a configuration decides, without loading a teacher."""
+    plan, settings = config.view_plan(split), durable(config.teacher)
+    # What loading the teacher has found out is not known here: it is what was found then.
+    teacher = {**found_by_loading(stored.teacher), **settings}
     record = {"fingerprint": dataset.fingerprint(), "rows": len(dataset)}
-    return stored.model_copy(
-        update={
-            "dataset": stored.dataset.model_copy(update=record),
-            "teacher": {**stored.teacher, **config.teacher.model_dump(mode="json")},
-            "views": plan,
-            "views_hash": plan_hash(plan),
-            "dtype": config.store.dtype,
-        }
+    return stored.asking(
+        dataset=stored.dataset.model_copy(update=record),
+        teacher=with_files(teacher, settings),
+        views=plan,
+        views_hash=plan_hash(plan),
+        dtype=config.store.dtype,
     )

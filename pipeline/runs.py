@@ -1,7 +1,7 @@
 """The run folder: what one training leaves behind, and where.
 
 config.yaml      the resolved configuration
-store.json       identity of the features it learned from
+store.json       the features it learned from, and the images it is tested on, see `learned`
 metrics.jsonl    one line an epoch
 tensorboard/     the same as event files
 checkpoints/     weights and state of the last and the best epoch
@@ -9,12 +9,13 @@ summary.json     results; its presence means the run is finished
 evaluation.json  what `egapipe evaluate` measured, where it ran; summary.json then has it as well
 """
 
-import hashlib
+import glob
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,50 +24,46 @@ from filelock import FileLock, Timeout
 from egapipe.pipeline.config import Config, load_config, to_yaml
 from egapipe.pipeline.errors import TrainingError, UsageError
 from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.identity import has_places, run_identity
 
-# What does not change the trained weights does not change the run: it may resume with other values.
-_LAUNCH = {"runs", "extract", "compare", "sweep", "cluster"}
-_LAUNCH_DISTILL = {
-    "workers",
-    # One worker and several with it are the same.
-    "sync_batchnorm",
-    "max_failures",
-    "threads",
-    "channels_last",
-    "compile",
-    "stream_threads",
-    "data",
-    "resident_bytes",
-    "checkpoint_epochs",
-    "checkpoint_steps",
-}
-
-
-def run_identity(config: Config, workers: int | None = None) -> str:
-    """Eight hex digits of everything that decides what is learned.
-
-    workers: their number where it does, too; see `deciding_workers` of stage two.
-    """
-    tree = config.model_dump(mode="json", exclude=_LAUNCH)
-    tree["distill"] = {k: v for k, v in tree["distill"].items() if k not in _LAUNCH_DISTILL}
-    if workers is not None:
-        tree["distill"]["workers"] = workers
-    if tree["dataset"]["validation"] is None:
-        del tree["dataset"]["validation"]
-    tree["store"] = {"dtype": tree["store"]["dtype"]}
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
+__all__ = ["RunFolder", "run_folder", "run_identity"]
 
 
 def run_folder(config: Config, workers: int | None = None) -> "RunFolder":
     """The folder of a configuration: the same configuration finds the same folder again.
 
-    workers: see `run_identity`.
+    Also one of an older egapipe, whose name had the places of images and teacher in it. workers:
+    see `run_identity`.
     """
     terms = config.distill.objective.model_dump(exclude_none=True)
     label = "+".join(terms) or "ce"
+    stem = f"{config.distill.student.name}-{label}-seed{config.distill.seed}-"
+    stem = stem.replace(":", ".").replace("/", ".")
     identity = run_identity(config, workers)
-    name = f"{config.distill.student.name}-{label}-seed{config.distill.seed}-{identity}"
-    return RunFolder(Path(config.runs) / config.name / name.replace(":", ".").replace("/", "."))
+    folder = Path(config.runs) / config.name / f"{stem}{identity}"
+    if not folder.exists() and has_places(config):
+        folder = _older(folder.parent, stem, identity, workers) or folder
+    return RunFolder(folder)
+
+
+def _older(parent: Path, stem: str, identity: str, workers: int | None) -> Path | None:
+    """The run whose recorded configuration has this identity; a finished one first."""
+    found = sorted(parent.glob(f"{glob.escape(stem)}????????"))
+    found.sort(key=lambda folder: not RunFolder(folder).finished)
+    return next((folder for folder in found if _recorded(folder, workers) == identity), None)
+
+
+def _recorded(folder: Path, workers: int | None) -> str | None:
+    try:
+        file = folder / "config.yaml"
+        return _identity_of(str(file), file.stat().st_mtime_ns, workers)
+    except (OSError, UsageError):
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _identity_of(file: str, _changed: int, workers: int | None) -> str:
+    return run_identity(load_config(file), workers)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.durable import durable
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -63,7 +64,7 @@ class Boxes:
 
 def plan_hash(plan: ViewsConfig) -> str:
     """SHA-256 of the plan and the method: equal hashes mean equal views."""
-    text = json.dumps(plan.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(durable(plan), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(f"{METHOD}\n{text}".encode()).hexdigest()
 
 

@@ -34,6 +34,9 @@ class ExtractConfig(Section):
     """`processes` are faster for tiny images, `threads` for photographs, see docs/benchmarks.md."""
     max_failures: Count | Fraction = 0.01
     """Most unreadable images: a count (integer) or a share of the rows (0.01 = 1 %)."""
+    same_software: bool = False
+    """Refuse to continue a store that other versions of the software have begun. By default that is
+    a warning, and the record of each shard names the versions that made it."""
     max_restarts: Count = 3
     """Times one shard may lose its worker before the run stops."""
     start_timeout: AboveZero = 300.0

@@ -1,6 +1,5 @@
 """Checking a store: every checksum, every count, and nothing that does not belong there."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,19 +26,6 @@ from egapipe.pipeline.views import plan_hash
 
 Progress = Callable[[int, int], None]
 Problems = Iterator[str]
-
-# What makes stored bytes an array; a later zarr may add members that do not.
-_MEANING = (
-    "zarr_format",
-    "node_type",
-    "shape",
-    "data_type",
-    "chunk_grid",
-    "chunk_key_encoding",
-    "fill_value",
-    "codecs",
-    "storage_transformers",
-)
 
 
 @dataclass
@@ -108,7 +94,7 @@ class _Check:
         expected = layout.metadata_documents(manifest)
         if created.sha256.keys() != {*expected, layout.INDEX}:
             yield f"{layout.CREATED} does not list the objects of this manifest"
-        if plan_hash(manifest.views) != manifest.views_hash:
+        if plan_hash(manifest.plan) != manifest.views_hash:
             yield "views_hash is not the hash of the view plan: its views cannot be replayed"
         for key in map(layout.array_key, manifest.outputs):
             try:
@@ -116,7 +102,7 @@ class _Check:
             except StoreError as error:
                 yield str(error)
                 continue
-            if _meaning(data) != _meaning(expected[key]):
+            if layout.array_meaning(data) != layout.array_meaning(expected[key]):
                 yield f"{key} describes another array than the manifest"
 
     def index(self) -> Problems:
@@ -212,8 +198,3 @@ class _Check:
                 yield f"{key} does not belong to the store"
             elif self.report.complete:
                 yield f"{key} was left by a killed writer: {Finished.remedy()}"
-
-
-def _meaning(document: bytes) -> dict[str, object]:
-    tree = json.loads(document)
-    return {member: tree.get(member) for member in _MEANING}

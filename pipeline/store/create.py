@@ -1,8 +1,13 @@
 """Creating a store, and opening one.
 
-Creating is resumed like everything else: until `commits/created.json` exists nothing else can, so
-whatever an interrupted attempt left of these few objects is written again.
+Creating is resumed like everything else: until `commits/created.json` exists nothing else can, and
+what an interrupted attempt left of these few objects is taken up. Several may create at once: each
+object is made by one of them, and the others go on with it or are refused.
 """
+
+import logging
+from collections.abc import Callable
+from functools import partial
 
 import pyarrow as pa
 
@@ -11,7 +16,10 @@ from egapipe.pipeline.store import layout
 from egapipe.pipeline.store.manifest import Manifest, group_attributes, manifest_of
 from egapipe.pipeline.store.objects import Objects
 from egapipe.pipeline.store.records import Created, sha256
-from egapipe.pipeline.store.tables import encode_index
+from egapipe.pipeline.store.tables import decode_index, encode_index
+
+_log = logging.getLogger(__name__)
+_ATTEMPTS = 5
 
 ELSEWHERE = "run `egapipe extract` with another store.url, or point store.url elsewhere"
 
@@ -21,17 +29,52 @@ def create_store(objects: Objects, manifest: Manifest, index: pa.Table) -> None:
 
     Does nothing if a store exists. Raises StoreError rather than to touch anything else's objects.
     """
-    if objects.get(layout.CREATED) is not None:
+    if objects.get(layout.CREATED) is not None or _is_other_content(objects, manifest):
         return
-    _refuse_other_content(objects, manifest)
-    documents = {
-        **layout.metadata_documents(manifest),
-        layout.INDEX: encode_index(index),
-    }
-    for key, data in documents.items():
-        objects.put(key, data)
-    created = Created(sha256={key: sha256(documents[key]) for key in sorted(documents)})
-    objects.put(layout.CREATED, created.encode())
+
+    def same_store(group: bytes) -> bool:
+        # Bytes that are no JSON are half of a document.
+        if group_attributes(group) is None:
+            return False
+        require_equal(manifest_of(group, objects.url), manifest, objects.url)
+        return True
+
+    def same_rows(table: bytes) -> bool:
+        try:
+            stored = decode_index(table, f"{objects.url}/{layout.INDEX}")
+        except StoreError:
+            return False
+        require_same_rows(stored, index, objects.url)
+        return True
+
+    documents = {**layout.metadata_documents(manifest), layout.INDEX: encode_index(index)}
+    # The manifest is the first: whoever has made it has the place.
+    same = {layout.GROUP: same_store, layout.INDEX: same_rows}
+    for key in map(layout.array_key, manifest.outputs):
+        same[key] = partial(_same_array, documents[key])
+    order = sorted(documents, key=lambda key: key != layout.GROUP)
+    checksums = {key: sha256(_settle(objects, key, documents[key], same[key])) for key in order}
+    created = Created(sha256=dict(sorted(checksums.items())))
+    objects.create(layout.CREATED, created.encode())
+
+
+def _settle(objects: Objects, key: str, data: bytes, same: Callable[[bytes], bool]) -> bytes:
+    """The bytes of an object: those that another creator has put there, or these.
+
+    same: whether bytes can be taken up; else they are half of an object, and written over.
+    """
+    for _ in range(_ATTEMPTS):
+        if objects.create(key, data):
+            return data
+        found = objects.get(key)
+        if found is not None:
+            break
+    else:
+        raise StoreError(f"{objects.url}/{key} is being written by others: run the command again")
+    if found == data or same(found):
+        return found
+    objects.put(key, data)
+    return data
 
 
 def open_store(objects: Objects) -> tuple[Manifest, Created]:
@@ -58,18 +101,26 @@ def read_created(objects: Objects, created: Created, key: str) -> bytes:
     return data
 
 
-def require_equal(stored: Manifest, asked: Manifest, url: str, *, versions: bool) -> None:
+def require_equal(stored: Manifest, asked: Manifest, url: str) -> None:
     """Raise StoreError with the differences of two manifests, if there are any."""
-    differences = stored.differences(asked, versions=versions)
+    differences = stored.differences(asked)
+    if differences:
+        raise StoreError(f"store {url} is another one: {'; '.join(differences)}: {ELSEWHERE}")
+
+
+def require_software(stored: Manifest, asked: Manifest, url: str, *, same: bool) -> None:
+    """Say that an unfinished store was begun with other software; refuse it where it must be the
+    same. Raises StoreError."""
+    differences = stored.software(asked)
     if not differences:
         return
-    listed = "; ".join(differences)
-    if all(difference.startswith("versions.") for difference in differences):
+    begun = f"store {url} was begun with other software ({'; '.join(differences)})"
+    if same:
         raise StoreError(
-            f"store {url} was begun with other software ({listed}): "
-            f"finish it with that software, or {ELSEWHERE}"
+            f"{begun}: finish it with that software, set extract.same_software=false, "
+            f"or {ELSEWHERE}"
         )
-    raise StoreError(f"store {url} is another one: {listed}: {ELSEWHERE}")
+    _log.warning("%s: the records of the shards that are missing will name this one", begun)
 
 
 def require_same_rows(stored: pa.Table, index: pa.Table, url: str) -> None:
@@ -86,12 +137,14 @@ def require_same_rows(stored: pa.Table, index: pa.Table, url: str) -> None:
                 )
 
 
-def _refuse_other_content(objects: Objects, manifest: Manifest) -> None:
-    """Only to an empty place, or over an interrupted creation of this very store, is written."""
+def _is_other_content(objects: Objects, manifest: Manifest) -> bool:
+    """Refuse a place that holds something else; whether a store has appeared there meanwhile.
+
+    Only to an empty place, or over an interrupted creation of this very store, is written.
+    """
     group = objects.get(layout.GROUP)
-    # Bytes that are no JSON are half of a document.
     if group is not None and group_attributes(group) is not None:
-        require_equal(manifest_of(group, objects.url), manifest, objects.url, versions=True)
+        require_equal(manifest_of(group, objects.url), manifest, objects.url)
     planned = layout.planned_keys(manifest)
     folders = {key.partition("/")[0] for key in planned}
     for name in objects.names():
@@ -103,10 +156,17 @@ def _refuse_other_content(objects: Objects, manifest: Manifest) -> None:
     begun = {layout.GROUP, layout.INDEX, *(layout.array_key(name) for name in manifest.outputs)}
     for key in objects.sizes():
         if key in planned - begun:
+            if objects.get(layout.CREATED) is not None:
+                return True
             raise StoreError(
                 f"store {objects.url} is damaged ({layout.CREATED} is missing, {key} is there): "
                 f"{Created.remedy()}"
             )
+    return False
+
+
+def _same_array(asked: bytes, found: bytes) -> bool:
+    return layout.array_meaning(found) == layout.array_meaning(asked)
 
 
 def _no_store(objects: Objects, group: bytes | None) -> str:

@@ -79,7 +79,7 @@ def diff_stores(a: str, b: str) -> StoreDiff:
     Raises StoreError if one is no store or damaged.
     """
     mine, theirs = FeatureStore.open(a), FeatureStore.open(b)
-    changes = mine.manifest.changes(theirs.manifest)
+    changes = mine.manifest.changes(theirs.manifest, descriptions=True)
     manifest = [f"{k}: {p[0] or 'not set'} | {p[1] or 'not set'}" for k, p in changes.items()]
     my_commits, their_commits = mine.commits(), theirs.commits()
     rows = [*_index_differences(mine.index(), theirs.index())]

@@ -1,7 +1,9 @@
 """The layout of a store: a pure function of the manifest, never of the number of workers."""
 
+import json
 import math
 import re
+from typing import Any
 
 from egapipe.pipeline.store.dtypes import NUMPY, not_a_number
 from egapipe.pipeline.store.manifest import ATTRIBUTE, Manifest
@@ -12,6 +14,19 @@ COMMITS = "commits"
 CREATED = f"{COMMITS}/created.json"
 FINISHED = f"{COMMITS}/finished.json"
 FAILURES = "failures.parquet"
+
+# What makes stored bytes an array; a later zarr may add members that do not.
+_MEANING = (
+    "zarr_format",
+    "node_type",
+    "shape",
+    "data_type",
+    "chunk_grid",
+    "chunk_key_encoding",
+    "fill_value",
+    "codecs",
+    "storage_transformers",
+)
 
 # What a killed writer leaves: both zarr's LocalStore and `LocalObjects.put` write to
 # `<name>.<uuid4 hex>.partial` beside the object and rename it. Zarr replaces the last suffix of
@@ -67,6 +82,15 @@ def leftover_of(key: str) -> str | None:
     """The object whose killed writer left this temporary file; None if it is no such file."""
     match = _PARTIAL.fullmatch(key)
     return match.group(1) if match else None
+
+
+def array_meaning(document: bytes) -> dict[str, Any] | None:
+    """What the `zarr.json` of an array says of its bytes; None if it is no JSON object."""
+    try:
+        tree = json.loads(document)
+    except ValueError:
+        return None
+    return {name: tree.get(name) for name in _MEANING} if isinstance(tree, dict) else None
 
 
 def metadata_documents(manifest: Manifest) -> dict[str, bytes]:

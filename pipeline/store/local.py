@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from egapipe.pipeline.files import whole_file
+from egapipe.pipeline.files import new_file, whole_file
 from egapipe.pipeline.store.objects import Objects
 
 if TYPE_CHECKING:
@@ -47,6 +47,19 @@ class LocalObjects(Objects):
             with whole_file(path) as file:
                 file.write(data)
             self._flush_folders(path)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a file beside its place, flush it to disk and link it there, which fails if there
+        is one; on file systems without links, open it exclusively."""
+        path = self._path(key)
+        with self.explained("write", key):
+            _make_folder(path.parent)
+            try:
+                new_file(path, data)
+            except FileExistsError:
+                return False
+            self._flush_folders(path)
+        return True
 
     def flush(self, key: str) -> None:
         """Flush a file and the folders it lies in."""

@@ -9,7 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.places import FILES, is_place, same_place
 from egapipe.pipeline.store.dtypes import DtypeName
+from egapipe.pipeline.store.stored import RUNTIME, StoredViews, unknown_members
 
 FORMAT = 1
 ATTRIBUTE = "egapipe"
@@ -25,10 +27,15 @@ def _canonical(value: Any) -> Any:
     return json.loads(json.dumps(value, sort_keys=True, allow_nan=False))
 
 
+def _stored(value: Any) -> Any:
+    return StoredViews.of(value) if isinstance(value, ViewsConfig) else value
+
+
 Json = Annotated[dict[str, Any], BeforeValidator(_canonical)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Size = Annotated[int, Field(ge=1)]
 Pair = tuple[str | None, str | None]
+Leaves = dict[str, Any]
 
 
 class DatasetRecord(_Record):
@@ -41,7 +48,9 @@ class DatasetRecord(_Record):
 
 
 class Manifest(_Record):
-    """The identity of a store: any difference is another store.
+    """The identity of a store: a difference is another store, but for what only describes it.
+
+    Descriptions are the data set's name, versions of software, and where a teacher's files lie.
 
     teacher, preprocessing: JSON objects. outputs: name -> shape of one embedding; each becomes one
     Zarr array [N, V, *shape] with V = `view_count`. shard_rows: rows a shard.
@@ -51,7 +60,7 @@ class Manifest(_Record):
     dataset: DatasetRecord
     teacher: Json
     preprocessing: Json
-    views: ViewsConfig
+    views: Annotated[StoredViews, BeforeValidator(_stored)]
     views_hash: str
     """`egapipe.pipeline.views.plan_hash(views)` of the code that made the views."""
     outputs: Annotated[
@@ -60,7 +69,7 @@ class Manifest(_Record):
     dtype: DtypeName
     shard_rows: Size
     versions: Annotated[dict[str, str], BeforeValidator(_canonical)]
-    """Of the software that decides the stored bytes."""
+    """Of the software that began the store; each shard's record has those that made the shard."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -79,39 +88,55 @@ class Manifest(_Record):
         """V, the clean view and the augmented ones."""
         return self.views.count + 1
 
+    @property
+    def plan(self) -> ViewsConfig:
+        """The view plan, for replaying the views."""
+        return self.views.plan()
+
     def hash(self) -> str:
-        """SHA-256 of the whole manifest, as JSON with sorted keys and no spaces."""
-        tree = self.model_dump(mode="json")
-        text = json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 of the whole manifest in canonical form, see `canonical` and docs/store.md."""
+        return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
 
-    def differences(self, other: "Manifest", *, versions: bool) -> list[str]:
-        """What `other` asks for and this manifest does not have, a phrase each.
+    def asking(self, **members: Any) -> "Manifest":
+        """The same manifest with other members, in the form in which they are stored."""
+        return Manifest.model_validate({**self.model_dump(mode="json"), **members})
 
-        versions: whether versions count. They do as long as a store is unfinished: two versions
-        in one store would be two kinds of rows.
-        """
-        changes = self.changes(other, versions=versions)
-        return [_difference(key, *pair) for key, pair in changes.items()]
+    def differences(self, other: "Manifest") -> list[str]:
+        """What `other` asks for and this manifest does not have, a phrase each."""
+        return [_difference(key, *pair) for key, pair in self.changes(other).items()]
 
-    def changes(self, other: "Manifest", *, versions: bool = True) -> dict[str, Pair]:
+    def software(self, other: "Manifest") -> list[str]:
+        """Where `other` is of other software, a phrase each."""
+        mine, theirs = _all_leaves(self), _all_leaves(other)
+        changes = {k: p for k, p in _changes(mine, theirs).items() if _is_software(k)}
+        return [f"{k} is {old}, here it is {new}" for k, (old, new) in changes.items()]
+
+    def changes(self, other: "Manifest", *, descriptions: bool = False) -> dict[str, Pair]:
         """Dotted key -> (its value here, in `other`) where they differ, sorted by key.
 
         Values are shown as text, shortened; None where the key is not set. `views_hash` is left out
-        where the views that it is the hash of are listed.
+        where the views that it is the hash of are listed. descriptions: list them too.
         """
-        left_out = set() if versions else {"versions"}
-        mine, theirs = (
-            dict(_leaves(m.model_dump(mode="json", exclude=left_out))) for m in (self, other)
-        )
-        changed = [
-            k
-            for k in sorted(mine.keys() | theirs.keys())
-            if mine.get(k, _leaves) != theirs.get(k, _leaves)
-        ]
+        mine, theirs = _all_leaves(self), _all_leaves(other)
+        changed = _changes(mine, theirs)
+        if not descriptions:
+            left_out = {k for k in changed if k == "dataset.name" or _is_software(k)}
+            left_out |= _moved(mine, theirs)
+            changed = {k: pair for k, pair in changed.items() if k not in left_out}
         if any(key.startswith("views.") for key in changed):
-            changed = [key for key in changed if key != "views_hash"]
-        return {key: (_shown(mine, key), _shown(theirs, key)) for key in changed}
+            changed.pop("views_hash", None)
+        return changed
+
+
+def canonical(tree: Any) -> str:
+    """The one text of a JSON value, as docs/store.md specifies it.
+
+    As RFC 8785, except that names are sorted by code point and a number is written as Python does:
+    an integer without a point, a float always with a point or an exponent.
+    """
+    return json.dumps(
+        tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def manifest_of(group: bytes, url: str) -> Manifest:
@@ -129,14 +154,13 @@ def manifest_of(group: bytes, url: str) -> Manifest:
             "install the egapipe that wrote it, or point store.url elsewhere"
         )
     try:
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise StoreError(
-            f"store {url} has a damaged manifest ({where}: {first['msg']}): "
-            "restore the store from a copy, or extract into another store.url"
-        ) from error
+        raise _refusal(error, url) from error
+    unknown = next(unknown_members(manifest.teacher), None)
+    if unknown is not None:
+        raise _newer(url, unknown)
+    return manifest
 
 
 def group_attributes(group: bytes) -> dict[str, Any] | None:
@@ -147,6 +171,71 @@ def group_attributes(group: bytes) -> dict[str, Any] | None:
         return None
     attributes = tree.get("attributes") if isinstance(tree, dict) else None
     return attributes if isinstance(attributes, dict) else {}
+
+
+def _refusal(error: ValidationError, url: str) -> StoreError:
+    """What an older egapipe says of a newer manifest, or any of one that makes no sense."""
+    errors = error.errors()
+    first = errors[0]
+    where = ".".join(str(part) for part in first["loc"])
+    # Nothing is missing and nothing is impossible: there only is more than is known here.
+    if all(found["type"] in ("extra_forbidden", "literal_error") for found in errors):
+        return _newer(url, where)
+    return StoreError(
+        f"store {url} has a damaged manifest ({where}: {first['msg']}): "
+        "restore the store from a copy, or extract into another store.url"
+    )
+
+
+def _newer(url: str, member: str) -> StoreError:
+    return StoreError(
+        f"store {url} was written by a newer egapipe ({member} is not known here): "
+        "upgrade egapipe, or point store.url elsewhere"
+    )
+
+
+def _all_leaves(manifest: Manifest) -> Leaves:
+    return dict(_leaves(manifest.model_dump(mode="json")))
+
+
+def _changes(mine: Leaves, theirs: Leaves) -> dict[str, Pair]:
+    return {
+        k: (_shown(mine, k), _shown(theirs, k))
+        for k in sorted(mine.keys() | theirs.keys())
+        if mine.get(k, _leaves) != theirs.get(k, _leaves)
+    }
+
+
+def _is_software(key: str) -> bool:
+    of_teacher = key.startswith("teacher.") and key.endswith(f".{RUNTIME}")
+    return of_teacher or key.partition(".")[0] == "versions"
+
+
+def _moved(mine: Leaves, theirs: Leaves) -> set[str]:
+    """Keys that say where a teacher's files lie, or what is in them, and do not make it another.
+
+    Where both have a checksum of the files, that one decides; else the two places must be one.
+    """
+    moved = set()
+    for key in mine.keys() & theirs.keys():
+        if not key.startswith("teacher.") or not key.endswith((".model", ".pretrained")):
+            continue
+        files = files_key(key)
+        if files in mine and files in theirs:
+            place = is_place(str(mine[key])) or is_place(str(theirs[key]))
+            moved |= {key} if place and mine[files] == theirs[files] else set()
+            # Who has read the weights says so, and need not repeat that their files differ.
+            weights = files.removesuffix(FILES) + "sha256"
+            moved |= {files} if mine.get(weights) != theirs.get(weights) else set()
+        else:
+            moved |= {files} | ({key} if same_place(mine[key], theirs[key]) else set())
+    return moved
+
+
+def files_key(model: str) -> str:
+    """Of the key `teacher.model`, or `teacher.teachers.a.model`: where the checksum stands."""
+    path = model.split(".")[:-1]
+    return ".".join(["members" if part == "teachers" else part for part in path] + [FILES])
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -43,6 +43,13 @@ class Objects(ABC):
         """Write a whole object, atomically and durably."""
 
     @abstractmethod
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a whole object as `put` does, unless there is one: whether it was written.
+
+        Of several writers at once, exactly one is told that it has written.
+        """
+
+    @abstractmethod
     def flush(self, key: str) -> None:
         """Make an object that somebody else wrote here survive a power failure."""
 

@@ -32,7 +32,8 @@ class Failure(NamedTuple):
 class Record(BaseModel):
     """A small JSON object. Its text is canonical: equal records are equal bytes.
 
-    Its last member, `checksum`, is the SHA-256 of all bytes before that member's line: nothing else
+    Members that format 1 did not have are there where they say something. The last member,
+    `checksum`, is the SHA-256 of all bytes before that member's line: nothing else
     vouches for a record, and a wrong digit in it would still be JSON.
     """
 
@@ -40,7 +41,8 @@ class Record(BaseModel):
 
     def encode(self) -> bytes:
         """The stored bytes."""
-        text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)
+        tree = self.model_dump(mode="json", exclude_defaults=True)
+        text = json.dumps(tree, indent=1, ensure_ascii=False)
         body = text.removesuffix("\n}").encode() + b",\n"
         return body + f' "{_CHECKSUM}": "{sha256(body)}"\n}}\n'.encode()
 
@@ -54,6 +56,12 @@ class Record(BaseModel):
             record = cls.model_validate(tree)
             whole = record.encode() == data
         except ValueError as error:
+            if isinstance(error, ValidationError) and _only_more(error) and _vouched(data):
+                member = error.errors()[0]["loc"][0]
+                raise StoreError(
+                    f"{where} was written by a newer egapipe ({member} is not known here): "
+                    "upgrade egapipe"
+                ) from error
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise StoreError(f"{where} is damaged ({reason}): {cls.remedy()}") from error
         if not whole:
@@ -77,7 +85,8 @@ class Commit(Record):
 
     sha256: array -> hex of the stored bytes of its chunk. nonfinite: rows whose teacher output was
     not finite in the stored type; they are among `failures`. seconds: where the time went, by
-    phase. Everything but `seconds` and `host` is the same in every run.
+    phase. versions: of the software that made it; empty in records of older egapipes. Everything
+    but `seconds`, `host` and `versions` is the same in every run.
     """
 
     shard: Count
@@ -88,6 +97,7 @@ class Commit(Record):
     failures: list[Failure]
     seconds: dict[str, float]
     host: str
+    versions: dict[str, str] = {}
 
     @classmethod
     def remedy(cls) -> str:
@@ -119,6 +129,17 @@ def content_hash(manifest_hash: str, commits: Mapping[int, Commit]) -> str:
 def all_failures(commits: Mapping[int, Commit]) -> list[Failure]:
     """Failures of all shards, by row."""
     return [failure for shard in sorted(commits) for failure in commits[shard].failures]
+
+
+def _only_more(error: ValidationError) -> bool:
+    """Whether nothing is wrong but that there are members that are not known here."""
+    return all(found["type"] == "extra_forbidden" for found in error.errors())
+
+
+def _vouched(data: bytes) -> bool:
+    """Whether a record, whatever its members, has the checksum that it says."""
+    body, _, last = data.rpartition(f' "{_CHECKSUM}": '.encode())
+    return last == f'"{sha256(body)}"\n}}\n'.encode()
 
 
 def sha256(data: Any) -> str:

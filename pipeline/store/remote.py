@@ -23,6 +23,8 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _OPTIONS = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}}
 # What botocore, google-auth and gcsfs raise where the environment has no credentials.
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
+# What S3 and GCS say of a conditional put that found an object, or another put of the same.
+_LOST = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _USER = re.compile(r"(://)\S*@")
 
 
@@ -62,6 +64,23 @@ class RemoteObjects(Objects):
         with self.explained("write", key):
             fs, root = self._open()
             fs.pipe_file(f"{root}/{key}", data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """One put that the store refuses if there is an object (S3: `If-None-Match: *`)."""
+        with self.explained("write", key):
+            fs, root = self._open()
+            try:
+                fs.pipe_file(f"{root}/{key}", data, mode="create")
+            except Exception as error:
+                if exists_already(error):
+                    return False
+                if not is_unconditional(error):
+                    raise
+                # A server that knows no such condition: two at the same moment are not told apart.
+                if fs.exists(f"{root}/{key}"):
+                    return False
+                fs.pipe_file(f"{root}/{key}", data)
+        return True
 
     def flush(self, key: str) -> None:
         """Nothing to do: what a remote store has accepted is durable."""
@@ -146,6 +165,28 @@ class RemoteObjects(Objects):
         # Other processes write here too: a remembered listing would hide their objects.
         fs.invalidate_cache()
         return fs, path.rstrip("/")
+
+
+def exists_already(error: Exception) -> bool:
+    """Whether a conditional put found an object, or lost against another one at that moment."""
+    return isinstance(error, FileExistsError) or _code(error) in _LOST
+
+
+def is_unconditional(error: Exception) -> bool:
+    """Whether a client or a server does not know conditional puts."""
+    return isinstance(error, NotImplementedError) or _code(error) in ("NotImplemented", "501")
+
+
+def _code(error: BaseException | None) -> str:
+    """The code of what botocore or gcsfs has raised; s3fs wraps the former."""
+    while error is not None:
+        answer = getattr(error, "response", None)
+        if isinstance(answer, dict):
+            return str(answer.get("Error", {}).get("Code", ""))
+        if getattr(error, "code", None) is not None:
+            return str(getattr(error, "code"))  # noqa: B009
+        error = error.__cause__
+    return ""
 
 
 def _name(entry: dict[str, Any]) -> str:

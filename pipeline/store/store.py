@@ -17,6 +17,7 @@ from egapipe.pipeline.store.create import (
     read_created,
     require_equal,
     require_same_rows,
+    require_software,
 )
 from egapipe.pipeline.store.dtypes import Floats, Stored
 from egapipe.pipeline.store.location import open_objects
@@ -54,19 +55,23 @@ class FeatureStore:
         self._index: pa.Table | None = None
 
     @classmethod
-    def create(cls, url: str, manifest: Manifest, index: pa.Table) -> Self:
+    def create(
+        cls, url: str, manifest: Manifest, index: pa.Table, *, same_software: bool = False
+    ) -> Self:
         """A new store, or an equal one that exists, to be continued.
 
         index: row int64 (0 to N - 1), key string (unique), label int64 (-1 = none), source string.
+        same_software: refuse to continue what other versions have begun, which is else only logged.
         Raises StoreError if the URL holds anything else, and lists the differences.
         """
         objects = open_objects(url)
         index = plain_index(index, manifest.rows)
         create_store(objects, manifest, index)
         store = cls(objects, *open_store(objects))
-        versions = store.manifest.versions != manifest.versions and bool(store.pending())
-        require_equal(store.manifest, manifest, store.url, versions=versions)
+        require_equal(store.manifest, manifest, store.url)
         require_same_rows(store.index(), index, store.url)
+        if store.manifest.software(manifest) and store.pending():
+            require_software(store.manifest, manifest, store.url, same=same_software)
         return store
 
     @classmethod
@@ -119,12 +124,14 @@ class FeatureStore:
         *,
         failures: Sequence[Failure] = (),
         seconds: Mapping[str, float] | None = None,
+        versions: Mapping[str, str] | None = None,
     ) -> Commit:
         """Store a whole shard: its data, then its commit record.
 
         arrays: output -> float32 [rows, V, *shape]. failures: rows without an embedding; they are
         stored as NaN. A row with a value that is not finite in the stored type becomes one too.
-        seconds: time by phase, recorded together with the time of this call as `write`.
+        seconds: time by phase, recorded together with the time of this call as `write`. versions:
+        of the software that made the arrays.
 
         One writer a shard; different shards may be written by different processes at once. A shard
         that is committed is left as it is, and its record returned. Raises IndexError if no such
@@ -147,6 +154,7 @@ class FeatureStore:
             failures=ready.failures,
             seconds={**(seconds or {}), "write": round(time.perf_counter() - started, 6)},
             host=socket.gethostname(),
+            versions=dict(versions or {}),
         )
         self.objects.put(layout.commit_key(shard), commit.encode())
         return commit
@@ -234,6 +242,16 @@ class FeatureStore:
         commits = self.commits()
         self._require_all(commits)
         return content_hash(self.manifest.hash(), commits)
+
+    def finished_content(self) -> str | None:
+        """The content hash that the last record names, None if the store was never finished.
+
+        One small object: shards that were removed since do not show. Raises StoreError if it is
+        damaged.
+        """
+        record = self.objects.get(layout.FINISHED)
+        where = f"{self.url}/{layout.FINISHED}"
+        return None if record is None else Finished.decode(record, where).content
 
     def _decode(self, shard: int, data: bytes) -> Commit:
         """A commit record that is what its name says."""

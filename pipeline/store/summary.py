@@ -1,9 +1,12 @@
 """What people ask of a store, in a few lines."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.filesize import decimal
 
+from egapipe.pipeline.store.manifest import Manifest
+from egapipe.pipeline.store.records import Commit
 from egapipe.pipeline.store.store import FeatureStore
 
 Summary = dict[str, Any]
@@ -32,6 +35,20 @@ def summarize(url: str) -> Summary:
         "preprocessing": manifest.preprocessing,
         "views_plan": manifest.views.model_dump(mode="json"),
         "versions": manifest.versions,
+        "shard_versions": _versions_of_shards(manifest, commits),
+    }
+
+
+def _versions_of_shards(manifest: Manifest, commits: Mapping[int, Commit]) -> dict[str, list[str]]:
+    """Name -> versions that shards were made with, where they are not all the manifest's."""
+    found: dict[str, set[str]] = {}
+    for commit in commits.values():
+        for name, version in commit.versions.items():
+            found.setdefault(name, set()).add(version)
+    return {
+        name: sorted(versions)
+        for name, versions in sorted(found.items())
+        if versions != {manifest.versions.get(name)}
     }
 
 
@@ -52,5 +69,9 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
         ("size", decimal(summary["bytes"])),
         ("failures", f"{summary['failures']} rows, {summary['nonfinite']} of them not finite"),
         ("dataset", f"{summary['dataset']['name']} ({summary['dataset']['fingerprint'][:12]})"),
+        *(
+            (f"{name} of shards", ", ".join(versions))
+            for name, versions in summary["shard_versions"].items()
+        ),
         *((f"teacher {key}", str(value)) for key, value in summary["teacher"].items()),
     ]

@@ -152,7 +152,7 @@ class Noise:
             labels=self.data.labels,
             rows=np.arange(len(self.data)),
             hashes=self.hashes,
-            teacher_plan=self.store.manifest.views,
+            teacher_plan=self.store.manifest.plan,
             config=config,
             world=self.world,
         )

@@ -54,7 +54,7 @@ class Bench:
             labels=self.data.labels,
             rows=np.arange(ROWS),
             hashes=self.hashes,
-            teacher_plan=self.store.manifest.views,
+            teacher_plan=self.store.manifest.plan,
             config=config,
             world=WORLD,
         )

@@ -22,6 +22,7 @@ from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import DatasetRecord, Features, FeatureStore, Manifest
 from egapipe.pipeline.store.diff import cosine_differences
 from egapipe.pipeline.store.dtypes import NUMPY, DtypeName, to_floats, to_stored
+from egapipe.pipeline.store.stored import StoredViews
 from egapipe.pipeline.timing import timed
 from egapipe.pipeline.views import plan_hash
 from egapipe.stages import extract
@@ -207,7 +208,7 @@ def _store(folder: Path, exact: Floats, dtype: DtypeName) -> FeatureStore:
         dataset=DatasetRecord(name="bench", fingerprint="bench", rows=rows),
         teacher={"backend": "bench"},
         preprocessing={},
-        views=plan,
+        views=StoredViews.of(plan),
         views_hash=plan_hash(plan),
         outputs={"embedding": (dim,)},
         dtype=dtype,

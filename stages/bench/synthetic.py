@@ -10,6 +10,7 @@ from PIL import Image
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.store import DatasetRecord, FeatureStore, Manifest
+from egapipe.pipeline.store.stored import StoredViews
 from egapipe.pipeline.views import plan_hash
 
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
@@ -49,7 +50,7 @@ def noise_store(folder: Path, rows: int, dim: int, views: ViewsConfig) -> Featur
         dataset=DatasetRecord(name="noise", fingerprint="noise", rows=rows),
         teacher={"backend": "noise"},
         preprocessing={"mean": list(MEAN), "std": list(STD)},
-        views=views,
+        views=StoredViews.of(views),
         views_hash=plan_hash(views),
         outputs={"embedding": (dim,)},
         dtype="float16",

@@ -8,7 +8,9 @@ from pathlib import Path
 from egapipe.pipeline.config import Config, override
 from egapipe.pipeline.config.load import check
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.learned import require_one_source
 from egapipe.pipeline.progress import OpenProgress, silent_progress
+from egapipe.pipeline.runs import RunFolder
 from egapipe.stages import distill
 from egapipe.stages.compare.folder import ComparisonFolder, comparison_folder
 from egapipe.stages.compare.table import Cell, Row, table
@@ -51,6 +53,7 @@ def run(config: Config, *, progress: OpenProgress = silent_progress) -> CompareR
         if "teacher_top1" in done.summary:
             teacher.append(done.summary["teacher_top1"])
         report = _report(config, folder, cells, teacher)
+        require_one_source({_name(cell): RunFolder(cell.run) for cell in cells})
         folder.write(config, report.cells, report.rows, report.teacher_top1)
     if report is None:
         raise UsageError("compare.variants is empty: name at least one, e.g. {ce: {...}, ega: {}}")
@@ -80,6 +83,10 @@ def _cell(config: Config, student: str, variant: str, seed: int) -> Config:
     changes = {**changes, **compare.variants[variant], "distill.seed": seed}
     tree = override(config.model_dump(mode="json"), changes)
     return check(tree, f"student {student}, variant {variant}")
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.student} {cell.variant} seed {cell.seed}"
 
 
 def _report(

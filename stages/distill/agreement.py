@@ -47,7 +47,7 @@ class Origin:
     ) -> tuple[Image.Image, bool]:
         """The view that the student must see, and whether it had to be resized."""
         if config.student_view == "paired":
-            plan, view = self.store.manifest.views, self.teacher_view(epoch, draws, config)
+            plan, view = self.store.manifest.plan, self.teacher_view(epoch, draws, config)
         else:
             plan = config.augment.model_copy(update={"seed": config.seed})
             view = int(student_views(epoch, np.array([draws]))[0])

@@ -60,6 +60,14 @@ class Job:
     world: World
     store: FeatureStore
     sources: Sources
+    test_images: Dataset | None = None
+    """The data set of `test`."""
+
+    @property
+    def test_store(self) -> FeatureStore | None:
+        """The store of the test images, where they were extracted too."""
+        there = self.teacher_test is not None
+        return FeatureStore.open(self.config.store_url("test")) if there else None
 
 
 def make_batches(job: Job) -> Batches:
@@ -150,6 +158,7 @@ def prepare(config: Config, world: World) -> Job:
         world=world,
         store=sources.stores[0],
         sources=sources,
+        test_images=test,
     )
 
 

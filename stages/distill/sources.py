@@ -152,7 +152,7 @@ def make_loader(config: Config, sources: Sources, size: Size, world: World) -> L
         labels=sources.labels,
         rows=np.sort(plan.rows),
         hashes=np.concatenate(hashes),
-        teacher_plan=sources.stores[0].manifest.views,
+        teacher_plan=sources.stores[0].manifest.plan,
         config=config.distill,
         world=world,
         plan=plan,

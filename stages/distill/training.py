@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.learned import (
+    features_record,
+    identity_part,
+    require_current,
+    require_features,
+)
 from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.pipeline.versions import installed, source_commit
 from egapipe.stages.distill.checkpoint import Checkpoints
@@ -54,11 +59,13 @@ def run(
 
     The run folder follows from the configuration, unless another `folder` is given: an interrupted
     run continues, a finished one is returned as it is unless `restart`. `report(epoch, metrics)` is
-    called after each epoch, with Ray Train workers in a thread. progress, title: where it is shown,
+    called after each epoch, with Ray Train workers in a thread. A run that has learned from other
+    features than those that are there now is refused. progress, title: where it is shown,
     and as what. Raises UsageError, StoreError or TrainingError, each one line.
     """
     folder = training_folder(config) if folder is None else folder
     if folder.finished and not restart:
+        require_current(folder, config)
         return DistillReport(folder.path, folder.summary(), finished_before=True)
     started = time.perf_counter()
     # Everything is checked before anything is written, the lock included.
@@ -68,31 +75,20 @@ def run(
             return DistillReport(folder.path, folder.summary(), finished_before=True)
         if restart:
             folder.clear()
-        store = store_record(job)
-        folder.begin(config, store)
+        record = features_record(job.sources.stores, job.test_images, job.test_store)
+        require_features(folder, record)
+        folder.begin(config, record)
         folder.write_json(MODEL, job.spec.model_dump(mode="json"))
         with shown(job, folder, title, progress, report) as view:
             if config.distill.workers == 0:
                 results = train_inline(job, folder, view)
             else:
                 results = train_on_ray(config, folder, view)
-        summary = summarise(job, folder, store, results, time.perf_counter() - started)
+        summary = summarise(
+            job, folder, identity_part(record), results, time.perf_counter() - started
+        )
         folder.write_json("summary.json", summary)
     return DistillReport(folder.path, summary, finished_before=False)
-
-
-def store_record(job: Job) -> dict[str, Any]:
-    """What identifies the features a run learned from."""
-    first, *others = (_identity(store) for store in job.sources.stores)
-    return {**first, "unlabelled": others} if others else first
-
-
-def _identity(store: FeatureStore) -> dict[str, Any]:
-    return {
-        "url": store.url,
-        "manifest_hash": store.manifest.hash(),
-        "content_hash": store.content_hash(),
-    }
 
 
 def summarise(
@@ -102,7 +98,7 @@ def summarise(
     results: Mapping[str, float],
     seconds: float,
 ) -> dict[str, Any]:
-    """The content of summary.json. store: see `store_record`."""
+    """The content of summary.json. store: what identifies the features."""
     config = job.config
     metrics = read_metrics(folder)
     epochs = max(1, len(metrics))

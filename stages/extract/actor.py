@@ -31,7 +31,7 @@ class ExtractActor:
             work: Job = pickle.loads(job)  # noqa: S301  (from the command that started this actor)
             check_images(work.dataset, samples)
             teacher = open_teacher(work.config)
-            check_teacher(teacher, work.store.manifest)
+            check_teacher(teacher, work.store.manifest, work.software)
             # Ray's CPUs are a number that its user chose: there may be fewer.
             self._worker = work.worker(teacher, device, min(cores, os.cpu_count() or 1))
 

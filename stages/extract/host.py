@@ -39,11 +39,16 @@ def check_images(dataset: Dataset, samples: Samples) -> None:
             )
 
 
-def check_teacher(teacher: Teacher, manifest: Manifest) -> None:
-    """Raise TeacherError unless software, weights and preprocessing are the manifest's."""
-    _check_same("versions", software(), manifest.versions)
-    _check_same("teacher", teacher.spec, manifest.teacher)
-    _check_same("preprocessing", teacher.preprocessing.to_json(), manifest.preprocessing)
+def check_teacher(teacher: Teacher, manifest: Manifest, versions: Mapping[str, str]) -> None:
+    """Raise TeacherError unless weights and preprocessing are the manifest's, and software that of
+    the host which hands out the work."""
+    here = software()
+    for name, expected in versions.items():
+        if here.get(name) != expected:
+            raise _refusal(f"versions.{name}", repr(here.get(name)), repr(expected))
+    mine = manifest.asking(teacher=teacher.spec, preprocessing=teacher.preprocessing.to_json())
+    for key, (stored, found) in manifest.changes(mine).items():
+        raise _refusal(key, found, stored)
 
 
 @contextmanager
@@ -62,10 +67,8 @@ def _digest(dataset: Dataset, row: int) -> str | None:
         return None
 
 
-def _check_same(section: str, here: Mapping[str, object], manifest: Mapping[str, object]) -> None:
-    for key, expected in manifest.items():
-        if here.get(key) != expected:
-            raise TeacherError(
-                f"{section}.{key} is {here.get(key)!r} there, the manifest says {expected!r}: "
-                "give every host the same software and model"
-            )
+def _refusal(key: str, here: str | None, expected: str | None) -> TeacherError:
+    return TeacherError(
+        f"{key} is {here} there, the extraction has {expected}: "
+        "give every host the same software and model"
+    )

@@ -14,12 +14,13 @@ from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.digests import cached_digest
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.store import FeatureStore
 from egapipe.stages.extract.embedding_tables import Columns, Embeddings, Floats
 from egapipe.stages.extract.embeddings import read_embeddings
-from egapipe.stages.extract.manifest import Origin, index_of, manifest_for
+from egapipe.stages.extract.manifest import Origin, index_of, manifest_for, software
 from egapipe.stages.extract.report import ExtractReport
 
 
@@ -53,12 +54,17 @@ def import_embeddings(
     rows = _rows(found, dataset, path, cut=source is not None and source.limit is not None)
     values = _with_views(found.values, views, path)
     origin = Origin(
-        spec={**teacher.model_dump(mode="json"), "sha256": _sha256(found)},
+        spec={**durable(teacher), "sha256": _sha256(found)},
         preprocessing=_preprocessing(teacher),
         outputs={"embedding": (values.shape[-1],)},
     )
     manifest = manifest_for(config, split, origin, dataset)
-    store = FeatureStore.create(config.store_url(split), manifest, index_of(dataset))
+    store = FeatureStore.create(
+        config.store_url(split),
+        manifest,
+        index_of(dataset),
+        same_software=config.extract.same_software,
+    )
     written = _write(store, values, rows, split, progress)
     return ExtractReport(
         split=split,
@@ -121,7 +127,7 @@ def _write(
         for shard in pending:
             part = store.shards[shard]
             chosen = np.asarray(values[rows[part.start : part.stop]], dtype=np.float32)
-            store.write_shard(shard, {"embedding": chosen})
+            store.write_shard(shard, {"embedding": chosen}, versions=software())
             done += len(part)
             shown.update(done)
     store.finish()

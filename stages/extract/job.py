@@ -1,7 +1,7 @@
 """What there is to extract, without the teacher: small enough to be sent to every worker."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -10,6 +10,7 @@ from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.store import FeatureStore
 from egapipe.stages.extract.decode import Reader
+from egapipe.stages.extract.manifest import software
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.worker import Worker
 
@@ -22,6 +23,8 @@ class Job:
     split: Split
     dataset: Dataset
     store: FeatureStore
+    software: dict[str, str] = field(default_factory=software)
+    """Of the process that made the job: the workers' must be the same."""
 
     def worker(
         self,

@@ -8,7 +8,10 @@ import pyarrow as pa
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.durable import durable
+from egapipe.pipeline.places import with_files
 from egapipe.pipeline.store import INDEX_SCHEMA, DatasetRecord, Manifest
+from egapipe.pipeline.store.stored import StoredViews
 from egapipe.pipeline.versions import installed
 from egapipe.pipeline.views import plan_hash
 from egapipe.stages.extract.teachers import Teacher
@@ -51,9 +54,9 @@ def manifest_for(
             fingerprint=dataset.fingerprint() if fingerprint is None else fingerprint,
             rows=len(dataset),
         ),
-        teacher=origin.spec,
+        teacher=with_files(origin.spec, durable(config.teacher)),
         preprocessing=origin.preprocessing,
-        views=plan,
+        views=StoredViews.of(plan),
         views_hash=plan_hash(plan),
         outputs=origin.outputs,
         dtype=config.store.dtype,

@@ -7,7 +7,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.store import FeatureStore, Manifest, plan_shards
-from egapipe.pipeline.store.create import require_equal, require_same_rows
+from egapipe.pipeline.store.create import require_equal, require_same_rows, require_software
 from egapipe.pipeline.store.dtypes import NUMPY
 from egapipe.pipeline.store.layout import chunk_bytes
 from egapipe.pipeline.store.location import open_objects
@@ -99,7 +99,9 @@ def plan_store(config: Config, split: Split, dataset: Dataset, teacher: Teacher)
     stored = store.manifest
     known = stored.dataset.fingerprint
     asked = manifest_for(config, split, origin, dataset, fingerprint=known)
-    require_equal(stored, asked, store.url, versions=bool(pending))
+    require_equal(stored, asked, store.url)
+    if pending and config.extract.same_software:
+        require_software(stored, asked, store.url, same=True)
     require_same_rows(store.index(), index_of(dataset), store.url)
     return StorePlan(split, objects, stored, begun=True, pending=tuple(pending))
 

@@ -104,5 +104,10 @@ class Extraction:
 
 def _extraction(config: Config, split: Split, dataset: Dataset, teacher: Teacher) -> Extraction:
     manifest = manifest_for(config, split, Origin.of(teacher), dataset)
-    store = FeatureStore.create(config.store_url(split), manifest, index_of(dataset))
+    store = FeatureStore.create(
+        config.store_url(split),
+        manifest,
+        index_of(dataset),
+        same_software=config.extract.same_software,
+    )
     return Extraction(Job(config, split, dataset, store), teacher)

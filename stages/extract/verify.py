@@ -13,7 +13,9 @@ from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.correlation import correlations
 from egapipe.pipeline.datasets import Dataset, open_split
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import StoreError, UsageError
+from egapipe.pipeline.places import with_files
 from egapipe.pipeline.store import FeatureStore, Manifest
 from egapipe.pipeline.store.create import require_equal, require_same_rows
 from egapipe.pipeline.store.diff import cosine_differences
@@ -116,9 +118,7 @@ def verify_store(config: Config, *, split: Split, count: int = 16, seed: int = 0
     fresh, kept = _encode(config, teacher, reader, pairs), _stored(store, pairs)
     agreements = [_agreement(store.manifest, n, kept[n], fresh[n]) for n in store.manifest.outputs]
     row, view = pairs[_worst(kept, fresh)]
-    return VerifyReport(
-        store.url, pairs, (dataset.keys[row], int(view)), agreements, _newer(store.manifest)
-    )
+    return VerifyReport(store.url, pairs, (dataset.keys[row], int(view)), agreements, _newer(store))
 
 
 def _draw(store: FeatureStore, count: int, seed: int) -> Pairs:
@@ -144,17 +144,15 @@ def _require_of(
     """Refuse a store of anything else, but for image bytes: reading them all would take hours."""
     stored, plan = store.manifest, config.view_plan(split)
     record = {"name": dataset.name, "rows": len(dataset)}
-    asked = stored.model_copy(
-        update={
-            "dataset": stored.dataset.model_copy(update=record),
-            "teacher": teacher.spec,
-            "preprocessing": teacher.preprocessing.to_json(),
-            "views": plan,
-            "views_hash": plan_hash(plan),
-            "outputs": teacher.outputs,
-        }
+    asked = stored.asking(
+        dataset=stored.dataset.model_copy(update=record),
+        teacher=with_files(teacher.spec, durable(config.teacher)),
+        preprocessing=teacher.preprocessing.to_json(),
+        views=plan,
+        views_hash=plan_hash(plan),
+        outputs=teacher.outputs,
     )
-    require_equal(stored, Manifest.model_validate(asked.model_dump()), store.url, versions=False)
+    require_equal(stored, asked, store.url)
     require_same_rows(store.index(), index_of(dataset), store.url)
 
 
@@ -221,10 +219,13 @@ def _worst(kept: Arrays, fresh: Arrays) -> int:
     return int(np.nan_to_num(np.max(found, axis=0), nan=np.inf).argmax())
 
 
-def _newer(manifest: Manifest) -> list[str]:
+def _newer(store: FeatureStore) -> list[str]:
+    """Versions that made a shard, as its record says, or the manifest for older ones."""
     here = software()
+    made = [commit.versions or store.manifest.versions for commit in store.commits().values()]
+    found = sorted({pair for versions in made for pair in versions.items()})
     return [
         f"{name} {version} -> {here.get(name, 'none')}"
-        for name, version in manifest.versions.items()
+        for name, version in found
         if here.get(name) != version
     ]

@@ -12,6 +12,7 @@ from egapipe.pipeline.config.extract import DecodeBy
 from egapipe.pipeline.store import Commit, FeatureStore
 from egapipe.stages.extract.decode import Batch, Decoder, Reader
 from egapipe.stages.extract.inference import Arrays, Pending, open_inference
+from egapipe.stages.extract.manifest import software
 from egapipe.stages.extract.teachers import Teacher, check_distinct
 
 
@@ -56,7 +57,9 @@ class Worker:
         clock = Clock()
         arrays = self._encode(self._decoder.batches(images), len(shards[shard]), clock)
         seconds = {"decode": round(images.seconds, 6), **clock.seconds}
-        return self._store.write_shard(shard, arrays, failures=images.failures, seconds=seconds)
+        return self._store.write_shard(
+            shard, arrays, failures=images.failures, seconds=seconds, versions=software()
+        )
 
     def close(self) -> None:
         """Stop all threads and processes."""

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from egapipe.pipeline.learned import require_one_source
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.compare import ComparisonFolder
@@ -23,10 +24,11 @@ Row = Mapping[str, Any]
 def comparison_sections(path: Path) -> list[Section]:
     """Tables with intervals, figures, curves, time and provenance of a comparison.
 
-    Raises UsageError if the folder is none.
+    Raises UsageError if the folder is none, or its runs learned from different features.
     """
     record, config = ComparisonFolder(path).read(), RunFolder(path).config()
     cells = record["cells"]
+    require_one_source({cell["run"]: RunFolder(path / cell["run"]) for cell in cells})
     sections = [_results(path, record)]
     costs = measure(config, statistics.fmean(cell["seconds"] for cell in cells))
     if costs is not None:

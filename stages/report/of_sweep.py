@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.learned import require_one_source
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.distill.choice import ON_TEST
@@ -29,12 +30,13 @@ _STATUS = {"finished": COLOURS[0], "stopped": GREY, "failed": COLOURS[3]}
 def sweep_sections(path: Path) -> list[Section]:
     """Best trial, settings against the metric, parallel coordinates, table, curves, provenance.
 
-    Raises UsageError if the sweep is not finished.
+    Raises UsageError if the sweep is not finished, or its trials learned from different features.
     """
     folder = RunFolder(path)
     if not folder.finished:
         raise UsageError(f"sweep {path} is not finished: run the same `egapipe sweep` again first")
     summary, config = folder.summary(), folder.config()
+    require_one_source({t["run"]: RunFolder(path / t["run"]) for t in summary["trials"]})
     section = provenance(config, summary)
     if (path / "best.yaml").is_file():
         section.code("best.yaml", (path / "best.yaml").read_text("utf-8"))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from egapipe.pipeline.config import Config, to_yaml
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.runs import RunFolder, run_identity
 
@@ -33,7 +34,7 @@ def sweep_identity(config: Config) -> str:
     """Eight hex digits of everything that decides which trials there are and what they learn."""
     from egapipe.stages.distill.folder import deciding_workers
 
-    sweep = config.sweep.model_dump(mode="json", exclude=_LAUNCH)
+    sweep = {key: value for key, value in durable(config.sweep).items() if key not in _LAUNCH}
     content = json.dumps([run_identity(config, deciding_workers(config)), sweep], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 

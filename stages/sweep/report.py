@@ -11,6 +11,7 @@ from typing import Any
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.config.sweep import SweepConfig
 from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.learned import require_one_source
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.pipeline.versions import installed, source_commit
@@ -95,7 +96,11 @@ def make_report(
 
 
 def write_report(config: Config, folder: SweepFolder, report: SweepReport, slots: Slots) -> None:
-    """Write the tables of trials and, where there is a best one, best.yaml."""
+    """Write the tables of trials and, where there is a best one, best.yaml.
+
+    Raises UsageError if trials learned from different features.
+    """
+    require_one_source({f"trial {t.number}": RunFolder(t.run) for t in report.trials})
     rows = [_row(config, folder, trial) for trial in report.trials]
     _write_tables(folder, rows)
     if report.best is not None:

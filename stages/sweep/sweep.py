@@ -7,7 +7,9 @@ from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.sweep import PbtScheduler
 from egapipe.pipeline.errors import TrainingError
+from egapipe.pipeline.learned import require_still
 from egapipe.pipeline.progress import OpenProgress, Progress, silent_progress
+from egapipe.pipeline.runs import RunFolder
 from egapipe.stages.sweep.folder import SweepFolder, sweep_folder
 from egapipe.stages.sweep.mutable import check_mutable
 from egapipe.stages.sweep.plan import Trial, plan
@@ -50,6 +52,8 @@ def run(
     folder = sweep_folder(config)
     if folder.finished and not restart:
         report = read_report(folder)
+        for trial in report.ranked()[:1]:
+            require_still(RunFolder(trial.run))
         if not (retry_failed and report.count("failed")):
             return report
     check_tracking(config)

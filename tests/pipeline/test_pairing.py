@@ -1,5 +1,6 @@
 """A store and a configuration belong together, or the difference is named."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,10 +9,13 @@ import pytest
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.pairing import check_one_teacher, check_pair
+from egapipe.pipeline.places import with_files
 from egapipe.pipeline.store import FeatureStore, Manifest
 from egapipe.pipeline.views import plan_hash
+from tests.pipeline.test_durable import extended
 
 SMALL = ["dataset.train.limit=30", "dataset.test.limit=10", "views.count=2"]
 
@@ -26,16 +30,20 @@ def images(of: Config, split: Split) -> Dataset:
     return open_dataset(source)
 
 
-def store(folder: Path, of: Config, split: Split, sha256: str = "0" * 64) -> FeatureStore:
+def store(
+    folder: Path, of: Config, split: Split, sha256: str = "0" * 64, **teacher: object
+) -> FeatureStore:
     """A store as extraction would have created it; the teacher is not run."""
-    dataset, plan = images(of, split), of.view_plan(split)
+    dataset, plan, settings = images(of, split), of.view_plan(split), durable(of.teacher)
     manifest = Manifest(
         dataset={
             "name": dataset.name,
             "fingerprint": dataset.fingerprint(),
             "rows": len(dataset),
         },
-        teacher={**of.teacher.model_dump(mode="json"), "sha256": sha256, "class": "ViTModel"},
+        teacher=with_files(
+            {**settings, "sha256": sha256, "class": "ViTModel", **teacher}, settings
+        ),
         preprocessing={"mean": [0.5, 0.5, 0.5]},
         views=plan,
         views_hash=plan_hash(plan),
@@ -129,3 +137,94 @@ def test_imported_embeddings_come_from_a_file_for_each_store(tmp_path: Path) -> 
     made = config(UNLABELLED, f"teacher={{backend: imported, model: m, normalize: {normalize}}}")
     one, two = store(tmp_path, made, "train"), store(tmp_path, made, "unlabelled", "1" * 64)
     check_one_teacher(one, two)
+
+
+def settings_of(folder: object) -> list[str]:
+    """A teacher that lies in a folder. It is not run here, so that its files need only be there."""
+    return [f"teacher={{backend: transformers, model: '{folder}'}}"]
+
+
+@pytest.fixture
+def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Below the current folder, `models/own/vit`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EGAPIPE_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "models" / "own" / "vit"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def pairs(made: FeatureStore, other: Config) -> None:
+    check_pair(made, other, images(other, "train"), "train")
+
+
+@pytest.mark.parametrize("kept", ["content", "place alone"])
+def test_a_teacher_is_one_however_its_folder_is_written(
+    tmp_path: Path, teacher: Path, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`place alone`: as stores were before the content of files was in them."""
+    before = config(*settings_of("models/own/vit"))
+    with pytest.MonkeyPatch.context() as patch:
+        if kept == "place alone":
+            patch.setattr("tests.pipeline.test_pairing.with_files", lambda spec, _: dict(spec))
+        made = store(tmp_path, before, "train")
+    assert ("files" in made.manifest.teacher) == (kept == "content")
+    for written in ("models/own/vit", "./models/own/vit", teacher, "models/../models/own/vit"):
+        pairs(made, config(*settings_of(written)))
+    # A job of `submit` runs elsewhere, where the relative path leads nowhere.
+    (tmp_path / "job").mkdir()
+    monkeypatch.chdir(tmp_path / "job")
+    pairs(made, config(*settings_of(teacher)))
+    shutil.rmtree(teacher)
+    pairs(made, config(*settings_of(teacher)))
+
+
+def test_a_teacher_that_was_moved_is_the_same_and_another_in_its_place_is_not(
+    tmp_path: Path, teacher: Path
+) -> None:
+    made = store(tmp_path, config(*settings_of(teacher)), "train")
+    moved = teacher.rename(tmp_path / "elsewhere")
+    pairs(made, config(*settings_of(moved)))
+    teacher.mkdir()
+    (teacher / "config.json").write_text("{}")
+    (teacher / "model.safetensors").write_bytes(b"others!")
+    with pytest.raises(StoreError, match=r"teacher\.files is '.*', the config asks for '"):
+        pairs(made, config(*settings_of(teacher)))
+
+
+def test_renaming_the_images_folder_makes_no_other_data_set(tmp_path: Path) -> None:
+    digits = images(config(), "train")
+    for row in range(4):
+        (tmp_path / "photos" / str(row % 2)).mkdir(parents=True, exist_ok=True)
+        digits.image(row).save(tmp_path / "photos" / str(row % 2) / f"{row}.png")
+    before = config(f"dataset.train={{kind: folder, path: '{tmp_path / 'photos'}'}}")
+    made = store(tmp_path, before, "train")
+    renamed = (tmp_path / "photos").rename(tmp_path / "pictures")
+    after = config(f"dataset.train={{kind: folder, path: '{renamed}'}}")
+    pairs(made, after)
+    assert store(tmp_path, after, "train").manifest.dataset.name == "folder/photos"
+    (renamed / "1" / "1.png").unlink()
+    with pytest.raises(StoreError, match=r"dataset\.rows is 4, the config asks for 3"):
+        pairs(made, after)
+
+
+def test_a_setting_that_only_the_store_has_is_a_difference(tmp_path: Path) -> None:
+    """A later version may have stored it: what the configuration does not ask for is not taken."""
+    asked = config()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "egapipe.pipeline.store.stored.LATER", {"TransformersTeacher": {"lora": None}}
+        )
+        made = store(tmp_path, asked, "train", lora="adapter")
+        with pytest.raises(StoreError, match=r"teacher\.lora is 'adapter', the config does not"):
+            pairs(made, asked)
+
+
+def test_a_new_setting_at_its_default_pairs(tmp_path: Path) -> None:
+    made, later = store(tmp_path, config(), "train"), extended(config())
+    check_pair(made, later, images(config(), "train"), "train")
+    asked = later.model_copy(update={"teacher": extended(config().teacher, added=8)})
+    with pytest.raises(StoreError, match=r"teacher\.added is not set, the config asks for 8"):
+        check_pair(made, asked, images(config(), "train"), "train")

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from egapipe.pipeline.config.teachers import EnsembleTeacher as Settings
 from egapipe.pipeline.config.teachers import MemberConfig
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.extract.teachers.base import EMBEDDING, Outputs, Teacher
 from egapipe.stages.extract.teachers.joint import JointPreprocessing
@@ -98,7 +99,7 @@ def load(settings: Settings, load_member: Callable[[MemberConfig], Teacher]) -> 
 def _spec(settings: Settings, members: Mapping[str, Teacher]) -> dict[str, Any]:
     """The configuration, what each member's came to, and what every teacher's spec has."""
     specs = {name: member.spec for name, member in members.items()}
-    asked = settings.model_dump(mode="json")
+    asked = durable(settings)
     found = {
         name: {key: value for key, value in spec.items() if key not in asked["teachers"][name]}
         for name, spec in specs.items()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from egapipe.pipeline.config.teachers import OnnxTeacher as Settings
 from egapipe.pipeline.digests import cached_digest
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import TeacherError, UsageError, one_line
 from egapipe.pipeline.extras import require
 from egapipe.stages.extract.teachers.given import preprocessing_of
@@ -156,7 +157,7 @@ def load(settings: Settings) -> NetworkTeacher:
         network = OnnxNetwork(path, settings.output, settings.logits, any_size=settings.any_size)
         _check_input(network.shape, preprocessing.input_size)
         spec = {
-            **settings.model_dump(mode="json"),
+            **durable(settings),
             "resolved_output": network.output,
             "precision": str(network.type).removeprefix("torch."),
             "runtime": f"onnxruntime {runtime.__version__}",

@@ -3,6 +3,7 @@
 from typing import Any
 
 from egapipe.pipeline.config.teachers import OpenClipTeacher as Settings
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import TeacherError, one_line
 from egapipe.pipeline.extras import require
 from egapipe.stages.extract.teachers.network import NetworkTeacher
@@ -28,7 +29,7 @@ def load(settings: Settings) -> NetworkTeacher:
         )
         tower = model.visual.float().eval().requires_grad_(False)
         spec = {
-            **settings.model_dump(mode="json"),
+            **durable(settings),
             "class": type(tower).__name__,
             "runtime": f"open_clip {open_clip.__version__}",
             "sha256": weights_sha256(tower),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from egapipe.pipeline.config.teachers import PythonTeacher as Settings
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import TeacherError, UsageError
 from egapipe.pipeline.imports import MissingNameError, import_module, look_up, split_reference
 from egapipe.stages.extract.teachers.given import preprocessing_of
@@ -55,7 +56,7 @@ def load(settings: Settings) -> NetworkTeacher:
         raise TeacherError(f"teacher {settings.model} returned a {kind}: return a torch.nn.Module")
     module = module.float().eval().requires_grad_(False)
     spec = {
-        **settings.model_dump(mode="json"),
+        **durable(settings),
         "class": type(module).__name__,
         "sha256": weights_sha256(module),
     }

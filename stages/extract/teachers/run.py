@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from egapipe.pipeline.config.teachers import RunTeacher as Settings
+from egapipe.pipeline.durable import durable
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled
@@ -20,7 +21,7 @@ def load(settings: Settings) -> NetworkTeacher:
     trained = load_student(settings.model, settings.checkpoint, "cpu")
     network = _network(trained, settings.output)
     spec: dict[str, Any] = {
-        **settings.model_dump(mode="json"),
+        **durable(settings),
         "class": type(trained.student.backbone).__name__,
         "sha256": weights_sha256(network),
     }

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from egapipe.pipeline.config.teachers import TimmTeacher as Settings
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import TeacherError, UsageError, one_line
 from egapipe.pipeline.extras import require
 from egapipe.stages.extract.teachers.network import NetworkTeacher
@@ -29,7 +30,7 @@ def load(settings: Settings) -> NetworkTeacher:
         module = module.float().eval().requires_grad_(False)
         preprocessing = translate(timm.data.resolve_model_data_config(module))
         spec = {
-            **settings.model_dump(mode="json"),
+            **durable(settings),
             "class": type(module).__name__,
             "runtime": f"timm {timm.__version__}",
             "sha256": weights_sha256(module),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.utils.hub import cached_file
 
 from egapipe.pipeline.config.teachers import TransformersTeacher as Settings
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import TeacherError
 from egapipe.stages.extract.teachers.base import Outputs
 from egapipe.stages.extract.teachers.grid import to_grid
@@ -106,7 +107,7 @@ def load(settings: Settings) -> NetworkTeacher:
 
 def _spec(settings: Settings, encoder: Encoder, files: Sequence[Path]) -> dict[str, Any]:
     return {
-        **settings.model_dump(mode="json"),
+        **durable(settings),
         "resolved_pooling": encoder.pooling,
         "class": type(encoder.vision).__name__,
         "sha256": weights_sha256_of(files, encoder, f"transformers {transformers.__version__}"),

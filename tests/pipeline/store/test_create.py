@@ -118,14 +118,16 @@ def test_an_index_in_other_types_and_chunks_is_the_same(memory: str) -> None:
     assert one.objects.get(layout.INDEX) == two.objects.get(layout.INDEX)
 
 
-def rewrite_manifest(store: FeatureStore, **changes: object) -> None:
-    """As another version of egapipe would have written it."""
+def rewrite_manifest(store: FeatureStore, **changes: object) -> dict[str, object]:
+    """As another version of egapipe would have written it: what is stored then."""
     tree = json.loads(store.objects.get(layout.GROUP) or b"")
     tree["attributes"]["egapipe"].update(changes)
     data = json.dumps(tree).encode()
     store.objects.put(layout.GROUP, data)
     created = Created(sha256={**store.created.sha256, layout.GROUP: sha256(data)})
     store.objects.put(layout.CREATED, created.encode())
+    stored: dict[str, object] = tree["attributes"]["egapipe"]
+    return stored
 
 
 def test_another_format_is_refused(memory: str) -> None:
@@ -140,6 +142,48 @@ def test_a_manifest_that_makes_no_sense_is_refused(memory: str) -> None:
     rewrite_manifest(finished(memory), shard_rows=-1)
     with pytest.raises(StoreError, match=r"damaged manifest \(shard_rows: .*\): restore the store"):
         FeatureStore.open(memory)
+
+
+NEWER = {
+    "views.jitter": {"views": {**make_manifest().views.model_dump(), "jitter": 0.5}},
+    "views.crop": {"views": {**make_manifest().views.model_dump(), "crop": "tilted"}},
+    "licence": {"licence": "MIT"},
+    "dataset.licence": {"dataset": {**make_manifest().dataset.model_dump(), "licence": "MIT"}},
+    "teacher.adapter": {"teacher": {"backend": "timm", "model": "vit", "adapter": "lora"}},
+    "teacher.teachers.a.adapter": {
+        "teacher": {"backend": "ensemble", "teachers": {"a": {"backend": "run", "adapter": 1}}}
+    },
+    "teacher.preprocessing.antialias": {
+        "teacher": {"backend": "onnx", "preprocessing": {"size": 8, "antialias": True}}
+    },
+}
+
+
+@pytest.mark.parametrize("member", NEWER)
+def test_what_is_not_known_was_written_by_a_newer_one(memory: str, member: str) -> None:
+    rewrite_manifest(finished(memory), **NEWER[member])
+    said = f"was written by a newer egapipe \\({member} is not known here\\): upgrade"
+    with pytest.raises(StoreError, match=said):
+        FeatureStore.open(memory)
+    (problem,) = check_store(memory).problems
+    assert "damaged" not in problem
+
+
+@pytest.mark.parametrize("key", [layout.CREATED, layout.commit_key(1), layout.FINISHED])
+def test_a_record_with_more_members_is_of_a_newer_one(memory: str, key: str) -> None:
+    """Not damaged, which would advise to delete it."""
+    store = finished(memory)
+    data = store.objects.get(key) or b""
+    body = data.rpartition(b' "checksum"')[0] + b' "licence": "MIT",\n'
+    store.objects.put(key, body + f' "checksum": "{sha256(body)}"\n}}\n'.encode())
+    problems = " ".join(check_store(memory).problems)
+    assert f"{key} was written by a newer egapipe (licence is not known here)" in problems
+    assert "delete" not in problems
+
+
+def test_another_programs_teacher_may_have_any_member(memory: str) -> None:
+    manifest = make_manifest(teacher={"backend": "jax", "adapter": "lora"})
+    assert create(memory, manifest).manifest.teacher["adapter"] == "lora"
 
 
 def test_check_compares_the_manifest_with_what_is_there(memory: str) -> None:

@@ -5,11 +5,13 @@ import re
 import pytest
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store import FeatureStore
+from egapipe.pipeline.store import FeatureStore, check_store
+from egapipe.pipeline.store.summary import summarize
 from egapipe.pipeline.views import plan_hash
 from tests.pipeline.store.samples import (
     complete,
     create,
+    make_arrays,
     make_index,
     make_manifest,
     snapshot,
@@ -18,7 +20,7 @@ from tests.pipeline.store.samples import (
 
 
 def changed_views(**changes: object) -> dict[str, object]:
-    plan = make_manifest().views.model_copy(update=changes)
+    plan = make_manifest().plan.model_copy(update=changes)
     return {"views": plan, "views_hash": plan_hash(plan)}
 
 
@@ -67,26 +69,58 @@ def test_every_difference_is_named(memory: str) -> None:
     assert len(said) < 800
 
 
-@pytest.mark.parametrize(
-    ("shards", "refused"), [([], True), ([0], True), ([0, 1, 2], False), ("finished", False)]
-)
-def test_software_may_change_only_when_no_row_is_missing(
-    url: str, shards: list[int] | str, refused: bool
+NEWER = {"torch": "2.14"}
+
+
+@pytest.mark.parametrize("shards", [[], [0], [0, 1, 2], "finished"])
+def test_other_software_may_go_on_and_its_shards_say_so(
+    url: str, shards: list[int] | str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rows of two versions in one store would be two kinds of rows."""
     store = create(url)
     for shard in range(3) if shards == "finished" else shards:
         write(store, int(shard))
     if shards == "finished":
         store.finish()
-    newer = make_manifest(versions={"torch": "2.14"})
-    if refused:
-        with pytest.raises(StoreError, match=r"begun with other software \(versions.torch is '2"):
-            create(url, newer)
-    else:
-        again = complete(create(url, newer))
-        assert again.manifest.versions == {"torch": "2.13"}
-        assert again.complete
+    missing = store.pending()
+    again = create(url, make_manifest(versions=NEWER))
+    for shard in missing:
+        arrays = make_arrays(again.manifest, again.shards[shard])
+        again.write_shard(shard, arrays, versions=NEWER)
+    again.finish()
+    assert again.manifest.versions == {"torch": "2.13"}
+    assert again.complete
+    assert check_store(url).problems == []
+    assert {i for i, c in again.commits().items() if c.versions == NEWER} == set(missing)
+    shown = summarize(url)["shard_versions"]
+    mixed = {"torch": ["2.14"]}
+    assert shown == (mixed if missing else {})
+    warned = "begun with other software (versions.torch is '2.13', here it is '2.14')"
+    assert (warned in caplog.text) == bool(missing)
+
+
+@pytest.mark.parametrize(("shards", "refused"), [([0], True), ([0, 1, 2], False)])
+def test_other_software_is_refused_on_demand(memory: str, shards: list[int], refused: bool) -> None:
+    store = create(memory)
+    for shard in shards:
+        write(store, shard)
+    manifest = make_manifest(versions=NEWER)
+    if not refused:
+        FeatureStore.create(memory, manifest, make_index(), same_software=True)
+        return
+    with pytest.raises(StoreError, match=r"begun with other software .*set extract\.same_software"):
+        FeatureStore.create(memory, manifest, make_index(), same_software=True)
+
+
+def test_the_version_of_a_teachers_library_is_software(memory: str) -> None:
+    create(memory, make_manifest(teacher={"model": "vit", "runtime": "timm 1.0"}))
+    newer = make_manifest(teacher={"model": "vit", "runtime": "timm 1.1"})
+    assert create(memory, newer).pending() == [0, 1, 2]
+
+
+def test_a_data_sets_name_describes_it(memory: str) -> None:
+    create(memory)
+    renamed = {"name": "folder/photos2", "fingerprint": "f" * 64, "rows": 10}
+    assert create(memory, make_manifest(dataset=renamed)).manifest.dataset.name == "sample"
 
 
 @pytest.mark.parametrize(("column", "value"), [("key", "other"), ("label", 7)])

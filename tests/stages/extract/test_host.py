@@ -49,15 +49,24 @@ def test_images_that_are_not_here_are_refused_instead_of_recorded_as_unreadable(
 def test_another_teacher_software_or_preprocessing_is_refused(quick: MakeConfig) -> None:
     [extraction] = prepare(quick(), ["test"])
     manifest, teacher = extraction.job.store.manifest, extraction.teacher
-    check_teacher(teacher, manifest)
+    check_teacher(teacher, manifest, software())
     others = {
-        "versions.torch": {"versions": {**software(), "torch": "0.1"}},
         "teacher.sha256": {"teacher": {**manifest.teacher, "sha256": "0" * 64}},
         "preprocessing.mean": {"preprocessing": {**manifest.preprocessing, "mean": [0, 0, 0]}},
     }
     for key, update in others.items():
-        with pytest.raises(TeacherError, match=f"^{key} is .* the manifest says"):
-            check_teacher(teacher, manifest.model_copy(update=update))
+        with pytest.raises(TeacherError, match=f"^{key} is .* the extraction has"):
+            check_teacher(teacher, manifest.model_copy(update=update), software())
+
+
+def test_software_is_that_of_the_host_which_hands_out_work(quick: MakeConfig) -> None:
+    """Not that which began the store: its shards say what made them."""
+    [extraction] = prepare(quick(), ["test"])
+    manifest, teacher = extraction.job.store.manifest, extraction.teacher
+    older = manifest.model_copy(update={"versions": {**software(), "torch": "0.1"}})
+    check_teacher(teacher, older, extraction.job.software)
+    with pytest.raises(TeacherError, match=r"^versions\.torch is '.*' there, the extraction has"):
+        check_teacher(teacher, manifest, {**software(), "torch": "0.1"})
 
 
 def test_refusals_name_the_host_and_keep_their_kind() -> None:

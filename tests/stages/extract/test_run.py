@@ -13,14 +13,17 @@ from torch import Tensor
 
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import StoreError, TeacherError, UsageError
+from egapipe.pipeline.pairing import check_pair
 from egapipe.pipeline.progress import OpenProgress, Progress, Silence, Value
 from egapipe.pipeline.store import Failure, FeatureStore, check_store
 from egapipe.pipeline.views import view_params
 from egapipe.stages import extract
 from egapipe.stages.extract.job import Job
-from egapipe.stages.extract.manifest import Origin, index_of, manifest_for
+from egapipe.stages.extract.manifest import Origin, index_of, manifest_for, software
 from egapipe.stages.extract.teachers import Outputs, Preprocessing, load_teacher
+from egapipe.stages.extract.verify import verify_store
 from egapipe.stages.extract.worker import Worker
+from egapipe.stages.submit.package import absolute
 from tests.stages.extract import models
 from tests.stages.extract.conftest import MakeConfig
 from tests.stages.extract.contents import content, every_byte
@@ -81,9 +84,10 @@ def test_the_manifest_says_what_was_done(quick: MakeConfig) -> None:
     manifest = FeatureStore.open(config.store_url("train")).manifest
     dataset, teacher = open_dataset(config.dataset.train), load_teacher(config.teacher)
     assert manifest.dataset.fingerprint == dataset.fingerprint()
-    assert manifest.teacher == teacher.spec
+    assert manifest.teacher == {**teacher.spec, "files": manifest.teacher["files"]}
+    assert len(manifest.teacher["files"]) == 64
     assert manifest.preprocessing == teacher.preprocessing.to_json()
-    assert manifest.views == config.views
+    assert manifest.plan == config.views
     assert manifest.versions["torch"] == torch.__version__
 
 
@@ -116,7 +120,7 @@ def test_a_complete_store_is_left_as_it_is(quick: MakeConfig) -> None:
 
 OTHER = {
     "dataset.train.limit=60": "dataset",
-    "dataset.train.split=all": "dataset.name",
+    "dataset.train.split=test": "key of row 0 is",
     "teacher.pooling=mean": "teacher.pooling is 'auto', the config asks for 'mean'",
     "teacher.precision=bfloat16": "teacher.precision",
     "views.seed=1": "views.seed is 0, the config asks for 1",
@@ -146,6 +150,42 @@ def test_another_store_is_never_mixed_with_or_touched(
         assert "run `egapipe extract` with another store.url" in str(error.value)
         assert "\n" not in str(error.value)
         assert every_byte(config.store_url("train")) == before
+
+
+def test_a_job_continues_with_the_teacher_that_a_command_named_from_its_folder(
+    quick: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.vit(tmp_path / "models" / "own")
+    monkeypatch.chdir(tmp_path)
+    typed = quick("teacher.model=models/own")
+    with pytest.raises(KeyboardInterrupt):
+        extract.run(typed, split="train", local=True, progress=interrupted(6))
+    submitted = absolute(typed)
+    (tmp_path / "job").mkdir()
+    monkeypatch.chdir(tmp_path / "job")
+    assert 0 < extract.run(submitted, split="train", local=True).extracted < 70
+    assert verify_store(submitted, split="train", count=4).ok
+    store = FeatureStore.open(submitted.store_url("train"))
+    check_pair(store, submitted, open_dataset(submitted.dataset.train), "train")
+    monkeypatch.chdir(tmp_path)
+    assert extract.run(typed, split="train", local=True).extracted == 0
+    (tmp_path / "models" / "own").rename(tmp_path / "renamed")
+    renamed = quick(f"teacher.model={tmp_path / 'renamed'}")
+    assert extract.run(renamed, split="train", local=True).extracted == 0
+
+
+def test_an_unfinished_store_is_refused_to_other_software_on_demand(
+    quick: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        extract.run(quick(), split="train", local=True, progress=interrupted(6))
+    newer = {**software(), "torch": "99.0"}
+    monkeypatch.setattr("egapipe.stages.extract.manifest.software", lambda: newer)
+    before = every_byte(quick().store_url("train"))
+    with pytest.raises(StoreError, match=r"begun with other software .*same_software=false"):
+        extract.run(quick("extract.same_software=true"), split="train", local=True)
+    assert every_byte(quick().store_url("train")) == before
+    assert 0 < extract.run(quick(), split="train", local=True).extracted < 70
 
 
 @pytest.fixture

@@ -1,0 +1,105 @@
+"""What a manifest says of views and teacher: models of the stored format, not of the configuration.
+
+The configuration may grow, be renamed and be rearranged; a store that was written once must not
+notice. `egapipe.pipeline.durable` is the way from one to the other.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.durable import FORMAT_1, LATER, durable
+from egapipe.pipeline.places import FILES
+
+# Not float alone: what another program has written as 1 stays 1, and the hash that of its text.
+Number = int | float
+Share = Annotated[Number, Field(ge=0, le=1)]
+
+RUNTIME = "runtime"
+"""Member of a stored teacher that is a version of software."""
+
+_TEACHERS = {
+    "ensemble": "EnsembleTeacher",
+    "imported": "ImportedTeacher",
+    "onnx": "OnnxTeacher",
+    "open_clip": "OpenClipTeacher",
+    "python": "PythonTeacher",
+    "run": "RunTeacher",
+    "timm": "TimmTeacher",
+    "transformers": "TransformersTeacher",
+}
+# What loading a teacher finds out, whichever backend it has.
+_FOUND = {
+    "channels_last",
+    "class",
+    "compiled",
+    FILES,
+    "members",
+    "model",
+    "precision",
+    "resolved_output",
+    "resolved_pooling",
+    RUNTIME,
+    "sha256",
+}
+_SECTIONS = {"preprocessing": "Transform", "normalize": "Normalize"}
+
+
+class StoredViews(BaseModel):
+    """The view plan of a store, see `ViewsConfig` for what each member means."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    seed: Annotated[int, Field(ge=0)]
+    count: Annotated[int, Field(ge=0)]
+    crop: Literal["none", "pad", "scale"]
+    padding: Share
+    scale: tuple[Number, Number]
+    ratio: tuple[Number, Number]
+    flip: Share
+
+    @classmethod
+    def of(cls, plan: ViewsConfig) -> Self:
+        """The stored form of a plan."""
+        return cls.model_validate(durable(plan))
+
+    def plan(self) -> ViewsConfig:
+        """The plan with which these views are replayed."""
+        return ViewsConfig.model_validate(self.model_dump())
+
+
+def found_by_loading(teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stored teacher has beside its settings; everything where its backend is unknown."""
+    settings = _members(_TEACHERS.get(str(teacher.get("backend")), ""))
+    return {key: value for key, value in teacher.items() if key not in settings}
+
+
+def unknown_members(teacher: Mapping[str, Any], where: str = "teacher") -> Iterator[str]:
+    """Dotted names of members that no teacher of egapipe has had so far.
+
+    A teacher of another program, whose backend is unknown, may have any.
+    """
+    name = _TEACHERS.get(str(teacher.get("backend")))
+    if name is None:
+        return
+    allowed = _members(name) | _FOUND
+    yield from (f"{where}.{key}" for key in teacher if key not in allowed)
+    for key, section in _SECTIONS.items():
+        inner = teacher.get(key)
+        if isinstance(inner, dict):
+            yield from (f"{where}.{key}.{k}" for k in inner if k not in _members(section))
+    for key, inner in _each(teacher.get("teachers")):
+        yield from unknown_members(inner, f"{where}.teachers.{key}")
+    for key, inner in _each(teacher.get("members")):
+        yield from (f"{where}.members.{key}.{k}" for k in inner if k not in _FOUND)
+
+
+def _members(section: str) -> set[str]:
+    return {*FORMAT_1.get(section, "").split(), *LATER.get(section, {})}
+
+
+def _each(tree: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(tree, dict):
+        yield from ((key, inner) for key, inner in tree.items() if isinstance(inner, dict))
