@@ -48,7 +48,7 @@ class Evaluation:
 
         @torch.no_grad()
         def count() -> None:
-            for rows, images in run_ahead(jobs, self.images.threads):
+            for rows, images in run_ahead(jobs, self.images.threads, world.device):
                 labels = torch.from_numpy(self.labels[rows]).to(world.device)
                 if len(rows):
                     counts[:2] += count_hits(logits(images), labels)

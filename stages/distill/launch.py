@@ -9,11 +9,12 @@ import torch
 
 from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.errors import EgapipeError, TrainingError
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import following
 from egapipe.stages.distill.loop import fit
-from egapipe.stages.distill.setup import Job, pick_device, prepare
+from egapipe.stages.distill.setup import Job, prepare
 from egapipe.stages.distill.shown import Shown
 from egapipe.stages.distill.together import agreed
 from egapipe.stages.distill.world import OtherWorkerError, World
@@ -37,13 +38,17 @@ def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float
     from ray.train.torch import TorchConfig, TorchTrainer
 
     distill = config.distill
-    gpu = pick_device(distill.device).type == "cuda"
     for name in (RESULTS, REFUSAL):
         (run.path / name).unlink(missing_ok=True)
     with ray_session(config.cluster), following(run, view.report):
+        gpu = _on_gpus(distill)
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"config": config.model_dump(mode="json"), "run": str(run.path)},
+            train_loop_config={
+                "config": config.model_dump(mode="json"),
+                "run": str(run.path),
+                "gpu": gpu,
+            },
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
             scaling_config=ScalingConfig(num_workers=distill.workers, use_gpu=gpu),
             run_config=RunConfig(
@@ -68,7 +73,7 @@ def _worker(arguments: dict[str, Any]) -> None:
 
     config = Config.model_validate(arguments["config"])
     run = RunFolder(Path(arguments["run"]).resolve())
-    device = torch.device("cuda" if torch.cuda.is_available() and _has_gpu() else "cpu")
+    device = _own_gpu() if arguments["gpu"] else torch.device("cpu")
     world = World.current(device)
 
     def report(epoch: int, metrics: Mapping[str, float]) -> None:
@@ -82,13 +87,25 @@ def _worker(arguments: dict[str, Any]) -> None:
         run.write_json(REFUSAL, {"error": str(error)})
         return
     if world.is_main:
-        run.write_json(RESULTS, results)
+        run.write_json(RESULTS, {**results, "device": str(device)})
 
 
-def _has_gpu() -> bool:
+def _on_gpus(distill: DistillConfig) -> bool:
+    """Whether workers get a GPU each, which the cluster decides and not the driver's machine."""
     import ray
 
-    return bool(ray.get_gpu_ids())
+    if distill.device != "auto":
+        return distill.device == "cuda"
+    return bool(ray.cluster_resources().get("GPU", 0) >= distill.workers)
+
+
+def _own_gpu() -> torch.device:
+    """The GPU of this worker, among those of its machine."""
+    from ray.train.torch import get_device
+
+    device: torch.device = get_device()
+    torch.cuda.set_device(device)
+    return device
 
 
 def _last_line(error: BaseException) -> str:

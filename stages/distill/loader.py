@@ -85,7 +85,7 @@ class Loader:
             lambda rows=rows, draws=draws: self._batch(rows, draws, epoch)
             for rows, draws in self.shares(epoch)[first_step:]
         )
-        return run_ahead(jobs, self.images.threads)
+        return run_ahead(jobs, self.images.threads, self.world.device)
 
     def shares(self, epoch: int) -> list[tuple[Ints, Ints]]:
         """This worker's rows of each step of an epoch, and how often each came up in it before:
@@ -136,17 +136,22 @@ class Loader:
         )
 
 
-def run_ahead(jobs: Iterator[Callable[[], T]], threads: int) -> Iterator[T]:
-    """The jobs' results in order; with threads, so many jobs and one are under way ahead."""
+def run_ahead(jobs: Iterator[Callable[[], T]], threads: int, device: torch.device) -> Iterator[T]:
+    """The jobs' results in order; with threads, so many jobs and one are under way ahead.
+
+    device: that the results lie on. To a GPU the threads copy beside the work of whoever takes the
+    results, and hand out what has arrived.
+    """
     if threads == 0:
         for job in jobs:
             yield job()
         return
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[T]] = deque()
         try:
             for job in jobs:
-                pending.append(pool.submit(job))
+                pending.append(pool.submit(_arrived, job, stream))
                 if len(pending) > threads:
                     yield pending.popleft().result()
             while pending:
@@ -154,3 +159,15 @@ def run_ahead(jobs: Iterator[Callable[[], T]], threads: int) -> Iterator[T]:
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _arrived(job: Callable[[], T], stream: torch.cuda.Stream | None) -> T:
+    """A job's result. A new thread is at the first GPU, whichever the training is on."""
+    if stream is None:
+        return job()
+    with torch.cuda.device(stream.device), torch.cuda.stream(stream):
+        made = job()
+        event = torch.cuda.Event()
+        event.record(stream)
+    event.synchronize()
+    return made

@@ -133,7 +133,8 @@ def prepare(config: Config, world: World) -> Job:
     Raises UsageError or StoreError with the one thing to change.
     """
     distill = config.distill
-    check_compile(distill, world.device)
+    if distill.workers == 0 or world.group is not None:
+        check_compile(distill, world.device)
     check_milestones(distill)
     if distill.threads is not None:
         torch.set_num_threads(distill.threads)

@@ -82,7 +82,7 @@ class TrainedStudent:
         length = _batch_length(size)
         chunks = (rows[i : i + length] for i in range(0, len(rows), length))
         jobs = (lambda chunk=chunk: readable(images, chunk) for chunk in chunks)
-        for chunk, pixels in run_ahead(jobs, images.threads):
+        for chunk, pixels in run_ahead(jobs, images.threads, self.device):
             if len(chunk):
                 yield Outputs(chunk, *self._forward(pixels))
 

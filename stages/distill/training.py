@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.learned import (
     features_record,
     identity_part,
@@ -69,7 +72,7 @@ def run(
         return DistillReport(folder.path, folder.summary(), finished_before=True)
     started = time.perf_counter()
     # Everything is checked before anything is written, the lock included.
-    job = prepare(config, World.alone(pick_device(config.distill.device)))
+    job = prepare(config, World.alone(_own_device(config.distill)))
     with folder.exclusive():
         if folder.finished and not restart:
             return DistillReport(folder.path, folder.summary(), finished_before=True)
@@ -91,11 +94,17 @@ def run(
     return DistillReport(folder.path, summary, finished_before=False)
 
 
+def _own_device(distill: DistillConfig) -> torch.device:
+    """Where this process checks a training, and makes it if no workers do: those have devices of
+    their own, and this machine need not have any like them."""
+    return torch.device("cpu") if distill.workers else pick_device(distill.device)
+
+
 def summarise(
     job: Job,
     folder: RunFolder,
     store: Mapping[str, Any],
-    results: Mapping[str, float],
+    results: Mapping[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
     """The content of summary.json. store: what identifies the features."""
@@ -118,7 +127,7 @@ def summarise(
         "train_rows": len(job.loader.rows),
         "labelled_rows": int((job.loader.labels >= 0).sum()),
         "workers": config.distill.workers,
-        "device": str(job.world.device),
+        "device": results.get("device", str(job.world.device)),
         "platform": platform.platform(),
         "commit": source_commit(),
         "store": dict(store),
