@@ -76,7 +76,8 @@ FORMAT_1: Mapping[str, str] = {
 
 LATER: Mapping[str, Mapping[str, Any]] = {}
 """Section -> member added since format 1 -> the value that its absence means, for ever: what
-egapipe did before there was such a setting. A default may be changed, this value may not."""
+egapipe did before there was such a setting. A default may be changed, this value may not. A section
+that others are made from (`Source`) stands for all of them."""
 
 
 def durable(section: BaseModel) -> dict[str, Any]:
@@ -98,8 +99,19 @@ def known(kind: type[BaseModel]) -> frozenset[str]:
 
 def absent(kind: type[BaseModel], name: str, field: FieldInfo) -> Any:
     """What it means that a member added since format 1 is not there."""
-    default = field.get_default(call_default_factory=True, validated_data={})
-    return LATER.get(_section(kind), {}).get(name, default)
+    meant = later(kind)
+    if name in meant:
+        return meant[name]
+    return field.get_default(call_default_factory=True, validated_data={})
+
+
+def later(kind: type[BaseModel]) -> dict[str, Any]:
+    """Members that a section, or what it is made from, got since format 1 -> what absence means."""
+    return {
+        name: value
+        for base in reversed(kind.__mro__)
+        for name, value in LATER.get(base.__name__, {}).items()
+    }
 
 
 def _section(kind: type[BaseModel]) -> str:

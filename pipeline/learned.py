@@ -101,7 +101,8 @@ def require_one_source(runs: Mapping[str, RunFolder]) -> None:
         else:
             groups.append((record, [name]))
     if len(groups) > 1:
-        listed = "; ".join(f"{_names(names)} from {_content(r)}" for r, names in groups)
+        said = [f"{_names(names)} from {_content(r)}" for r, names in groups]
+        listed = "; ".join(said[:_NAMED]) + _more(said, " other contents")
         why = "; ".join(_differences(groups[0][0], groups[1][0]))
         raise UsageError(
             f"one table cannot hold runs that learned from different features: {listed} ({why}): "
@@ -243,5 +244,9 @@ def _content(record: Record) -> str:
 
 
 def _names(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return ", ".join(names[:_NAMED]) + _more(names, "")
+
+
+def _more(listed: Sequence[str], what: str) -> str:
+    left = len(listed) - _NAMED
+    return f" and {left} more{what}" if left > 0 else ""

@@ -12,10 +12,10 @@ evaluation.json  what `egapipe evaluate` measured, where it ran; summary.json th
 import glob
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from egapipe.pipeline.errors import TrainingError, UsageError
 from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.identity import has_places, run_identity
 
-__all__ = ["RunFolder", "run_folder", "run_identity"]
+__all__ = ["RunFolder", "older_folder", "run_folder", "run_identity"]
 
 
 def run_folder(config: Config, workers: int | None = None) -> "RunFolder":
@@ -42,28 +42,34 @@ def run_folder(config: Config, workers: int | None = None) -> "RunFolder":
     identity = run_identity(config, workers)
     folder = Path(config.runs) / config.name / f"{stem}{identity}"
     if not folder.exists() and has_places(config):
-        folder = _older(folder.parent, stem, identity, workers) or folder
+        folder = (
+            older_folder(folder.parent, stem, identity, partial(run_identity, workers=workers))
+            or folder
+        )
     return RunFolder(folder)
 
 
-def _older(parent: Path, stem: str, identity: str, workers: int | None) -> Path | None:
-    """The run whose recorded configuration has this identity; a finished one first."""
+def older_folder(
+    parent: Path, stem: str, identity: str, identity_of: Callable[[Config], str]
+) -> Path | None:
+    """The folder `<stem><8 digits>` whose recorded configuration has this identity, whatever it is
+    called; a finished one first. None if there is none."""
     found = sorted(parent.glob(f"{glob.escape(stem)}????????"))
     found.sort(key=lambda folder: not RunFolder(folder).finished)
-    return next((folder for folder in found if _recorded(folder, workers) == identity), None)
+    return next((f for f in found if _recorded(f, identity_of) == identity), None)
 
 
-def _recorded(folder: Path, workers: int | None) -> str | None:
+def _recorded(folder: Path, identity_of: Callable[[Config], str]) -> str | None:
     try:
         file = folder / "config.yaml"
-        return _identity_of(str(file), file.stat().st_mtime_ns, workers)
+        return identity_of(_read_config(str(file), file.stat().st_mtime_ns))
     except (OSError, UsageError):
         return None
 
 
 @lru_cache(maxsize=4096)
-def _identity_of(file: str, _changed: int, workers: int | None) -> str:
-    return run_identity(load_config(file), workers)
+def _read_config(file: str, _changed: int) -> Config:
+    return load_config(file)
 
 
 @dataclass(frozen=True)

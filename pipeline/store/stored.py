@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from egapipe.pipeline.config import data, teachers
 from egapipe.pipeline.config.data import ViewsConfig
-from egapipe.pipeline.durable import FORMAT_1, LATER, durable
+from egapipe.pipeline.durable import FORMAT_1, durable, later
 from egapipe.pipeline.places import FILES
 
 # Not float alone: what another program has written as 1 stays 1, and the hash that of its text.
@@ -97,7 +98,8 @@ def unknown_members(teacher: Mapping[str, Any], where: str = "teacher") -> Itera
 
 
 def _members(section: str) -> set[str]:
-    return {*FORMAT_1.get(section, "").split(), *LATER.get(section, {})}
+    kind = getattr(data if section == "Normalize" else teachers, section, BaseModel)
+    return {*FORMAT_1.get(section, "").split(), *later(kind)}
 
 
 def _each(tree: Any) -> Iterator[tuple[str, dict[str, Any]]]:

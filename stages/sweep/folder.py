@@ -21,7 +21,8 @@ from typing import Any
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.durable import durable
 from egapipe.pipeline.files import replace_file
-from egapipe.pipeline.runs import RunFolder, run_identity
+from egapipe.pipeline.identity import has_places
+from egapipe.pipeline.runs import RunFolder, older_folder, run_identity
 
 ERROR = "error.json"
 # What changes neither the trials nor which of them end early.
@@ -41,9 +42,12 @@ def sweep_identity(config: Config) -> str:
 
 def sweep_folder(config: Config) -> "SweepFolder":
     """The folder of a sweep: the same configuration finds the same folder again."""
-    name = f"sweep-{sweep_identity(config)}"
+    identity = sweep_identity(config)
+    folder = Path(config.runs) / config.name / f"sweep-{identity}"
+    if not folder.exists() and has_places(config):
+        folder = older_folder(folder.parent, "sweep-", identity, sweep_identity) or folder
     # Trials may have another working folder.
-    return SweepFolder((Path(config.runs) / config.name / name).absolute())
+    return SweepFolder(folder.absolute())
 
 
 @dataclass(frozen=True)

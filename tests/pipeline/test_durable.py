@@ -12,7 +12,7 @@ from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.base import Section
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.extract import ExtractConfig
-from egapipe.pipeline.durable import FORMAT_1, LATER, durable
+from egapipe.pipeline.durable import FORMAT_1, durable, later
 from egapipe.pipeline.identity import run_identity
 from egapipe.pipeline.store.stored import StoredViews, unknown_members
 from egapipe.pipeline.views import plan_hash
@@ -114,6 +114,14 @@ def test_what_absence_means_stays_when_a_default_changes(monkeypatch: pytest.Mon
     assert durable(extended(ViewsConfig()))["added"] == 7
 
 
+def test_what_absence_means_is_said_once_for_all_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LATER", {"Source": {"added": 3}})
+    source = config("quickstart").dataset.train
+    assert durable(extended(source, added=3)) == durable(source)
+    assert durable(extended(source))["added"] == 7
+    assert later(type(source)) == {"added": 3}
+
+
 def test_every_setting_is_of_format_1_or_says_what_its_absence_means() -> None:
     """Add a new setting to LATER, with the value that describes what was done without it."""
     missing = {
@@ -121,7 +129,7 @@ def test_every_setting_is_of_format_1_or_says_what_its_absence_means() -> None:
         for section in sections(Config)
         for name in section.model_fields
         if name not in FORMAT_1.get(section.__name__, "").split()
-        and name not in LATER.get(section.__name__, {})
+        and name not in later(section)
         and section.__name__ in FORMAT_1
     }
     assert missing == set()
@@ -137,3 +145,8 @@ def test_a_plan_is_stored_and_replayed_as_it_was() -> None:
     plan = ViewsConfig(seed=5, count=3, crop="scale", scale=(0.1, 0.5), flip=0.0)
     assert StoredViews.of(plan).plan() == plan
     assert StoredViews.of(plan).model_dump(mode="json") == plan.model_dump(mode="json")
+
+
+def test_every_part_of_a_plan_can_be_stored() -> None:
+    """A new one becomes a member of StoredViews that may be absent, and of LATER."""
+    assert set(StoredViews.model_fields) == set(ViewsConfig.model_fields)

@@ -9,6 +9,7 @@ from egapipe.pipeline.config import Config, load_config, to_yaml
 from egapipe.pipeline.identity import run_identity
 from egapipe.pipeline.runs import run_folder
 from egapipe.stages.submit.package import absolute
+from egapipe.stages.sweep.folder import sweep_folder
 from tests.golden_copy import golden
 
 __all__ = ["golden"]
@@ -101,6 +102,17 @@ def test_a_run_of_older_name_is_found_by_what_it_recorded(golden: Path) -> None:
     assert run_folder(made).path == old
     today = shutil.copytree(old, old.parent / f"digits_cnn-ega-seed0-{run_identity(made)}")
     assert run_folder(made).path == today
+
+
+def test_a_sweep_of_older_name_is_found_by_what_it_recorded(here: Path) -> None:
+    made = config()
+    assert sweep_folder(made) == sweep_folder(absolute(made))
+    old = here / "runs" / "quickstart" / "sweep-00000000"
+    old.mkdir(parents=True)
+    (old / "config.yaml").write_text(to_yaml(made))
+    assert sweep_folder(absolute(made)).path == old
+    more = made.model_copy(update={"sweep": made.sweep.model_copy(update={"search_seed": 9})})
+    assert sweep_folder(more).path != old
 
 
 def test_a_finished_one_of_two_older_names_is_taken(golden: Path) -> None:

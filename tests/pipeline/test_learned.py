@@ -212,6 +212,11 @@ def test_a_table_names_few_of_many(golden: Path) -> None:
     assert "cell 0, cell 1, cell 2, cell 4, cell 5 and 6 more from 000000000000" in said
     assert "cell 3 from 111111111111" in said
     assert len(said) < 500
+    for number in range(12):
+        content = f"{number:x}" * 64
+        runs[f"cell {number}"].write_json("store.json", {"url": "c", "content_hash": content})
+    with pytest.raises(UsageError, match="cell 4 from 444444444444 and 7 more other contents"):
+        require_one_source(runs)
 
 
 @pytest.mark.parametrize(

@@ -214,9 +214,7 @@ def test_a_setting_that_only_the_store_has_is_a_difference(tmp_path: Path) -> No
     """A later version may have stored it: what the configuration does not ask for is not taken."""
     asked = config()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "egapipe.pipeline.store.stored.LATER", {"TransformersTeacher": {"lora": None}}
-        )
+        patch.setattr("egapipe.pipeline.durable.LATER", {"TransformersTeacher": {"lora": None}})
         made = store(tmp_path, asked, "train", lora="adapter")
         with pytest.raises(StoreError, match=r"teacher\.lora is 'adapter', the config does not"):
             pairs(made, asked)
