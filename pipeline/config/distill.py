@@ -22,7 +22,8 @@ class StudentConfig(Section):
     """The network to train."""
 
     name: Text = "resnet8x4"
-    """A registered student, or `module:callable` giving an nn.Module of images -> features."""
+    """A registered student, or `module:callable` giving an nn.Module of images -> features. Parts
+    none of whose parameters asks for a gradient stay as they are built, in evaluation mode."""
     args: dict[str, JsonValue] = Field(default={})
     """Keyword arguments of the callable."""
 

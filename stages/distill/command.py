@@ -49,6 +49,8 @@ def describe(summary: Mapping[str, object]) -> str:
     }
     parts = [text.format(summary[name]) for name, text in shown.items() if name in summary]
     if "best_epoch" in summary:
-        on = ON_TEST if summary["chosen_on"] == "test" else "chosen on the validation images"
+        # Summaries of before there was a validation do not say it.
+        validated = summary.get("chosen_on") == "validation"
+        on = "chosen on the validation images" if validated else ON_TEST
         parts.append(f"best epoch {summary['best_epoch']}, {on}")
     return f"{summary['student']}: " + ", ".join(parts)

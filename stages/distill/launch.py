@@ -61,7 +61,14 @@ def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float
             trainer.fit()
         except Exception as error:
             raise TrainingError(f"Ray Train gave up on {run.path}: {_last_line(error)}") from error
-    # An attempt before the one that succeeded may have left its error.
+    return outcome(run)
+
+
+def outcome(run: RunFolder) -> dict[str, float]:
+    """What the workers left: results, or TrainingError with what one of them was refused.
+
+    An attempt before the one that succeeded may have left its error.
+    """
     if not (run.path / RESULTS).exists() and (run.path / REFUSAL).exists():
         raise TrainingError(str(run.read_json(REFUSAL)["error"]))
     return run.read_json(RESULTS)

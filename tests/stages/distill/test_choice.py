@@ -104,6 +104,8 @@ def test_without_a_validation_it_is_said_that_test_images_chose(quick: MakeConfi
     summary = distill.run(quick("distill.epochs=1")).summary
     assert summary["chosen_on"] == "test"
     assert "chosen on the test images that it is reported on" in describe(summary)
+    earlier = {name: value for name, value in summary.items() if name != "chosen_on"}
+    assert describe(earlier) == describe(summary)
     summary = distill.run(quick("distill.epochs=1", "dataset.test=null")).summary
     assert summary["chosen_on"] is None
     assert "chosen" not in describe(summary)

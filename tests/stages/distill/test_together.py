@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from egapipe.pipeline.config import Config, load_config, to_yaml
@@ -138,6 +139,21 @@ def test_what_is_reported_is_the_accuracy_of_what_is_saved(
     accuracy = distill.load_student(runs[name], which).accuracy()
     prefix = "ema_" if which == "ema" else ""
     assert (found[f"{prefix}top1"], found[f"{prefix}top5"]) == (accuracy.top1, accuracy.top5)
+
+
+@pytest.mark.parametrize("name", ["four", "own", "parts", "parts, interrupted"])
+def test_all_workers_end_with_the_student_that_is_saved(
+    runs: dict[str, RunFolder], name: str
+) -> None:
+    """Its running statistics too, of which each had its own: all measured with the same."""
+    saved = {
+        key.partition(":")[2]: value
+        for key, value in weights(runs[name].path).items()
+        if key.startswith("student:")
+    }
+    for rank in range(SIZE):
+        found = load_file(runs[name].path / f"rank{rank}.safetensors")
+        assert all(torch.equal(found[f"backbone.{key}"], value) for key, value in saved.items())
 
 
 def test_an_interrupted_epoch_of_several_workers_has_its_own_metrics(

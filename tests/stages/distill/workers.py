@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.runs import RunFolder
@@ -40,6 +41,9 @@ def train(config_file: str, run: str, world: World, stop: int | None) -> bool:
         return False
     if world.is_main:
         folder.write_json(RESULTS, results)
+    if world.group is not None:
+        state = {k: v.contiguous() for k, v in job.model.student.state_dict().items()}
+        save_file(state, folder.path / f"rank{world.rank}.safetensors")
     return True
 
 

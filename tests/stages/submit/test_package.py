@@ -19,6 +19,7 @@ def test_relative_paths_mean_this_folder(tmp_path: Path, monkeypatch: pytest.Mon
         "dataset.train={kind: several, sources: [{kind: parquet, files: a.parquet}, "
         "{kind: folder, path: photos}]}",
         "dataset.test={kind: parquet, files: [b.parquet, /data/c.parquet]}",
+        "dataset.validation={kind: folder, path: others}",
     ]
     pack(load_config("quickstart", sets), "distill", ["--restart"], job)
     packed = load_config(str(job / CONFIG)).model_dump(mode="json")
@@ -26,6 +27,7 @@ def test_relative_paths_mean_this_folder(tmp_path: Path, monkeypatch: pytest.Mon
     assert several[0]["files"] == [str(tmp_path / "a.parquet")]
     assert several[1]["path"] == str(tmp_path / "photos")
     assert packed["dataset"]["test"]["files"] == [str(tmp_path / "b.parquet"), "/data/c.parquet"]
+    assert packed["dataset"]["validation"]["source"]["path"] == str(tmp_path / "others")
     assert packed["store"]["url"] == str(tmp_path / "stores" / "quickstart")
     assert packed["runs"] == str(tmp_path / "runs")
     order = json.loads((job / ORDER).read_text("utf-8"))

@@ -23,11 +23,20 @@ def config(*sets: str) -> Config:
         "sweep.max_failures=9",
         "sweep.track={kind: mlflow}",
         "cluster.cpus=8",
-        "distill.workers=2",
+        "distill.workers=1",
+        "distill.sync_batchnorm=true",
     ],
 )
 def test_where_trials_run_does_not_make_another_sweep(launch: str) -> None:
     assert sweep_folder(config(launch)) == sweep_folder(config())
+
+
+def test_workers_make_another_where_each_normalises_over_its_own_rows() -> None:
+    alone, two = sweep_folder(config()), "distill.workers=2"
+    assert sweep_folder(config(two)) != alone
+    assert sweep_folder(config(two, "distill.sync_batchnorm=true")) == alone
+    flat = "distill.student.name=torch.nn:Flatten"
+    assert sweep_folder(config(two, flat)) == sweep_folder(config(flat))
 
 
 @pytest.mark.parametrize(
