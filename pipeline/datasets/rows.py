@@ -10,7 +10,7 @@ from PIL import Image
 
 from egapipe.pipeline.config.data import Source
 from egapipe.pipeline.datasets.base import UNLABELLED, Labels
-from egapipe.pipeline.datasets.fingerprint import METHOD, fingerprint_of
+from egapipe.pipeline.datasets.fingerprint import METHOD, fingerprint_of, listing_digest
 from egapipe.pipeline.datasets.images import decode
 from egapipe.pipeline.digests import cached_digest
 from egapipe.pipeline.errors import UsageError
@@ -66,12 +66,17 @@ class RowsDataset(ABC):
         return decode(self.encoded(row))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the content, remembered on this node while the files stay the same."""
+        """SHA-256 of the content, remembered on this node while the files stay the same.
+
+        What was listed (keys, labels, class names) is compared at every start; only what the image
+        bytes contribute is taken for unchanged while their files are.
+        """
         compute = partial(fingerprint_of, self)
         files = self.files()
         if not files:
             return compute()
-        return cached_digest(files, f"{METHOD}\n{self.source.model_dump_json()}", compute)
+        known = f"{METHOD}\n{self.source.model_dump_json()}\n{listing_digest(self)}"
+        return cached_digest(files, known, compute)
 
     def _row(self, row: int) -> int:
         if not 0 <= row < len(self):
