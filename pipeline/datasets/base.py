@@ -46,15 +46,16 @@ class Dataset(Protocol):
     def encoded(self, row: int) -> bytes:
         """The stored bytes of a row's image: what the fingerprint covers.
 
-        Raises ImageError if they cannot be read, IndexError for a row outside 0..N-1.
+        Raises ImageError if there are none, MachineError if the machine cannot read them,
+        IndexError for a row outside 0..N-1.
         """
         ...
 
     def image(self, row: int) -> Image.Image:
         """The decoded, upright RGB image of a row, 8 bits a channel.
 
-        Raises ImageError, its text a short reason, if the image is unreadable; IndexError for a row
-        outside 0..N-1.
+        Raises ImageError, its text a short reason, if the image is missing or damaged;
+        MachineError if the machine cannot read it; IndexError for a row outside 0..N-1.
         """
         ...
 

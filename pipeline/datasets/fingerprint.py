@@ -22,13 +22,17 @@ _CHUNK_ROWS = 256
 def fingerprint_of(dataset: Dataset) -> str:
     """SHA-256 (64 hex digits) over each row's key, label, length and SHA-256 of its image's bytes.
 
-    A row whose bytes cannot be read counts as unreadable: repairing it changes the fingerprint.
+    A row without bytes counts as unreadable: repairing it changes the fingerprint. Raises
+    MachineError where the machine cannot read one: that is no property of the data.
     """
     digest = hashlib.sha256(METHOD.encode())
     starts = range(0, len(dataset), _CHUNK_ROWS)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
         for records in pool.map(partial(_chunk, dataset), starts):
             digest.update(records)
+    finally:
+        pool.shutdown(cancel_futures=True)
     return digest.hexdigest()
 
 

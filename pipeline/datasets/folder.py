@@ -8,7 +8,8 @@ import numpy as np
 
 from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.datasets.base import UNLABELLED
-from egapipe.pipeline.datasets.images import SUFFIXES, read_bytes
+from egapipe.pipeline.datasets.images import SUFFIXES
+from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.errors import UsageError
 

@@ -12,6 +12,7 @@ from egapipe.pipeline.config.data import Source
 from egapipe.pipeline.datasets.base import UNLABELLED, Labels
 from egapipe.pipeline.datasets.fingerprint import METHOD, fingerprint_of, listing_digest
 from egapipe.pipeline.datasets.images import decode
+from egapipe.pipeline.datasets.reading import attempt, naming
 from egapipe.pipeline.digests import cached_digest
 from egapipe.pipeline.errors import UsageError
 
@@ -55,15 +56,26 @@ class RowsDataset(ABC):
 
     @abstractmethod
     def _read(self, row: int) -> bytes:
-        """The stored bytes of a row in 0..N-1. Raises ImageError."""
+        """The stored bytes of a row in 0..N-1.
+
+        Raises ImageError; what the machine raises may come as it is, and is tried again.
+        """
+
+    def decoded(self, row: int, data: bytes) -> Image.Image:
+        """The RGB image in the stored bytes of a row in 0..N-1. Raises ImageError."""
+        return decode(data)
 
     def encoded(self, row: int) -> bytes:
-        """The stored bytes of a row's image. Raises ImageError."""
-        return self._read(self._row(row))
+        """The stored bytes of a row's image. Raises ImageError, MachineError."""
+        number = self._row(row)
+        with naming(self.name, number, self.keys[number]):
+            return attempt(partial(self._read, number))
 
     def image(self, row: int) -> Image.Image:
-        """The decoded RGB image of a row, see `images.decode`. Raises ImageError."""
-        return decode(self.encoded(row))
+        """The RGB image of a row, see `images.decode`. Raises ImageError, MachineError."""
+        data, number = self.encoded(row), self._row(row)
+        with naming(self.name, number, self.keys[number]):
+            return self.decoded(number, data)
 
     def fingerprint(self) -> str:
         """SHA-256 of the content, remembered on this node while the files stay the same.

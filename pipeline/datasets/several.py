@@ -40,14 +40,14 @@ class SeveralDataset(RowsDataset):
         files = [part.files() for part in self._parts]
         return [file for some in files for file in some] if all(files) else []
 
-    def image(self, row: int) -> Image.Image:
-        """The RGB image of a row, decoded as its part decodes. Raises ImageError."""
-        part, inner = self._place(self._row(row))
-        return part.image(inner)
-
     def _read(self, row: int) -> bytes:
         part, inner = self._place(row)
         return part.encoded(inner)
+
+    def decoded(self, row: int, data: bytes) -> Image.Image:
+        """See `RowsDataset`."""
+        part, inner = self._place(row)
+        return part.decoded(inner, data)
 
     def _place(self, row: int) -> tuple[RowsDataset, int]:
         number = bisect_right(self._ends, row)

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from egapipe.pipeline.config.data import HubSource, ParquetSource
 from egapipe.pipeline.datasets import columns
 from egapipe.pipeline.datasets.base import UNLABELLED
-from egapipe.pipeline.datasets.images import read_bytes
 from egapipe.pipeline.datasets.loading import arrow_files, load_hub, load_parquet, row_keys
+from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.errors import ImageError
 

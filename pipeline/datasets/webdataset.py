@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from egapipe.pipeline.config.data import WebDatasetSource
+from egapipe.pipeline.datasets.reading import read_slice
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
-from egapipe.pipeline.datasets.slices import read_slice
 from egapipe.pipeline.datasets.tarindex import tar_index
 from egapipe.pipeline.errors import ImageError, UsageError
 
