@@ -74,7 +74,16 @@ FORMAT_1: Mapping[str, str] = {
 }
 """Section -> its members in format 1. Never edited: what is new goes into LATER."""
 
-LATER: Mapping[str, Mapping[str, Any]] = {}
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "DatasetConfig": {"validation": None},
+    "DistillConfig": {
+        "cuda_graphs": True,
+        "deterministic": False,
+        "eval_epochs": 1,
+        "sync_batchnorm": False,
+        "tf32": "convolutions",
+    },
+}
 """Section -> member added since format 1 -> the value that its absence means, for ever: what
 egapipe did before there was such a setting. A default may be changed, this value may not. A section
 that others are made from (`Source`) stands for all of them."""

@@ -17,6 +17,10 @@ class ImageError(EgapipeError):
     """One image cannot be read. Extraction records it and goes on."""
 
 
+class MachineError(EgapipeError):
+    """The machine cannot read what may be sound data: nothing is recorded about it."""
+
+
 class TeacherError(EgapipeError):
     """The teacher cannot be loaded or its outputs are unusable."""
 

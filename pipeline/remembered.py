@@ -1,13 +1,14 @@
 """What is computed from files, once a node."""
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from egapipe.pipeline.errors import EgapipeError
 from egapipe.pipeline.files import replace_file
@@ -18,7 +19,26 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 # A file written twice within its clock's step keeps its time stamp (git calls that racily clean):
 # what changed so recently is not remembered.
-_SETTLED_SECONDS = 2.0
+SETTLED_SECONDS = 2.0
+# A clock of a file server may be that far ahead of this machine's without anybody's fault.
+_SKEW_SECONDS = 60.0
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+class State(NamedTuple):
+    """What stands for a file's content: what no write leaves as it was.
+
+    The time of the last change of the inode cannot be set by hand: copying with the old time, or
+    renaming another file to this name, shows in it or in the inode's number. size: -1 where there
+    is no file, which is a state too: it may be unreadable data. Times in ns.
+    """
+
+    path: str
+    size: int = -1
+    mtime: int = 0
+    ctime: int = 0
+    inode: int = 0
+    device: int = 0
 
 
 def remembered(
@@ -33,39 +53,60 @@ def remembered(
     """`compute()`, remembered on this node for as long as `files` and `extra` stay the same.
 
     name: `{}` in it, the key of an entry, makes it a file's name within the cache folder. files:
-    everything that `compute` reads; their path, size and modification time (ns) stand for their
-    content. extra: whatever else the result depends on, a version of the method included. decode:
-    None for bytes that are no result. Files changed in the last two seconds and a cache folder that
-    cannot be written only mean that nothing is remembered.
+    everything that `compute` reads; their `State` stands for their content. extra: whatever else
+    the result depends on, a version of the method included. decode: None for bytes that are no
+    result. Files that changed in the last two seconds or while `compute` read them, files whose
+    state cannot be read and a cache folder that cannot be written only mean that nothing is
+    remembered. A modification time in the future does not matter, for the inode's own time counts;
+    where that one lies in the future too, a warning says so.
     """
-    states = [_state(file) for file in files]
+    paths = [os.path.abspath(file) for file in files]
+    began = time.time()
+    states = _states(paths)
+    if states is None:
+        return compute()
     entry = cache_dir() / name.format(_key(states, extra))
     known = _read(entry)
     result = None if known is None else decode(known)
     if result is not None:
         return result
-    settled = all(mtime_ns < _settled_ns() for _, _, mtime_ns in states)
     result = compute()
-    if settled:
+    if _settled(states, began) and _states(paths) == states:
         _write(entry, encode(result))
     return result
 
 
-def _settled_ns() -> int:
-    return int((time.time() - _SETTLED_SECONDS) * 1e9)
+def _states(paths: Sequence[str]) -> list[State] | None:
+    """None where the machine cannot say what a file's state is."""
+    try:
+        return [_state(path) for path in paths]
+    except (OSError, ValueError):
+        return None
 
 
-def _state(file: Path) -> tuple[str, int, int]:
-    path = os.path.abspath(file)
+def _state(path: str) -> State:
     try:
         stat = os.stat(path)
-    except OSError:
-        # A missing file is part of the state too: it may be unreadable data.
-        return path, -1, 0
-    return path, stat.st_size, stat.st_mtime_ns
+    except OSError as error:
+        if error.errno not in _MISSING:
+            raise
+        return State(path)
+    return State(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
 
 
-def _key(states: list[tuple[str, int, int]], extra: str) -> str:
+def _settled(states: Sequence[State], now: float) -> bool:
+    newest = max(states, key=lambda state: state.ctime, default=State(""))
+    if newest.ctime > (now + _SKEW_SECONDS) * 1e9:
+        _log.warning(
+            "%s was changed in the future by this machine's clock: what is computed from it is not "
+            "remembered, and computed at every start until the clock has passed that time; set the "
+            "clock of this machine or of the file server",
+            newest.path,
+        )
+    return newest.ctime < (now - SETTLED_SECONDS) * 1e9
+
+
+def _key(states: Sequence[State], extra: str) -> str:
     digest = hashlib.sha256(extra.encode())
     for state in states:
         digest.update(json.dumps(state).encode())

@@ -21,7 +21,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from egapipe.pipeline.config import Config, load_config, to_yaml
+from egapipe.pipeline.config import Config, to_yaml
+from egapipe.pipeline.config.files import read_tree
+from egapipe.pipeline.config.load import check
 from egapipe.pipeline.errors import TrainingError, UsageError
 from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.identity import has_places, run_identity
@@ -69,7 +71,21 @@ def _recorded(folder: Path, identity_of: Callable[[Config], str]) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _read_config(file: str, _changed: int) -> Config:
-    return load_config(file)
+    return RunFolder(Path(file).parent).config()
+
+
+def _first_rows(tree: Any) -> Any:
+    """The sources of a resolved configuration, with what a plain number of rows meant in it."""
+    if isinstance(tree, list):
+        return [_first_rows(value) for value in tree]
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        key: {"rows": value, "choose": "first"}
+        if key == "limit" and isinstance(value, int)
+        else _first_rows(value)
+        for key, value in tree.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -108,7 +124,9 @@ class RunFolder:
         """The run's configuration. Raises UsageError if this is no run folder."""
         if not (self.path / "config.yaml").is_file():
             raise UsageError(f"{self.path} is not a run folder: it has no config.yaml")
-        return load_config(str(self.path / "config.yaml"))
+        tree = read_tree(str(self.path / "config.yaml"))
+        # Resolved by an egapipe whose limits, plain numbers then, took the first rows.
+        return check({**tree, "dataset": _first_rows(tree.get("dataset"))}, str(self.path))
 
     def summary(self) -> dict[str, Any]:
         """The results. Raises UsageError if the run is not finished."""

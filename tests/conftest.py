@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from egapipe.pipeline import remembered
 from egapipe.pipeline.cluster import quiet_environment, ray_session
 from egapipe.pipeline.config.extract import ClusterConfig
 
@@ -16,6 +17,12 @@ LONGEST = "test_readme.py"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file first: at the end one of several processes would be alone with it."""
     items.sort(key=lambda item: item.path.name != LONGEST)
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of just now are remembered: when their inodes changed cannot be set, as their date."""
+    monkeypatch.setattr(remembered, "SETTLED_SECONDS", -1.0)
 
 
 @pytest.fixture(scope="session")

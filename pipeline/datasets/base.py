@@ -39,6 +39,32 @@ class Dataset(Protocol):
         """int64 [N], -1 where a row has no label."""
         ...
 
+    @property
+    def label_numbers(self) -> Labels:
+        """int64 [N], what identity covers: the source's own numbers, where classes are named by
+        numbers, else the labels of the data set by itself."""
+        ...
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the names of the classes are the numbers that the source has for labels."""
+        ...
+
+    @property
+    def chosen(self) -> Labels:
+        """int64 [N], ascending: the row of the whole source, without its limit, for each row."""
+        ...
+
+    @property
+    def source_rows(self) -> int:
+        """Rows of the whole source, without its limit."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a user should know of it, a line each."""
+        ...
+
     def __len__(self) -> int:
         """Number of rows, N."""
         ...
@@ -46,15 +72,16 @@ class Dataset(Protocol):
     def encoded(self, row: int) -> bytes:
         """The stored bytes of a row's image: what the fingerprint covers.
 
-        Raises ImageError if they cannot be read, IndexError for a row outside 0..N-1.
+        Raises ImageError if there are none, MachineError if the machine cannot read them,
+        IndexError for a row outside 0..N-1.
         """
         ...
 
     def image(self, row: int) -> Image.Image:
         """The decoded, upright RGB image of a row, 8 bits a channel.
 
-        Raises ImageError, its text a short reason, if the image is unreadable; IndexError for a row
-        outside 0..N-1.
+        Raises ImageError, its text a short reason, if the image is missing or damaged;
+        MachineError if the machine cannot read it; IndexError for a row outside 0..N-1.
         """
         ...
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from egapipe.pipeline.config.data import ArchiveSource
 from egapipe.pipeline.datasets.base import UNLABELLED, Labels
+from egapipe.pipeline.datasets.reading import of_machine, read_slice
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
-from egapipe.pipeline.datasets.slices import read_slice
 from egapipe.pipeline.errors import UsageError
 
 Bytes = npt.NDArray[np.uint8]
@@ -62,10 +62,10 @@ class BinaryDataset(RowsDataset):
         """The unpacked files of the archive, labels included."""
         return sorted(self._folder.iterdir())
 
-    def image(self, row: int) -> Image.Image:
-        """The RGB image of a row. Raises ImageError if the file cannot be read."""
+    def decoded(self, row: int, data: bytes) -> Image.Image:
+        """See `RowsDataset`."""
         side = self._layout.side
-        planes = np.frombuffer(self.encoded(row), np.uint8).reshape(3, side, side)
+        planes = np.frombuffer(data, np.uint8).reshape(3, side, side)
         axes = (2, 1, 0) if self._layout.by_columns else (1, 2, 0)
         return Image.fromarray(np.ascontiguousarray(planes.transpose(axes)))
 
@@ -121,7 +121,8 @@ def _bytes(file: Path, record: int) -> Bytes:
             )
         return np.memmap(file, np.uint8, mode="r")
     except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}; delete its folder") from None
+        remedy = "" if of_machine(error) else "; delete its folder"
+        raise UsageError(f"{file} cannot be read: {error.strerror}{remedy}") from None
 
 
 def _names(file: Path) -> list[str]:

@@ -2,18 +2,46 @@
 
 import io
 import re
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
 
-from egapipe.pipeline.errors import ImageError
+# The formats' plug-ins, at once: Pillow would import them at the first image of each, and take
+# one that cannot be opened at that moment for a format that nobody knows.
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from egapipe.pipeline.datasets.reading import attempt, of_machine
+from egapipe.pipeline.errors import ImageError, MachineError
 
 # An explicit list: Pillow also knows formats that start another program (EPS runs Ghostscript).
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
+FORMATS = (
+    JpegImagePlugin.JpegImageFile.format,
+    PngImagePlugin.PngImageFile.format,
+    WebPImagePlugin.WebPImageFile.format,
+    GifImagePlugin.GifImageFile.format,
+    BmpImagePlugin.BmpImageFile.format,
+    TiffImagePlugin.TiffImageFile.format,
+    Jpeg2KImagePlugin.Jpeg2KImageFile.format,
+    PpmImagePlugin.PpmImageFile.format,
+    AvifImagePlugin.AvifImageFile.format,
+)
 SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-    *(".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".avif", ".avifs"),
 )
 """Endings of the files of those formats, in lower case."""
 
@@ -41,11 +69,22 @@ def decode(data: bytes) -> Image.Image:
     white, as a web page shows it; 16-bit grey is scaled to 8 bits; CMYK is converted without a
     colour profile, and other profiles are not applied.
 
-    Raises ImageError, and nothing else, with a short reason that is the same at every try: empty,
-    not an image, truncated, damaged, more than MAX_PIXELS.
+    Raises ImageError, with a short reason that is the same at every try: empty, not an image,
+    truncated, damaged, more than MAX_PIXELS; MachineError if there is no memory for it.
     """
     if not data:
         raise ImageError("the file is empty")
+    try:
+        return attempt(partial(_decoded, data))
+    except MachineError as error:
+        if isinstance(error.__cause__, MemoryError) and _memory_is_free():
+            # Every try failed where any image that is permitted has room.
+            raise ImageError("damaged: it asks for more memory than any image needs") from None
+        raise
+
+
+def _decoded(data: bytes) -> Image.Image:
+    """See `decode`; raises what the machine raises as it comes."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image)
@@ -58,18 +97,22 @@ def decode(data: bytes) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(_TOO_LARGE) from None
     except Exception as error:
+        if of_machine(error):
+            raise
+        if "out of memory" in str(error).lower():
+            # Pillow's word for an allocation that failed inside a decoder.
+            raise MemoryError(str(error)) from error
         # Decoders of damaged data raise a dozen types, from OSError to IndexError.
         raise ImageError(_reason(error)) from None
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of an image file. Raises ImageError if it cannot be read."""
+def _memory_is_free() -> bool:
+    """Whether the largest image that is decoded would find room at this moment."""
     try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        # Without the path: a reason is kept with the row's key, and is the same on every machine.
-        text = getattr(error, "strerror", None) or str(error)
-        raise ImageError(f"the file cannot be read: {text}") from None
+        bytearray(4 * MAX_PIXELS)
+    except MemoryError:
+        return False
+    return True
 
 
 def _check_size(image: Image.Image) -> None:

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from egapipe.pipeline.datasets.slices import read_slice
+from egapipe.pipeline.datasets.reading import read_slice
 from egapipe.pipeline.errors import ImageError, UsageError
 
 _HEADER = struct.Struct("<4s22xHH")

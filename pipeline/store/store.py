@@ -159,6 +159,17 @@ class FeatureStore:
         self.objects.put(layout.commit_key(shard), commit.encode())
         return commit
 
+    def forget_failed(self) -> list[int]:
+        """Make every shard that has recorded failures pending again, and return them.
+
+        Only records go: a shard without one does not count, whatever its data are, and a store of
+        such shards is not complete. Whoever calls it keeps other extractions away, see `exclusive`.
+        """
+        failed = [shard for shard, commit in self.commits().items() if commit.failures]
+        for shard in failed:
+            self.objects.delete(layout.commit_key(shard))
+        return failed
+
     def finish(self) -> None:
         """Complete the store: list its failures and remove what killed writers left.
 

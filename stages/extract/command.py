@@ -32,6 +32,12 @@ def extract(
             "--dry-run", help="Only say how much, how long and whether it fits; write nothing."
         ),
     ] = False,
+    retry_failures: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failures", help="Do shards again in which an image failed, finished or not."
+        ),
+    ] = False,
 ) -> None:
     """Run the teacher over every view of every image, once, and store its embeddings.
 
@@ -39,15 +45,25 @@ def extract(
     """
     from egapipe.pipeline.cluster import ray_session
     from egapipe.pipeline.config import load_config
+    from egapipe.pipeline.errors import UsageError
     from egapipe.pipeline.progress import open_progress
     from egapipe.stages.extract import prepare
 
     loaded = load_config(config, overrides or [])
     splits: list[Split] = loaded.splits() if split == "all" else [split]
+    if dry and retry_failures:
+        raise UsageError("--dry-run writes nothing, --retry-failures does: give one of them")
     if dry:
         _rehearse(loaded, splits, local)
         return
     extractions = prepare(loaded, splits)
+    for extraction in extractions:
+        for note in extraction.job.dataset.notes:
+            typer.echo(note, err=True)
+    if retry_failures:
+        for extraction in extractions:
+            again = len(extraction.retry_failures())
+            typer.echo(f"{extraction.job.split}: shards with failures are done again: {again}")
     on_ray = not local and any(not extraction.complete for extraction in extractions)
     # One Ray for all splits: it takes longer to start than a small split to extract.
     with ray_session(loaded.cluster) if on_ray else nullcontext():

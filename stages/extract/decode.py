@@ -14,6 +14,7 @@ from torch import Tensor
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.extract import DecodeBy
 from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.datasets.reading import naming
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.store import Failure
 from egapipe.pipeline.views import key_hashes, view_boxes
@@ -54,7 +55,7 @@ class Reader:
     def views(self, row: int) -> list[Pixels]:
         """All views of a row, uint8 of the preprocessing's shape; the image is decoded once.
 
-        Raises ImageError if it cannot be read.
+        Raises ImageError if it is missing or damaged, MachineError if the machine cannot read it.
         """
         image = self.dataset.image(row)
         clean = self.preprocessing.clean(image)
@@ -66,13 +67,18 @@ class Reader:
         return [clean, *(self.preprocessing.view(image, boxes[k]) for k in range(len(boxes)))]
 
     def read(self, row: int, slots: Sequence[Pixels]) -> Decoded:
-        """Fill a slot a view, uint8 of the preprocessing's shape; zeros if there is no image."""
-        began, failures = time.perf_counter(), []
+        """Fill a slot a view, uint8 of the preprocessing's shape; zeros if there is no image.
+
+        Raises MachineError, which names row and host and is recorded nowhere: it ends the shard.
+        """
+        began, failures, key = time.perf_counter(), [], self.dataset.keys[row]
         try:
-            for slot, pixels in zip(slots, self.views(row), strict=True):
+            with naming(self.dataset.name, row, key):
+                views = self.views(row)
+            for slot, pixels in zip(slots, views, strict=True):
                 slot[...] = pixels
         except ImageError as error:
-            failures = [Failure(row, self.dataset.keys[row], str(error))]
+            failures = [Failure(row, key, str(error))]
             for slot in slots:
                 slot[...] = 0
         return Decoded(failures, time.perf_counter() - began)

@@ -60,6 +60,15 @@ class Extraction:
         """Whether nothing is left to do."""
         return self.job.store.complete
 
+    def retry_failures(self) -> list[int]:
+        """Make the shards with recorded failures pending, which `run` then does again.
+
+        What failed for its content fails again, and the store is what it was. Raises StoreError if
+        another process extracts into the store.
+        """
+        with self.job.store.exclusive():
+            return self.job.store.forget_failed()
+
     def run(self, *, local: bool, progress: OpenProgress = silent_progress) -> ExtractReport:
         """Extract what is missing and finish the store, see `run`."""
         began = time.perf_counter()

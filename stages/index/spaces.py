@@ -14,7 +14,8 @@ from PIL import Image
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
-from egapipe.pipeline.datasets.images import decode, read_bytes
+from egapipe.pipeline.datasets.images import decode
+from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.nearest import Floats, Ints, nearest, unit_directions

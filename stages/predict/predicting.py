@@ -11,7 +11,8 @@ from torch import Tensor
 
 from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.datasets import open_dataset
-from egapipe.pipeline.datasets.images import decode, read_bytes
+from egapipe.pipeline.datasets.images import decode
+from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.stages.distill.images import fitted
 from egapipe.stages.predict.predictor import Floats, Predictor, load_predictor

@@ -1,3 +1,4 @@
+import errno
 import logging
 import os
 import time
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from egapipe.pipeline import remembered
 from egapipe.pipeline.digests import cached_digest
 from egapipe.pipeline.paths import cache_dir
 
@@ -23,7 +25,7 @@ class Counting:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settled: None) -> Path:
     monkeypatch.setenv("EGAPIPE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -56,7 +58,9 @@ def test_a_relative_path_is_the_same_file(file: Path, monkeypatch) -> None:
     assert compute.calls == 1
 
 
-@pytest.mark.parametrize("change", ["size", "time", "name", "extra", "more", "gone"])
+@pytest.mark.parametrize(
+    "change", ["size", "time", "content", "renamed", "name", "extra", "more", "gone"]
+)
 def test_any_change_computes_it_again(file: Path, change: str) -> None:
     compute = Counting()
     cached_digest([file], "", compute)
@@ -64,6 +68,15 @@ def test_any_change_computes_it_again(file: Path, change: str) -> None:
     if change == "size":
         file.write_bytes(b"another content")
         os.utime(file, (OLD, OLD))
+    elif change == "content":
+        # Of the same size and date, as `cp -a` leaves it.
+        file.write_bytes(b"CONTENT")
+        os.utime(file, (OLD, OLD))
+    elif change == "renamed":
+        other = file.with_name("other")
+        other.write_bytes(b"CONTENT")
+        os.utime(other, (OLD, OLD))
+        other.replace(file)
     elif change == "time":
         os.utime(file, ns=(OLD * 10**9, OLD * 10**9 + 1))
     elif change == "name":
@@ -77,14 +90,54 @@ def test_any_change_computes_it_again(file: Path, change: str) -> None:
     assert cached_digest(files, extra, compute) == f"{2:064x}"
 
 
-def test_a_file_that_was_just_written_is_not_remembered(file: Path) -> None:
+def test_a_file_that_was_just_written_is_not_remembered(file: Path, monkeypatch) -> None:
     """Within the clock's step it could change again and keep size and time."""
+    monkeypatch.setattr(remembered, "SETTLED_SECONDS", 60.0)
     compute = Counting()
-    now = time.time()
-    os.utime(file, (now, now))
     cached_digest([file], "", compute)
     cached_digest([file], "", compute)
     assert compute.calls == 2
+
+
+def test_a_date_in_the_future_does_not_matter(file: Path) -> None:
+    os.utime(file, (2 * OLD, 2 * OLD))
+    compute = Counting()
+    assert cached_digest([file], "", compute) == cached_digest([file], "", compute)
+    assert compute.calls == 1
+
+
+def test_a_clock_behind_the_files_is_said(file: Path, monkeypatch, caplog) -> None:
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 7200)
+    compute = Counting()
+    for _ in range(2):
+        cached_digest([file], "", compute)
+    assert compute.calls == 2
+    assert f"{file} was changed in the future" in caplog.text
+
+
+def test_a_file_that_changes_meanwhile_is_not_remembered(file: Path) -> None:
+    def compute() -> str:
+        file.write_bytes(b"another content")
+        return "a" * 64
+
+    cached_digest([file], "", compute)
+    assert not (cache_dir() / "digests").exists()
+
+
+def test_a_state_that_cannot_be_read_is_no_missing_file(file: Path, monkeypatch) -> None:
+    """What failed once (a stale handle of a file server, say) may be another file tomorrow."""
+    real = os.stat
+
+    def stale(path: object, **options: object) -> os.stat_result:
+        if path == str(file):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real(path, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stale)
+        assert cached_digest([file], "", lambda: "a" * 64) == "a" * 64
+    assert not (cache_dir() / "digests").exists()
 
 
 @pytest.mark.parametrize("damage", [b"", b"cafe", b"\xff" * 64, b"g" * 64, b"0" * 65])

@@ -82,7 +82,7 @@ def test_a_new_setting_at_its_default_changes_nothing(name: str) -> None:
     # Sections that are no part of an identity may have what they like.
     kept = {key: value for key, value in durable(new).items() if key not in OTHER_SECTIONS}
     assert kept == {k: v for k, v in durable(old).items() if k not in OTHER_SECTIONS}
-    assert kept == old.model_dump(mode="json", exclude=OTHER_SECTIONS)
+    assert set(FORMAT_1["DistillConfig"].split()) <= kept["distill"].keys()
     assert run_identity(new) == run_identity(old)
     assert sweep_identity(new) == sweep_identity(old)
     assert plan_hash(new.views) == plan_hash(old.views)

@@ -5,7 +5,9 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def caches(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def caches(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, settled: None
+) -> Path:
     """Empty cache folders: nothing is found that another test or the user's own runs left."""
     root = tmp_path_factory.mktemp("caches")
     monkeypatch.setenv("EGAPIPE_CACHE", str(root / "egapipe"))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from egapipe.pipeline.datasets import open_dataset
+from egapipe.pipeline.datasets.fingerprint import fingerprint_of
 from egapipe.pipeline.paths import cache_dir
 from tests.pipeline.datasets.samples import (
     folder,
@@ -16,12 +17,6 @@ from tests.pipeline.datasets.samples import (
 
 IMAGES = images(300)
 LABELS = [row % 7 for row in range(300)]
-
-
-def settle(*files: Path) -> None:
-    """Make files look old enough to be remembered."""
-    for file in files:
-        os.utime(file, (1_600_000_000, 1_600_000_000))
 
 
 def entries() -> list[Path]:
@@ -59,7 +54,7 @@ def test_every_part_of_a_row_counts(tmp_path: Path) -> None:
 def test_the_limit_counts(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "a.parquet", IMAGES[:4], label=LABELS[:4])
     first = write_parquet(tmp_path / "b.parquet", IMAGES[:2], label=LABELS[:2])
-    limited = open_dataset(parquet(file, limit=2)).fingerprint()
+    limited = open_dataset(parquet(file, limit={"rows": 2, "choose": "first"})).fingerprint()
     assert limited == open_dataset(parquet(first)).fingerprint()
     assert limited != open_dataset(parquet(file)).fingerprint()
 
@@ -86,7 +81,6 @@ def test_a_file_that_cannot_be_read_counts_as_such(tmp_path: Path) -> None:
 
 def test_it_is_remembered_while_the_files_stay_the_same(tmp_path: Path) -> None:
     write_folder(tmp_path, {"0.png": IMAGES[0], "1.png": IMAGES[1]})
-    settle(tmp_path / "0.png", tmp_path / "1.png")
     first = open_dataset(folder(tmp_path)).fingerprint()
     (entry,) = entries()
     assert entry.read_text() == first
@@ -100,18 +94,36 @@ def test_it_is_remembered_while_the_files_stay_the_same(tmp_path: Path) -> None:
     assert open_dataset(folder(tmp_path)).fingerprint() == first
 
 
+def test_another_image_of_the_same_size_and_time_is_another_data_set(tmp_path: Path) -> None:
+    """As `cp -a` leaves it: size and date say nothing."""
+    write_folder(tmp_path, {"0.png": b"a" * 100})
+    os.utime(tmp_path / "0.png", (1_600_000_000, 1_600_000_000))
+    before = open_dataset(folder(tmp_path)).fingerprint()
+    write_folder(tmp_path, {"0.png": b"b" * 100})
+    os.utime(tmp_path / "0.png", (1_600_000_000, 1_600_000_000))
+    assert open_dataset(folder(tmp_path)).fingerprint() != before
+
+
+def test_an_empty_class_folder_counts_although_no_image_changed(tmp_path: Path) -> None:
+    """It moves the numbers of the classes after it."""
+    write_folder(tmp_path, {"ant/0.png": IMAGES[0], "cat/1.png": IMAGES[1]})
+    before = open_dataset(folder(tmp_path))
+    assert before.fingerprint() == before.fingerprint()
+    (tmp_path / "bee").mkdir()
+    after = open_dataset(folder(tmp_path))
+    assert after.labels.tolist() == [0, 2]
+    assert after.fingerprint() == fingerprint_of(after) != before.fingerprint()
+
+
 def test_files_outside_the_table_count_too(tmp_path: Path) -> None:
     outside = tmp_path / "outside.png"
     outside.write_bytes(IMAGES[0])
     file = write_parquet(tmp_path / "a.parquet", [None], [str(outside)], label=[0])
     source = parquet(file)
     dataset = open_dataset(source)
-    settle(outside, *dataset.files())
     before = dataset.fingerprint()
     assert len(entries()) == 1
     outside.write_bytes(IMAGES[1])
-    settle(outside)
-    os.utime(outside, (1_600_000_005, 1_600_000_005))
     assert open_dataset(source).fingerprint() != before
 
 
@@ -120,7 +132,6 @@ def test_another_process_finds_what_this_one_remembered(tmp_path: Path, kind: st
     write_folder(tmp_path, {"0.png": IMAGES[0]})
     file = write_parquet(tmp_path / "a.parquet", IMAGES[:1], label=[0])
     dataset = open_dataset(folder(tmp_path) if kind == "folder" else parquet(file))
-    settle(*dataset.files())
     dataset.fingerprint()
     (entry,) = entries()
     entry.write_text("e" * 64)

@@ -1,5 +1,7 @@
 """Stage one in this process: what is stored, what is refused, and what an interruption leaves."""
 
+import errno
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -11,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from egapipe.pipeline.datasets import open_dataset
-from egapipe.pipeline.errors import StoreError, TeacherError, UsageError
+from egapipe.pipeline.datasets import open_dataset, reading
+from egapipe.pipeline.errors import MachineError, StoreError, TeacherError, UsageError
 from egapipe.pipeline.pairing import check_pair
 from egapipe.pipeline.progress import OpenProgress, Progress, Silence, Value
 from egapipe.pipeline.store import Failure, FeatureStore, check_store
@@ -327,3 +329,61 @@ def test_a_damaged_shard_is_redone_when_its_record_is_deleted(quick: MakeConfig)
     Path(report.url, "commits/000002.json").unlink()
     assert extract.run(config, split="train", local=True).extracted == 16
     assert content(report.url) == before
+
+
+def test_failures_that_were_none_of_the_images_are_done_again(
+    quick: MakeConfig, images: Path, tmp_path: Path
+) -> None:
+    """What is stored then is what an undisturbed run stores, byte for byte."""
+    for spoiled in (path for path in images.iterdir() if path.stat().st_size == 0):
+        spoiled.unlink()
+    here, undisturbed = (
+        quick(
+            f"dataset.train={{kind: folder, path: {images}}}",
+            f"store.url={tmp_path / name}",
+            "extract.max_failures=1",
+        )
+        for name in ("here", "undisturbed")
+    )
+    extract.run(undisturbed, split="train", local=True)
+    [extraction] = extract.prepare(here, ["train"])
+    broken = images / "20.png"
+    data = broken.read_bytes()
+    broken.write_bytes(b"gone for a moment")
+    assert extraction.run(local=True).failures == 1
+    broken.write_bytes(data)
+
+    [extraction] = extract.prepare(here, ["train"])
+    store = extraction.job.store
+    assert extraction.complete
+    with store.exclusive(), pytest.raises(StoreError, match="another process extracts"):
+        extraction.retry_failures()
+    [shard] = extraction.retry_failures()
+    assert store.pending() == [shard]
+    assert not extraction.complete
+    # Killed here, the next run does the rest.
+    report = extract.run(here, split="train", local=True)
+    assert (report.failures, report.extracted) == (0, len(store.shards[shard]))
+    assert content(store.url) == content(undisturbed.store_url("train"))
+    assert extract.prepare(here, ["train"])[0].retry_failures() == []
+    assert check_store(store.url).ok
+
+
+def test_trouble_of_the_machine_ends_the_run_and_records_nothing(
+    quick: MakeConfig, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "PAUSES", (0.0,))
+    config = quick(f"dataset.train={{kind: folder, path: {images}}}")
+    [extraction] = extract.prepare(config, ["train"])
+    real = Path.read_bytes
+
+    def stale(path: Path) -> bytes:
+        if path.is_relative_to(images):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", stale)
+        with pytest.raises(MachineError, match=r"row \d+ .* cannot be read on .*ESTALE"):
+            extraction.run(local=True)
+    assert extraction.job.store.commits() == {}

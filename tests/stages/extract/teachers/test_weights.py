@@ -97,17 +97,10 @@ def test_the_spec_says_what_was_asked_for_and_what_it_came_to(pooling: str, tmp_
     assert teacher.outputs == {"embedding": (16,)}
 
 
-def aged(folder: Path) -> Path:
-    """The folder with files that nobody wrote just now: those are not remembered."""
-    for file in folder.iterdir():
-        os.utime(file, (OLD, OLD))
-    return folder
-
-
 def test_the_digest_is_computed_once_and_again_when_a_file_changes(
     tmp_path: Path, cache: Path
 ) -> None:
-    folder = aged(models.vit(tmp_path))
+    folder = models.vit(tmp_path)
     computed = sha256(folder)
     (entry,) = (cache / "digests").iterdir()
     entry.write_text("0" * 64)
@@ -117,12 +110,25 @@ def test_the_digest_is_computed_once_and_again_when_a_file_changes(
     assert sha256(folder) == computed
 
 
+def test_other_weights_of_the_same_size_and_time_have_a_digest_of_their_own(tmp_path: Path) -> None:
+    """As `cp -a` of another checkpoint leaves them."""
+    folder = models.vit(tmp_path)
+    file = folder / "model.safetensors"
+    os.utime(file, (OLD, OLD))
+    before = sha256(folder)
+    weights = load_file(file)
+    name = next(n for n, value in weights.items() if value.size)
+    save_file({**weights, name: weights[name] + 1}, file, {"format": "pt"})
+    os.utime(file, (OLD, OLD))
+    assert sha256(folder) != before
+
+
 def test_other_weights_of_the_same_files_have_a_digest_of_their_own(
     tmp_path: Path, cache: Path
 ) -> None:
     fresh = {p: sha256(models.clip(tmp_path / "new"), pooling=p) for p in ("cls", "projection")}
     assert len(set(fresh.values())) == 2
-    folder = aged(models.clip(tmp_path / "old"))
+    folder = models.clip(tmp_path / "old")
     for _ in range(2):
         assert {p: sha256(folder, pooling=p) for p in fresh} == fresh
-    assert len(list((cache / "digests").iterdir())) == 2
+    assert len(list((cache / "digests").iterdir())) == len(fresh) + 2

@@ -1,0 +1,118 @@
+"""Reading images: what is wrong with the data, and what is trouble of the machine.
+
+Only bad content and a missing file are facts about the data. A stale handle of a file server, an
+I/O error, too many open files, no memory: the same row can be read tomorrow, or by another host.
+"""
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from egapipe.pipeline.errors import ImageError, MachineError, one_line
+
+T = TypeVar("T")
+
+
+class NamedError(MachineError):
+    """Says which row and host already."""
+
+
+PAUSES = (0.1, 0.5, 2.0)
+"""Seconds before each further try."""
+
+# What a path that names no file gives, however often it is tried.
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR}
+
+
+def of_machine(error: BaseException) -> bool:
+    """Whether an error says nothing about the data that were to be read.
+
+    Decoders raise OSError too, without a number: those are of the content.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno not in _NO_FILE
+    return isinstance(error, MemoryError | TimeoutError | ConnectionError)
+
+
+def attempt(read: Callable[[], T]) -> T:
+    """`read()`, tried again where it is the machine's trouble.
+
+    Raises MachineError if it stays so; whatever else `read` raises.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return read()
+        except (OSError, MemoryError) as error:
+            if not of_machine(error):
+                raise
+            if pause is None:
+                raise MachineError(_reason(error)) from error
+            time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises ImageError if there is none, MachineError if the machine cannot read it.
+    """
+    return _content(path.read_bytes)
+
+
+def read_slice(path: Path, offset: int, size: int) -> bytes:
+    """`size` bytes of a file from `offset` on, read without moving any shared file position.
+
+    So threads and forked processes may read at once. Raises ImageError if there is no such file or
+    it ends before, MachineError if the machine cannot read it.
+    """
+    return _content(lambda: _slice(path, offset, size))
+
+
+@contextmanager
+def naming(name: str, row: int, key: str) -> Iterator[None]:
+    """Say which row of a data set, and which host, met trouble of the machine in a block."""
+    try:
+        yield
+    except NamedError:
+        raise
+    except (MachineError, MemoryError) as error:
+        reason = str(error) if isinstance(error, MachineError) else _reason(error)
+        raise NamedError(
+            f"row {row} ({key}) of data set {name} cannot be read on {socket.gethostname()}: "
+            f"{reason}: that is the machine's trouble and not recorded as the image's: mend it, "
+            "then run the same command again"
+        ) from error
+
+
+def _content(read: Callable[[], bytes]) -> bytes:
+    try:
+        return attempt(read)
+    except (OSError, ValueError, OverflowError) as error:
+        # Without the path: a reason is kept with the row's key, and is the same on every machine.
+        text = getattr(error, "strerror", None) or str(error)
+        raise ImageError(f"the file cannot be read: {text}") from None
+
+
+def _slice(path: Path, offset: int, size: int) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        # Before memory is asked for: a damaged index may name any size.
+        missing = offset + size - os.fstat(file.fileno()).st_size
+        if missing > 0:
+            raise ImageError(f"the file ends {min(missing, size)} bytes before the image does")
+        parts: list[bytes] = []
+        while size and (part := os.pread(file.fileno(), size, offset)):
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+    if size:
+        raise ImageError(f"the file ends {size} bytes before the image does")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _reason(error: BaseException) -> str:
+    name = errno.errorcode.get(getattr(error, "errno", None) or 0)
+    return f"{one_line(error)} ({name})" if name else one_line(error)
