@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -52,35 +53,60 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
 
     def save(self, learner: Learner, at: Position, *, best: bool) -> None:
-        """Write a checkpoint, point (`best` and) `last` at it, remove those nothing points at.
+        """Copy what a checkpoint is made of, and begin to write it beside the training.
 
-        Raises TrainingError where it cannot be written.
+        Once written, (`best` and) `last` point at it, and those nothing points at are removed.
+        Raises TrainingError where the one before could not be written.
         """
+        self.wait()
+        student, heads = split_weights(learner.model)
+        tensors = {
+            "student": _copied(student),
+            "heads": _copied(heads),
+            "optimizer": _copied(_optimizer_tensors(learner.optimizer)),
+        }
+        if learner.average is not None:
+            tensors[AVERAGE] = _copied(_on_cpu(learner.average.state_dict()))
+        state = json.dumps({**asdict(at), "scaler": learner.scaler.state_dict()})
+        name = f"epoch{at.epoch:05d}-step{at.step:07d}"
+        self._writing = self._writer.submit(self._write, name, tensors, state, best)
+
+    def wait(self) -> None:
+        """Wait for what is being written. Raises TrainingError where it cannot be written."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
         try:
-            self._save(learner, at, best=best)
+            writing.result()
         except OSError as error:
             raise TrainingError(
                 f"cannot write a checkpoint to {self._folder}: {one_line(error)}: make room, or "
                 "what is in the way writable, then run the same command again"
             ) from None
 
-    def _save(self, learner: Learner, at: Position, *, best: bool) -> None:
-        name = self._free(f"epoch{at.epoch:05d}-step{at.step:07d}")
+    def close(self) -> None:
+        """Wait for what is being written, whether it can be or not."""
+        self._settle()
+        self._writer.shutdown()
+
+    def _settle(self) -> None:
+        if self._writing is not None:
+            wait([self._writing])
+
+    def _write(
+        self, name: str, tensors: Mapping[str, dict[str, Tensor]], state: str, best: bool
+    ) -> None:
+        name = self._free(name)
         partial = self._folder / f".{name}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        student, heads = split_weights(learner.model)
-        replace_file(partial / "student.safetensors", save(student))
-        replace_file(partial / "heads.safetensors", save(heads))
-        tensors = _optimizer_tensors(learner.optimizer)
-        replace_file(partial / "optimizer.safetensors", save(tensors))
-        if learner.average is not None:
-            average = _on_cpu(learner.average.state_dict())
-            replace_file(partial / f"{AVERAGE}.safetensors", save(average))
-        state = {**asdict(at), "scaler": learner.scaler.state_dict()}
-        replace_file(partial / "state.json", json.dumps(state).encode())
+        for file, content in tensors.items():
+            replace_file(partial / f"{file}.safetensors", save(content))
+        replace_file(partial / "state.json", state.encode())
         shutil.rmtree(self._folder / name, ignore_errors=True)
         os.replace(partial, self._folder / name)
         # `best` first: it is found again by whoever goes on from the older `last`.
@@ -90,6 +116,10 @@ class Checkpoints:
 
     def find(self, which: str) -> Path | None:
         """The folder that `last` or `best` points at, if there is one."""
+        self._settle()
+        return self._pointed(which)
+
+    def _pointed(self, which: str) -> Path | None:
         pointer = self._folder / f"{which}.json"
         if not pointer.is_file():
             return None
@@ -127,13 +157,13 @@ class Checkpoints:
 
     def _free(self, name: str) -> str:
         """The name, or one like it while a checkpoint has it: that one counts until then."""
-        taken = {self.find("last"), self.find("best")}
+        taken = {self._pointed("last"), self._pointed("best")}
         while self._folder / name in taken:
             name += "-again"
         return name
 
     def _prune(self) -> None:
-        kept = {self.find("last"), self.find("best")}
+        kept = {self._pointed("last"), self._pointed("best")}
         for folder in self._folder.iterdir():
             if folder.is_dir() and folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -156,6 +186,11 @@ def split_weights(model: Distillation) -> tuple[dict[str, Tensor], dict[str, Ten
     student = {k.removeprefix(BACKBONE): v for k, v in weights.items() if k.startswith(BACKBONE)}
     heads = {k: v for k, v in weights.items() if not k.startswith(BACKBONE)}
     return student, heads
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In memory of their own: the training goes on with the others."""
+    return {name: value.clone() for name, value in tensors.items()}
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The training loop: one epoch after another, from wherever the last checkpoint stands."""
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 
 from egapipe.pipeline.runs import RunFolder
@@ -40,14 +41,16 @@ def fit(
     `stepped(position)` after each step. Raises TrainingError when loss, gradient or weights are not
     finite, and when a sampled row is not what it was made from; the last checkpoint is kept.
     """
-    with device_settings(job.config.distill, job.world.device):
-        return _fit(job, run, report, stepped)
+    checkpoints = Checkpoints(run.checkpoints)
+    with closing(checkpoints), device_settings(job.config.distill, job.world.device):
+        return _fit(job, run, checkpoints, report, stepped)
 
 
-def _fit(job: Job, run: RunFolder, report: Report, stepped: Stepped) -> dict[str, float]:
+def _fit(
+    job: Job, run: RunFolder, checkpoints: Checkpoints, report: Report, stepped: Stepped
+) -> dict[str, float]:
     config, world = job.config.distill, job.world
     learner = make_learner(job.model, config, world.device)
-    checkpoints = Checkpoints(run.checkpoints)
     at = agreed(world, partial(checkpoints.resume, learner))
     if config.head.mode == "sequential" and at == Position():
         train_teacher_head(job.model.teacher_head, job.loader)
@@ -80,6 +83,7 @@ def _fit(job: Job, run: RunFolder, report: Report, stepped: Stepped) -> dict[str
         report(epoch, metrics)
     if tracker is not None:
         tracker.close()
+    world.agree(checkpoints.wait)
     if job.validation is None:
         return _results(job, at, accuracy, average)
     validated = {**_named("validation_", accuracy), **_named("validation_ema_", average)}
