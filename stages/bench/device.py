@@ -16,38 +16,25 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 
 from egapipe.pipeline.cluster import available_cpus
 from egapipe.pipeline.config import Config, load_config
-from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.progress import open_progress
-from egapipe.pipeline.store import Features
-from egapipe.pipeline.views import key_hashes
 from egapipe.stages import distill, extract
-from egapipe.stages.bench.distill import make_student
-from egapipe.stages.bench.synthetic import NoiseImages, noise_store
-from egapipe.stages.distill.batches import Batches, Check
-from egapipe.stages.distill.gradient import make_gradient
-from egapipe.stages.distill.images import ResidentImages
-from egapipe.stages.distill.learner import make_learner
-from egapipe.stages.distill.loader import Batch, Loader
+from egapipe.stages.bench.distill import Bench
+from egapipe.stages.distill.batches import Check
+from egapipe.stages.distill.loader import Batch
 from egapipe.stages.distill.meters import Clock
-from egapipe.stages.distill.model import Distillation, Head
-from egapipe.stages.distill.objectives import build_objective
-from egapipe.stages.distill.precision import PRECISIONS
-from egapipe.stages.distill.resident import ResidentBatches
-from egapipe.stages.distill.setup import compile_step
 from egapipe.stages.distill.step import Steps, device_settings
-from egapipe.stages.distill.world import World
 from egapipe.stages.extract.inference import open_inference
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.tuned import open_teacher
 
-SIDE, CLASSES, DIM, VIEWS = 32, 100, 512, 4
+VIEWS = 4
+"""Augmented ones of every row, as in the paper's configuration."""
 
 
 class Size(StrEnum):
@@ -132,55 +119,7 @@ class FixedBatches:
         return self._batch
 
 
-class Noise:
-    """Noise images of 32 x 32 and a store of 512 numbers in 5 views, on the device."""
-
-    def __init__(self, folder: Path, rows: int, device: torch.device) -> None:
-        self.world = World.alone(device)
-        self.data = NoiseImages(rows, SIDE, CLASSES)
-        self.hashes = key_hashes(self.data.keys)
-        self.images = ResidentImages(self.data.pixels, self.hashes, (SIDE, SIDE), device)
-        plan = ViewsConfig(count=VIEWS)
-        self.store = noise_store(folder, rows, DIM, plan)
-        self.features = Features.open(self.store, cache_dir=str(folder / "cache"))
-
-    def batches(self, config: DistillConfig) -> ResidentBatches:
-        """Batches of all rows."""
-        loader = Loader(
-            images=self.images,
-            features=self.features,
-            labels=self.data.labels,
-            rows=np.arange(len(self.data)),
-            hashes=self.hashes,
-            teacher_plan=self.store.manifest.plan,
-            config=config,
-            world=self.world,
-        )
-        return ResidentBatches(loader, [self.images], [self.features])
-
-    def steps(self, config: DistillConfig, batches: Batches) -> Steps:
-        """The steps of a resnet8x4 that learns by EGA."""
-        student = make_student()
-        if not config.channels_last:
-            student.set_memory_format(torch.contiguous_format)
-        model = Distillation(
-            student,
-            Head(DIM, 256, CLASSES),
-            build_objective(config.objective),
-            ce_weight=1.0,
-            precision=PRECISIONS[config.precision],
-            world=self.world,
-        ).to(self.world.device)
-        if config.compile is not None:
-            compile_step(model, config)
-        model.train()
-        learner = make_learner(model, config, self.world.device)
-        gradient = make_gradient(model, self.world, None)
-        steps = len(self.data) // config.batch_size
-        return Steps(config, self.world, learner, gradient, batches, steps)
-
-
-def bench_step(noise: Noise, amount: Amount, name: str) -> dict[str, float]:
+def bench_step(noise: Bench, amount: Amount, name: str) -> dict[str, float]:
     """Steps a second with the rows on the device, and of the same step on fixed random tensors."""
     config = DistillConfig.model_validate(OPTIONS[name])
     device = noise.world.device
@@ -188,7 +127,7 @@ def bench_step(noise: Noise, amount: Amount, name: str) -> dict[str, float]:
     with device_settings(config, device):
         ours = noise.batches(config)
         ours.begin(0, 0)
-        both = [noise.steps(config, ours), noise.steps(config, FixedBatches(ours.batch()))]
+        both = [noise.training(config, ours), noise.training(config, FixedBatches(ours.batch()))]
         for steps in both:
             run_steps(steps, device, min(20, epoch), epoch)
         seconds: list[tuple[float, float]] = []
@@ -344,7 +283,7 @@ def parts(
     device: torch.device, amount: Amount, folder: Path, data: Path | None, teacher: Path | None
 ) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """What is measured, in this order."""
-    noise = Noise(folder / "noise", amount.rows, device)
+    noise = Bench(folder / "noise", device, rows=amount.rows, views=VIEWS)
     for name in TINY_OPTIONS if amount.rows < 1024 else OPTIONS:
         yield f"step {name}", partial(bench_step, noise, amount, name)
     if teacher is None:

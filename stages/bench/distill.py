@@ -3,7 +3,7 @@ what its options change."""
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count, islice
 from pathlib import Path
 
@@ -17,33 +17,41 @@ from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.bench.measure import paired
 from egapipe.stages.bench.synthetic import MEAN, STD, NoiseImages, noise_store
+from egapipe.stages.distill.batches import Batches, LoadedBatches
 from egapipe.stages.distill.gradient import make_gradient
 from egapipe.stages.distill.images import Images, ResidentImages, StreamedImages
 from egapipe.stages.distill.learner import make_learner
-from egapipe.stages.distill.loader import Batch, Loader
+from egapipe.stages.distill.loader import Loader
 from egapipe.stages.distill.meters import Clock
 from egapipe.stages.distill.model import Distillation, Head, Student
 from egapipe.stages.distill.objectives import build_objective
 from egapipe.stages.distill.precision import PRECISIONS
+from egapipe.stages.distill.resident import ResidentBatches
 from egapipe.stages.distill.schedule import make_optimizer
+from egapipe.stages.distill.setup import compile_step
+from egapipe.stages.distill.step import Steps
 from egapipe.stages.distill.students import build_student
 from egapipe.stages.distill.world import World
 
 ROWS, DIM, SIDE, CLASSES, STEPS = 4096, 512, 32, 100, 8
 TEACHER_SIDE = 224
-WORLD = World.alone(torch.device("cpu"))
+CPU = torch.device("cpu")
 
 
 class Bench:
     """resnet8x4 on 32 x 32 noise of 100 classes, with cached features of a teacher 512 wide."""
 
-    def __init__(self, folder: Path) -> None:
-        self.data = NoiseImages(ROWS, SIDE, CLASSES)
+    def __init__(
+        self, folder: Path, device: torch.device = CPU, *, rows: int = ROWS, views: int = 0
+    ) -> None:
+        """views: of each row, beside the clean one."""
+        self.world = World.alone(device)
+        self.data = NoiseImages(rows, SIDE, CLASSES)
         self.hashes = key_hashes(self.data.keys)
         size = (SIDE, SIDE)
-        self.resident = ResidentImages(self.data.pixels, self.hashes, size, WORLD.device)
-        self.streamed = StreamedImages(self.data, self.hashes, size, WORLD.device, threads=2)
-        self.store = noise_store(folder, ROWS, DIM, ViewsConfig())
+        self.resident = ResidentImages(self.data.pixels, self.hashes, size, device)
+        self.streamed = StreamedImages(self.data, self.hashes, size, device, threads=2)
+        self.store = noise_store(folder, rows, DIM, ViewsConfig(count=views))
         self.features = Features.open(self.store, cache_dir=str(folder / "cache"))
 
     def loader(self, images: Images, config: DistillConfig) -> Loader:
@@ -52,25 +60,47 @@ class Bench:
             images=images,
             features=self.features,
             labels=self.data.labels,
-            rows=np.arange(ROWS),
+            rows=np.arange(len(self.data)),
             hashes=self.hashes,
             teacher_plan=self.store.manifest.plan,
             config=config,
-            world=WORLD,
+            world=self.world,
         )
 
-    def batches(self, config: DistillConfig) -> Iterator[Batch]:
-        """Batches without an end."""
-        for epoch in count():
-            yield from self.loader(self.resident, config).epoch(epoch)
+    def batches(self, config: DistillConfig) -> ResidentBatches:
+        """Batches of all rows, made on the device."""
+        loader = self.loader(self.resident, config)
+        return ResidentBatches(loader, [self.resident], [self.features])
+
+    def training(self, config: DistillConfig, batches: Batches) -> Steps:
+        """The loop's own steps of a student that learns by EGA, with the options of a
+        configuration."""
+        student = make_student()
+        if not config.channels_last:
+            student.set_memory_format(torch.contiguous_format)
+        model = Distillation(
+            student,
+            Head(DIM, 256, CLASSES),
+            build_objective(config.objective),
+            ce_weight=1.0,
+            precision=PRECISIONS[config.precision],
+            world=self.world,
+        ).to(self.world.device)
+        if config.compile is not None:
+            compile_step(model, config)
+        model.train()
+        learner = make_learner(model, config, self.world.device)
+        gradient = make_gradient(model, self.world, config.micro_batch_size)
+        steps = len(self.data) // config.batch_size
+        return Steps(config, self.world, learner, gradient, batches, steps)
 
     def steps(self, config: DistillConfig, steps: int = STEPS) -> Callable[[], None]:
-        """A call makes so many steps of a training with EGA."""
-        step, batches = trainer(config), self.batches(config)
+        """A call makes so many steps of a training with EGA, in the epochs one after another."""
+        training, number = self.training(config, self.batches(config)), count()
 
         def run() -> None:
-            for batch in islice(batches, steps):
-                step(batch)
+            for at in islice(number, steps):
+                make_step(training, at, len(self.data) // config.batch_size)
 
         return run
 
@@ -93,56 +123,45 @@ class Bench:
 
     def live(self, config: DistillConfig) -> Callable[[], None]:
         """A call makes one step that asks a ViT-S/14 for the features first."""
-        step, batches, teacher = trainer(config), self.batches(config), vit_small()
+        batches, teacher = self.batches(config), vit_small()
+        training, number = self.training(config, batches), count()
 
         def run() -> None:
-            batch = next(batches)
             with torch.inference_mode():
-                teacher(batch.images)
-            step(batch)
+                teacher(batches.batch().images)
+            make_step(training, next(number), len(self.data) // config.batch_size)
 
         return run
 
     def waiting(self, images: Images, config: DistillConfig) -> float:
         """Share of a training of 24 steps that it waits for its batches."""
-        step, clock = trainer(config), Clock(WORLD.device)
-        batches = self.loader(images, config).epoch(0)
-        for _ in range(3 * STEPS):
-            with clock.waiting():
-                batch = next(batches)
-            step(batch)
+        batches = (
+            self.batches(config)
+            if images is self.resident
+            else LoadedBatches(self.loader(images, config))
+        )
+        training, clock = self.training(config, batches), Clock(self.world.device)
+        with clock.waiting():
+            training.begin(0, 0)
+        for step in range(3 * STEPS):
+            training.advance(clock)
+            training.run(0, step)
         return clock.wait / clock.lap()
+
+
+def make_step(training: Steps, number: int, epoch: int) -> None:
+    """Make a step. number: of the steps of all epochs. epoch: how many one has."""
+    at, step = divmod(number, epoch)
+    if step == 0:
+        training.begin(at, 0)
+    training.advance(Clock(CPU))
+    training.run(at, step)
 
 
 def make_student() -> Student:
     """resnet8x4 with a head of 256 nodes."""
     backbone = build_student("resnet8x4", {})
     return Student(backbone, Head(256, 256, CLASSES), Normalize(mean=MEAN, std=STD))
-
-
-def trainer(config: DistillConfig) -> Callable[[Batch], None]:
-    """The loop's own step with the options of a configuration."""
-    student = make_student()
-    if not config.channels_last:
-        student.set_memory_format(torch.contiguous_format)
-    if config.compile is not None:
-        student.compile(mode=config.compile)
-    model = Distillation(
-        student,
-        Head(DIM, 256, CLASSES),
-        build_objective(config.objective),
-        ce_weight=1.0,
-        precision=PRECISIONS[config.precision],
-        world=WORLD,
-    )
-    gradient = make_gradient(model, WORLD, config.micro_batch_size)
-    learner = make_learner(model, config, WORLD.device)
-
-    def step(batch: Batch) -> None:
-        gradient(batch, learner.scaler)
-        learner.step(config, 0)
-
-    return step
 
 
 def vit_small() -> Callable[[torch.Tensor], object]:
