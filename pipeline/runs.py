@@ -20,7 +20,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from egapipe.pipeline.config import Config, load_config, to_yaml
+from egapipe.pipeline.config import Config, to_yaml
+from egapipe.pipeline.config.files import read_tree
+from egapipe.pipeline.config.load import check
 from egapipe.pipeline.errors import TrainingError, UsageError
 from egapipe.pipeline.files import replace_file
 
@@ -54,6 +56,20 @@ def run_folder(config: Config) -> "RunFolder":
     label = "+".join(terms) or "ce"
     name = f"{config.distill.student.name}-{label}-seed{config.distill.seed}-{run_identity(config)}"
     return RunFolder(Path(config.runs) / config.name / name.replace(":", ".").replace("/", "."))
+
+
+def _first_rows(tree: Any) -> Any:
+    """The sources of a resolved configuration, with what a plain number of rows meant in it."""
+    if isinstance(tree, list):
+        return [_first_rows(value) for value in tree]
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        key: {"rows": value, "choose": "first"}
+        if key == "limit" and isinstance(value, int)
+        else _first_rows(value)
+        for key, value in tree.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,9 @@ class RunFolder:
         """The run's configuration. Raises UsageError if this is no run folder."""
         if not (self.path / "config.yaml").is_file():
             raise UsageError(f"{self.path} is not a run folder: it has no config.yaml")
-        return load_config(str(self.path / "config.yaml"))
+        tree = read_tree(str(self.path / "config.yaml"))
+        # Resolved by an egapipe whose limits, plain numbers then, took the first rows.
+        return check({**tree, "dataset": _first_rows(tree.get("dataset"))}, str(self.path))
 
     def summary(self) -> dict[str, Any]:
         """The results. Raises UsageError if the run is not finished."""

@@ -16,11 +16,29 @@ from egapipe.pipeline.config.base import (
 )
 
 
+class Limit(Section):
+    """Fewer rows of a source."""
+
+    rows: Positive
+    """Use only so many rows."""
+    choose: Literal["balanced", "first"] = "balanced"
+    """`balanced`: drawn by `seed`, as many of each class as can be, unlabelled rows by their share;
+    a larger limit adds rows and drops none. `first`: the first rows, which in a sorted source are
+    of a class or two."""
+    seed: Seed = 0
+    """Seed of the drawing."""
+
+
 class Source(Section):
     """What every image source understands."""
 
-    limit: Positive | None = None
-    """Use only the first so many rows."""
+    limit: Limit | None = None
+    """Use only so many rows; a number is short for `{rows: NUMBER}`."""
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return {"rows": value} if isinstance(value, int) else value
 
 
 class DigitsSource(Source):
@@ -39,8 +57,8 @@ class ColumnsSource(Source):
     image_column: Text | None = None
     """Column of images ({bytes, path} or an Image feature); found when there is only one."""
     label_column: Text | None = None
-    """Column of class numbers; found when it is called label, labels or fine_label, or is the only
-    ClassLabel. `none` for no labels."""
+    """Column of classes: names, or numbers, which need not count from 0; found when it is called
+    label, labels or fine_label, or is the only ClassLabel. `none` for no labels."""
     key_column: Text | None = None
     """Column of unique, stable ids. Without it the key is `<split>/<row>`."""
     class_names: Annotated[list[Text], Field(min_length=1)] | None = None
@@ -90,7 +108,8 @@ class WebDatasetSource(Source):
     image: Text | None = None
     """Ending of the image members, such as `jpg` or `seg.png`; by default every image format's."""
     label_field: Text = "label"
-    """Field of `.json` members that holds the class number, for samples without a `.cls` member."""
+    """Field of `.json` members that holds the class, a number or a name, for samples without a
+    `.cls` member."""
     tar_in_key: bool = False
     """Put the tar's name before each key: for tars that repeat the names of their members."""
     class_names: Annotated[list[Text], Field(min_length=1)] | None = None
@@ -235,6 +254,7 @@ __all__ = [
     "DigitsSource",
     "FolderSource",
     "HubSource",
+    "Limit",
     "Normalize",
     "OneSource",
     "ParquetSource",

@@ -39,6 +39,32 @@ class Dataset(Protocol):
         """int64 [N], -1 where a row has no label."""
         ...
 
+    @property
+    def label_numbers(self) -> Labels:
+        """int64 [N], what identity covers: the source's own numbers, where classes are named by
+        numbers, else the labels of the data set by itself."""
+        ...
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the names of the classes are the numbers that the source has for labels."""
+        ...
+
+    @property
+    def chosen(self) -> Labels:
+        """int64 [N], ascending: the row of the whole source, without its limit, for each row."""
+        ...
+
+    @property
+    def source_rows(self) -> int:
+        """Rows of the whole source, without its limit."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a user should know of it, a line each."""
+        ...
+
     def __len__(self) -> int:
         """Number of rows, N."""
         ...

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from egapipe.pipeline.datasets.base import UNLABELLED, Labels
+from egapipe.pipeline.datasets.classes import Classes, of_names, of_numbers
 from egapipe.pipeline.errors import UsageError
 
 NO_LABELS = "none"
@@ -33,7 +34,7 @@ def image_column(features: Mapping[str, Any], asked: str | None) -> str:
 
 
 def label_column(features: Mapping[str, Any], asked: str | None) -> str | None:
-    """The column of class numbers, None for no labels. Raises UsageError."""
+    """The column of classes, None for no labels. Raises UsageError."""
     if asked == NO_LABELS:
         return None
     if asked is not None:
@@ -55,21 +56,47 @@ def class_names(feature: Any) -> list[str] | None:
     return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
 
 
-def labels(column: pa.ChunkedArray, name: str) -> Labels:
-    """int64 [N], null as -1. Raises UsageError if they are not class numbers."""
-    if not pa.types.is_integer(column.type):
+def classes(column: pa.ChunkedArray, name: str, known: list[str] | None) -> Classes:
+    """Labels of a column of N rows: names, truth values, or numbers, whole ones if they are floats.
+
+    Null, and NaN among floats, is unlabelled. known: names by number, where they are given; numbers
+    then are class numbers. Raises UsageError for anything else.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_boolean(column.type):
+        column = pc.if_else(column, "true", "false")
+    if _is_text(column.type):
+        names = column.to_pylist()
+        if "" in names:
+            raise UsageError(f"label_column {name!r} has no name in row {names.index('')}")
+        return of_names(names, known)
+    numbers = _numbers(column, name)
+    return of_numbers(numbers) if known is None else Classes(numbers, known)
+
+
+def _numbers(column: pa.ChunkedArray, name: str) -> Labels:
+    """int64 [N], null as -1. Raises UsageError."""
+    kind = column.type
+    if pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    elif not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
         raise UsageError(
-            f"label_column {name!r} holds {column.type}, labels must be integers (class numbers):"
-            f" choose another column, or `label_column: {NO_LABELS}`"
+            f"label_column {name!r} holds {kind}, labels must be names or whole numbers: choose"
+            f" another column, or `label_column: {NO_LABELS}`"
         )
     try:
         column = column.cast(pa.int64())
     except pa.ArrowInvalid:
-        raise UsageError(f"label_column {name!r} holds a number beyond 64 bits") from None
+        what = "fractions" if pa.types.is_floating(kind) else "a number beyond 64 bits"
+        raise UsageError(
+            f"label_column {name!r} holds {what}, labels must be names or whole numbers"
+        ) from None
     values = np.asarray(pc.fill_null(column, UNLABELLED), dtype=np.int64)
     if values.size and values.min() < UNLABELLED:
         raise UsageError(
-            f"label_column {name!r} holds {values.min()}: labels count from 0, {UNLABELLED} is none"
+            f"label_column {name!r} holds {values.min()}: no label is negative, {UNLABELLED} is"
+            " none"
         )
     return values
 
@@ -77,8 +104,7 @@ def labels(column: pa.ChunkedArray, name: str) -> Labels:
 def keys(column: pa.ChunkedArray, name: str) -> list[str]:
     """One string a row. Raises UsageError for null, and what is neither text nor integers."""
     kind = column.type
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if not (text or pa.types.is_integer(kind)):
+    if not (_is_text(kind) or pa.types.is_integer(kind)):
         raise UsageError(f"key_column {name!r} holds {kind}, keys must be text or integers")
     if column.null_count:
         row = pc.index(column.is_null(), True).as_py()
@@ -113,6 +139,12 @@ def _is_image(feature: Any) -> bool:
     if not isinstance(feature, Mapping) or "bytes" not in feature:
         return False
     return getattr(feature["bytes"], "dtype", None) in ("binary", "large_binary")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
 
 
 def _shown(features: Mapping[str, Any]) -> str:

@@ -39,7 +39,7 @@ def fingerprint_of(dataset: Dataset) -> str:
 def listing_digest(dataset: Dataset) -> str:
     """SHA-256 (64 hex digits) over what is known before an image is read: keys, labels, classes."""
     digest = hashlib.sha256(json.dumps([len(dataset), dataset.classes]).encode())
-    digest.update(np.ascontiguousarray(dataset.labels, dtype="<i8").data)
+    digest.update(np.ascontiguousarray(dataset.label_numbers, dtype="<i8").data)
     for key in dataset.keys:
         digest.update(_key(key))
     return digest.hexdigest()
@@ -52,7 +52,7 @@ def _chunk(dataset: Dataset, start: int) -> bytes:
 
 def _record(dataset: Dataset, row: int) -> bytes:
     """Length-prefixed, so that no two different rows give the same record."""
-    head = _key(dataset.keys[row]) + struct.pack("<q", int(dataset.labels[row]))
+    head = _key(dataset.keys[row]) + struct.pack("<q", int(dataset.label_numbers[row]))
     try:
         data = dataset.encoded(row)
     except ImageError:

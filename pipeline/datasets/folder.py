@@ -1,6 +1,7 @@
 """A folder of image files; its sub-folders are the classes."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from egapipe.pipeline.datasets.images import SUFFIXES
 from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.errors import UsageError
+
+# Of skipped files, as many endings are named.
+_ENDINGS = 5
 
 
 class FolderDataset(RowsDataset):
@@ -26,27 +30,28 @@ class FolderDataset(RowsDataset):
         """`rows` is the listing of another process: both then number the same files."""
         path = Path(source.path).expanduser().absolute()
         source = source.model_copy(update={"path": str(path)})
-        super().__init__(source, rows or _listing(path))
+        self._rows = rows or _listing(path)
+        super().__init__(source, self._rows)
         self._path = path
 
     def __reduce__(self) -> tuple[type["FolderDataset"], tuple[object, ...]]:
         """Paths travel too: a walk of a million files is slow, and might now find others."""
-        rows = Rows(self.name, self.keys, self.labels, self.classes)
-        return type(self), (self.source, rows)
+        return type(self), (self.source, self._rows)
 
     def files(self) -> Sequence[Path]:
         """Every image file."""
         return [self._path / key for key in self.keys]
 
     def _read(self, row: int) -> bytes:
-        return read_bytes(self._path / self.keys[row])
+        return read_bytes(self._path / self._rows.keys[row])
 
 
 def _listing(folder: Path) -> Rows:
     if not folder.is_dir():
         raise UsageError(f"dataset path {folder} is not a folder: give the folder of the images")
     try:
-        keys = sorted(_walk(folder, "", ()))
+        skipped: Counter[str] = Counter()
+        keys = sorted(_walk(folder, "", (), skipped))
         with os.scandir(folder) as entries:
             classes = sorted(e.name for e in entries if e.is_dir() and not _hidden(e))
     except OSError as error:
@@ -54,10 +59,26 @@ def _listing(folder: Path) -> Rows:
     numbers = {name: label for label, name in enumerate(classes)}
     labels = [numbers.get(key.partition("/")[0], UNLABELLED) for key in keys]
     name = f"folder/{folder.name}"
-    return Rows(name, keys, np.array(labels, dtype=np.int64), classes or None)
+    said = _said(name, skipped)
+    return Rows(name, keys, np.array(labels, dtype=np.int64), classes or None, notes=said)
 
 
-def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+def _said(name: str, skipped: Counter[str]) -> list[str]:
+    """How many files are no rows, by ending."""
+    if not skipped:
+        return []
+    common = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))[:_ENDINGS]
+    kinds = [f"{count:,} {ending}" for ending, count in common]
+    more = ", ..." if len(skipped) > _ENDINGS else ""
+    return [
+        f"{name}: {skipped.total():,} files are skipped ({', '.join(kinds)}{more}): images end in "
+        + " ".join(SUFFIXES)
+    ]
+
+
+def _walk(
+    folder: Path, prefix: str, above: tuple[tuple[int, int], ...], skipped: Counter[str]
+) -> Iterator[str]:
     """Keys of the images below a folder, unsorted. A link to a folder above is not entered."""
     stat = folder.stat()
     here = (stat.st_dev, stat.st_ino)
@@ -68,9 +89,12 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
             if _hidden(entry):
                 continue
             if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{prefix}{_utf8(entry)}/", (*above, here))
+                inner = f"{prefix}{_utf8(entry)}/"
+                yield from _walk(Path(entry.path), inner, (*above, here), skipped)
             elif _is_image(entry):
                 yield prefix + _utf8(entry)
+            else:
+                skipped[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
 
 
 def _hidden(entry: os.DirEntry[str]) -> bool:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import datasets
 import pyarrow.parquet as pq
@@ -17,6 +18,13 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SPLIT_NAME = re.compile(r"\w+(?:\.\w+)*")
 
 
+class File(NamedTuple):
+    """A parquet file and its footer."""
+
+    path: Path
+    metadata: pq.FileMetaData
+
+
 def load_hub(source: HubSource) -> tuple[datasets.Dataset, HubSource]:
     """The table of a hub data set, and the source with its commit as the revision.
 
@@ -24,7 +32,7 @@ def load_hub(source: HubSource) -> tuple[datasets.Dataset, HubSource]:
     """
     source = _local(source)
     where = f"data set {source.name}, split {source.split!r}"
-    with _explained(where):
+    with explained(where):
         table = datasets.load_dataset(
             source.name, source.config, split=source.split, revision=source.revision
         )
@@ -41,22 +49,14 @@ def load_hub(source: HubSource) -> tuple[datasets.Dataset, HubSource]:
     return table, source.model_copy(update={"revision": commit})
 
 
-def load_parquet(source: ParquetSource) -> tuple[datasets.Dataset, ParquetSource]:
-    """The table of local parquet files, and the source with their absolute paths.
-
-    Raises UsageError.
-    """
-    found = [file for pattern in source.files for file in _matches(pattern)]
-    # `datasets` fails on a file without rows, which writers of many files leave now and then.
-    files = [file for file in found if _row_count(file)]
+def parquet_files(source: ParquetSource) -> list[File]:
+    """The files of a source that have rows, absolute, with their footers. Raises UsageError."""
+    found = [Path(file) for pattern in source.files for file in _matches(pattern)]
+    files = [File(path, _footer(path)) for path in found]
+    files = [file for file in files if file.metadata.num_rows]
     if not files:
         raise UsageError(f"parquet files {source.files[0]} have no rows")
-    split = _split_name(source.split)
-    # `datasets` takes paths for patterns.
-    data_files = {split: [glob.escape(file) for file in files]}
-    with _explained(f"parquet files {source.files[0]}, split {source.split!r}"):
-        table = datasets.load_dataset("parquet", data_files=data_files, split=source.split)
-    return table, source.model_copy(update={"files": files})
+    return files
 
 
 def row_keys(table: datasets.Dataset, split: str) -> list[str]:
@@ -107,15 +107,14 @@ def _matches(pattern: str) -> list[str]:
     return [str(Path(file).absolute()) for file in found]
 
 
-def _row_count(file: str) -> int:
-    """From the footer; unlike `datasets`, the error names the file that is broken."""
+def _footer(file: Path) -> pq.FileMetaData:
     try:
-        return int(pq.read_metadata(file).num_rows)
+        return pq.read_metadata(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} is not a readable parquet file: {one_line(error)}") from None
 
 
-def _split_name(split: str) -> str:
+def split_name(split: str) -> str:
     """`train` of `train[:5000]`: local files are one split, of whatever name."""
     names = set(_SPLIT_NAME.findall(re.sub(r"\[[^]]*\]", "", split)))
     if len(names) != 1:
@@ -125,11 +124,13 @@ def _split_name(split: str) -> str:
 
 
 @contextmanager
-def _explained(where: str) -> Iterator[None]:
-    """Run `datasets` quietly; whatever it raises becomes one line."""
+def explained(where: str) -> Iterator[None]:
+    """Run `datasets` or Arrow quietly; whatever they raise becomes one line."""
     try:
         with _quiet():
             yield
+    except UsageError:
+        raise
     except Exception as error:
         # `datasets`, the hub's client, fsspec and Arrow raise dozens of types for a wrong name.
         raise UsageError(f"{where}: {_advice(error)}") from error

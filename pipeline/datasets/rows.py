@@ -10,6 +10,7 @@ from PIL import Image
 
 from egapipe.pipeline.config.data import Source
 from egapipe.pipeline.datasets.base import UNLABELLED, Labels
+from egapipe.pipeline.datasets.choice import choose, notes
 from egapipe.pipeline.datasets.fingerprint import METHOD, fingerprint_of, listing_digest
 from egapipe.pipeline.datasets.images import decode
 from egapipe.pipeline.datasets.reading import attempt, naming
@@ -18,19 +19,25 @@ from egapipe.pipeline.errors import UsageError
 
 
 class Rows(NamedTuple):
-    """What is known of a data set before any image is read. Lists and labels are N long."""
+    """What is known of a data set before any image is read. Lists and labels are N long.
+
+    numbers: labels as the source has them, where classes are named by numbers; see `Classes`.
+    notes: see `Dataset`.
+    """
 
     name: str
     keys: Sequence[str]
     labels: Labels
     classes: list[str] | None
+    numbers: Labels | None = None
+    notes: Sequence[str] = ()
 
 
 class RowsDataset(ABC):
     """A `Dataset` of listed rows; a kind adds how the bytes of one row are read.
 
     source: the configuration, with every path made absolute, so that it means the same in a process
-    with another working directory.
+    with another working directory. chosen: int64 [N], the row of the listing for each row.
     """
 
     def __init__(self, source: Source, rows: Rows) -> None:
@@ -40,8 +47,15 @@ class RowsDataset(ABC):
         self.source = source
         self.name = rows.name
         self.classes = rows.classes
-        self.keys = rows.keys[: source.limit]
-        self.labels = rows.labels[: source.limit]
+        self.numbered = rows.numbers is not None
+        self.notes = [*rows.notes, *notes(rows.name, rows.labels, rows.classes, source.limit)]
+        self.source_rows = len(rows.keys)
+        self.chosen = choose(rows.keys, rows.labels, source.limit)
+        whole = len(self.chosen) == len(rows.keys)
+        self.keys = rows.keys if whole else [rows.keys[row] for row in self.chosen]
+        self.labels = rows.labels[self.chosen]
+        numbers = rows.labels if rows.numbers is None else rows.numbers
+        self.label_numbers = numbers[self.chosen]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -56,26 +70,26 @@ class RowsDataset(ABC):
 
     @abstractmethod
     def _read(self, row: int) -> bytes:
-        """The stored bytes of a row in 0..N-1.
+        """The stored bytes of a row of the listing, one of `chosen`.
 
         Raises ImageError; what the machine raises may come as it is, and is tried again.
         """
 
     def decoded(self, row: int, data: bytes) -> Image.Image:
-        """The RGB image in the stored bytes of a row in 0..N-1. Raises ImageError."""
+        """The RGB image in the stored bytes of a row of the listing. Raises ImageError."""
         return decode(data)
 
     def encoded(self, row: int) -> bytes:
         """The stored bytes of a row's image. Raises ImageError, MachineError."""
         number = self._row(row)
         with naming(self.name, number, self.keys[number]):
-            return attempt(partial(self._read, number))
+            return attempt(partial(self._read, int(self.chosen[number])))
 
     def image(self, row: int) -> Image.Image:
         """The RGB image of a row, see `images.decode`. Raises ImageError, MachineError."""
         data, number = self.encoded(row), self._row(row)
         with naming(self.name, number, self.keys[number]):
-            return self.decoded(number, data)
+            return self.decoded(int(self.chosen[number]), data)
 
     def fingerprint(self) -> str:
         """SHA-256 of the content, remembered on this node while the files stay the same.

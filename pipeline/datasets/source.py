@@ -5,23 +5,30 @@ from egapipe.pipeline.config.data import (
     DigitsSource,
     FolderSource,
     OneSource,
+    ParquetSource,
     SeveralSource,
     SourceConfig,
     WebDatasetSource,
 )
 from egapipe.pipeline.config.tree import Config, Split
 from egapipe.pipeline.datasets.base import Dataset
+from egapipe.pipeline.datasets.classes import aligned
 from egapipe.pipeline.datasets.rows import RowsDataset
 from egapipe.pipeline.errors import UsageError
 
 
 def open_split(config: Config, split: Split) -> Dataset:
-    """The data set of a split. Raises UsageError where there is none, else see `open_dataset`."""
+    """The data set of a split; `test` has the class numbers of `train`, see `aligned`.
+
+    Raises UsageError where there is none, or for classes that cannot be matched; else see
+    `open_dataset`.
+    """
     source = config.source(split)
     if source is None:
         known = " and ".join(config.splits())
         raise UsageError(f"config {config.name} has no dataset.{split}: add it, there is {known}")
-    return open_dataset(source)
+    dataset = open_dataset(source)
+    return aligned(dataset, open_dataset(config.dataset.train)) if split == "test" else dataset
 
 
 def open_dataset(source: SourceConfig) -> Dataset:
@@ -56,6 +63,10 @@ def _open_one(source: OneSource) -> RowsDataset:
         from egapipe.pipeline.datasets.archives import open_archive
 
         return open_archive(source)
+    if isinstance(source, ParquetSource):
+        from egapipe.pipeline.datasets.parquet import ParquetDataset
+
+        return ParquetDataset(source)
     from egapipe.pipeline.datasets.tables import TableDataset
 
     return TableDataset(source)

@@ -1,4 +1,4 @@
-"""Images in a table: a data set of the hub or local parquet files."""
+"""Images in a table: a data set of the hub, as `datasets` keeps it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from egapipe.pipeline.config.data import HubSource, ParquetSource
+from egapipe.pipeline.config.data import HubSource
 from egapipe.pipeline.datasets import columns
 from egapipe.pipeline.datasets.base import UNLABELLED
-from egapipe.pipeline.datasets.loading import arrow_files, load_hub, load_parquet, row_keys
+from egapipe.pipeline.datasets.loading import arrow_files, load_hub, row_keys
 from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.errors import ImageError
@@ -24,17 +24,12 @@ class TableDataset(RowsDataset):
     an Arrow table never changes.
     """
 
-    def __init__(self, source: HubSource | ParquetSource) -> None:
-        if isinstance(source, HubSource):
-            table, source = load_hub(source)
-            name = f"{_hub_name(source)}/{source.split}"
-        else:
-            table, source = load_parquet(source)
-            name = f"parquet/{source.split}"
-        super().__init__(source, _rows(name, table, source))
+    def __init__(self, source: HubSource) -> None:
+        table, source = load_hub(source)
+        super().__init__(source, _rows(f"{_hub_name(source)}/{source.split}", table, source))
         self._cache = arrow_files(table)
         image = columns.image_column(table.features, source.image_column)
-        self._bytes, self._paths = _image_fields(_arrow(table).column(image), len(self))
+        self._bytes, self._paths = _image_fields(_arrow(table).column(image))
 
     def files(self) -> Sequence[Path]:
         """The table's files, and the image files its rows point to."""
@@ -62,7 +57,7 @@ def _arrow(table: datasets.Dataset) -> pa.Table:
     return table.with_format("arrow")[:]
 
 
-def _rows(name: str, table: datasets.Dataset, source: HubSource | ParquetSource) -> Rows:
+def _rows(name: str, table: datasets.Dataset, source: HubSource) -> Rows:
     features = table.features
     label = columns.label_column(features, source.label_column)
     key = columns.key_column(features, source.key_column)
@@ -71,15 +66,13 @@ def _rows(name: str, table: datasets.Dataset, source: HubSource | ParquetSource)
     columns.check_unique(keys, f"data set {name}")
     if label is None:
         return Rows(name, keys, np.full(len(keys), UNLABELLED, dtype=np.int64), None)
-    labels = columns.labels(arrow.column(label), label)
-    classes = columns.class_names(features[label]) or source.class_names
-    return Rows(name, keys, labels, classes)
+    known = columns.class_names(features[label]) or source.class_names
+    return Rows(name, keys, *columns.classes(arrow.column(label), label, known))
 
 
-def _image_fields(column: pa.ChunkedArray, rows: int) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Bytes and paths of the first `rows` rows, views of the memory-mapped struct column."""
-    column = column.slice(0, rows)
+def _image_fields(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Bytes and paths of the rows, views of the memory-mapped struct column."""
     data = pc.struct_field(column, "bytes")
     if column.type.get_field_index("path") < 0:
-        return data, pa.chunked_array([pa.nulls(rows, pa.string())])
+        return data, pa.chunked_array([pa.nulls(len(column), pa.string())])
     return data, pc.struct_field(column, "path")

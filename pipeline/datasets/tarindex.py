@@ -10,11 +10,11 @@ from egapipe.pipeline.datasets.tarscan import Sample, scan
 from egapipe.pipeline.remembered import remembered
 
 # Changes when the same tar would give other samples.
-_METHOD = "egapipe tar index 1"
+_METHOD = "egapipe tar index 2"
 _SCHEMA = pa.schema(
     {
         "key": pa.string(),
-        "label": pa.int64(),
+        "label": pa.string(),
         "offset": pa.int64(),
         "size": pa.int64(),
         "problem": pa.string(),

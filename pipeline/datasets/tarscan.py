@@ -17,16 +17,20 @@ from egapipe.pipeline.errors import UsageError
 _BLOCK = 512
 _MAX_LABEL_BYTES = 1 << 24
 _MAX_LABEL = 1 << 63
-_NUMBER = re.compile("-?[0-9]{1,19}")
+_MAX_NAME = 200
+_NUMBER = re.compile("-?[0-9]+")
 
 Members = dict[str, tarfile.TarInfo]
 
 
 class Sample(NamedTuple):
-    """One row. `problem` says why there is no image to read; it is empty where there is one."""
+    """One row. `problem` says why there is no image to read; it is empty where there is one.
+
+    label: a name, or a number as text; None for none.
+    """
 
     key: str
-    label: int
+    label: str | None
     offset: int
     size: int
     problem: str
@@ -116,28 +120,36 @@ def _is_plain(member: tarfile.TarInfo) -> bool:
     return member.isreg() and not member.issparse()
 
 
-def _label(tar: tarfile.TarFile, path: Path, members: Members, field: str) -> int:
-    """From the `.cls` member, else the field of the `.json` member, else -1."""
+def _label(tar: tarfile.TarFile, path: Path, members: Members, field: str) -> str | None:
+    """From the `.cls` member, else the field of the `.json` member, else None."""
     if "cls" in members:
-        text = _text(tar, path, members["cls"]).strip()
-        value: object = int(text) if _NUMBER.fullmatch(text) else text
-        return _number(value, path, members["cls"])
+        return _class(_text(tar, path, members["cls"]).strip(), path, members["cls"])
     if "json" not in members:
-        return UNLABELLED
+        return None
     try:
         content = json.loads(_text(tar, path, members["json"]))
     except (ValueError, RecursionError):
         raise UsageError(f"tar {path}: member {members['json'].name!r} is not JSON") from None
     value = content.get(field) if isinstance(content, dict) else None
-    return UNLABELLED if value is None else _number(value, path, members["json"])
+    return None if value is None else _class(value, path, members["json"])
 
 
-def _number(value: object, path: Path, member: tarfile.TarInfo) -> int:
-    if type(value) is int and UNLABELLED <= value < _MAX_LABEL:
-        return value
+def _class(value: object, path: Path, member: tarfile.TarInfo) -> str | None:
+    """A label as text, whole numbers in their shortest form."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value) if isinstance(value, int) else value
+    if isinstance(text, str) and _NUMBER.fullmatch(text):
+        number = int(text)
+        if UNLABELLED <= number < _MAX_LABEL:
+            return None if number == UNLABELLED else str(number)
+    elif isinstance(text, str) and text and text.isprintable() and len(text) <= _MAX_NAME:
+        return text
     raise UsageError(
-        f"tar {path}: the label of member {member.name!r} is {str(value)[:40]!r}: labels are class"
-        f" numbers from 0 on, {UNLABELLED} is none"
+        f"tar {path}: the label of member {member.name!r} is {str(value)[:40]!r}: labels are names"
+        f" or whole numbers from 0 on, {UNLABELLED} is none"
     )
 
 

@@ -31,6 +31,7 @@ class TinyImageNetDataset(RowsDataset):
         images = sorted(_images(self._zip, self._top, _FOLDERS[source.split]))
         classes = sorted(self._text("wnids.txt").split())
         labels = np.array(self._labels(images, classes), dtype=np.int64)
+        self._images = images
         super().__init__(source, Rows(f"tinyimagenet/{source.split}", images, labels, classes))
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
@@ -44,7 +45,7 @@ class TinyImageNetDataset(RowsDataset):
         return [self._zip.path]
 
     def _read(self, row: int) -> bytes:
-        return self._zip.read(self._top + self.keys[row])
+        return self._zip.read(self._top + self._images[row])
 
     def _text(self, name: str) -> str:
         try:

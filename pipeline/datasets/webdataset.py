@@ -10,6 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from egapipe.pipeline.config.data import WebDatasetSource
+from egapipe.pipeline.datasets.base import UNLABELLED
+from egapipe.pipeline.datasets.classes import Classes, of_names, of_numbers
 from egapipe.pipeline.datasets.reading import read_slice
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.datasets.tarindex import tar_index
@@ -31,9 +33,9 @@ class TarDataset(RowsDataset):
         indexes = [tar_index(tar, source.image, source.label_field) for tar in self._tars]
         index = pa.concat_tables(indexes)
         keys = _keys(self._tars, indexes, source.tar_in_key)
-        super().__init__(
-            source, Rows(_name(self._tars), keys, _ints(index, "label"), source.class_names)
-        )
+        name = _name(self._tars)
+        labels, classes, numbers = _classes(index.column("label").to_pylist(), source, name)
+        super().__init__(source, Rows(name, keys, labels, classes, numbers))
         self._number = np.repeat(np.arange(len(indexes)), [len(one) for one in indexes])
         self._offsets, self._sizes = _ints(index, "offset"), _ints(index, "size")
         self._problems = index.column("problem")
@@ -63,6 +65,18 @@ def _name(tars: Sequence[Path]) -> str:
     """The first tar's name and how many follow: the same wherever they lie."""
     more = f"+{len(tars) - 1}" if len(tars) > 1 else ""
     return f"webdataset/{tars[0].stem}{more}"
+
+
+def _classes(labels: Sequence[str | None], source: WebDatasetSource, name: str) -> Classes:
+    """Numbers where all labels are, else names. Raises UsageError for a name nobody gave."""
+    if not all(label is None or (label.isascii() and label.isdecimal()) for label in labels):
+        try:
+            return of_names(labels, source.class_names)
+        except UsageError as error:
+            raise UsageError(f"data set {name}: {error}") from None
+    numbers = np.array([UNLABELLED if label is None else int(label) for label in labels], np.int64)
+    known = source.class_names
+    return of_numbers(numbers) if known is None else Classes(numbers, known)
 
 
 def _ints(index: pa.Table, column: str) -> npt.NDArray[np.int64]:

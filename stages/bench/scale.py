@@ -39,6 +39,8 @@ class Numbered:
     """Tiny RGB images, each made from the number of its row, so that none is ever kept."""
 
     name = "numbered"
+    numbered = False
+    notes: Sequence[str] = ()
     classes: list[str] | None = None
 
     def __init__(self, rows: int) -> None:
@@ -53,6 +55,21 @@ class Numbered:
     def labels(self) -> npt.NDArray[np.int64]:
         """A hundred classes in turn."""
         return np.arange(self.rows) % 100
+
+    @property
+    def chosen(self) -> npt.NDArray[np.int64]:
+        """All rows."""
+        return np.arange(len(self))
+
+    @property
+    def source_rows(self) -> int:
+        """The same."""
+        return len(self)
+
+    @property
+    def label_numbers(self) -> npt.NDArray[np.int64]:
+        """The labels."""
+        return self.labels
 
     def __len__(self) -> int:
         return self.rows

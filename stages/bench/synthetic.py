@@ -19,6 +19,8 @@ class NoiseImages:
     """Random RGB images, all different, decoded from memory."""
 
     name = "noise"
+    numbered = False
+    notes: Sequence[str] = ()
 
     def __init__(self, rows: int, side: int, classes: int) -> None:
         rng = np.random.default_rng(0)
@@ -26,6 +28,21 @@ class NoiseImages:
         self.labels: npt.NDArray[np.int64] = rng.integers(0, classes, rows)
         self.keys: Sequence[str] = [f"noise/{row:08d}" for row in range(rows)]
         self.classes: list[str] | None = [str(i) for i in range(classes)]
+
+    @property
+    def chosen(self) -> npt.NDArray[np.int64]:
+        """All rows."""
+        return np.arange(len(self))
+
+    @property
+    def source_rows(self) -> int:
+        """The same."""
+        return len(self)
+
+    @property
+    def label_numbers(self) -> npt.NDArray[np.int64]:
+        """The labels."""
+        return self.labels
 
     def __len__(self) -> int:
         return len(self.pixels)

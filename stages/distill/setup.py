@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.distill import DistillConfig
-from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.datasets import Dataset, aligned, open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import key_hashes
@@ -85,7 +85,9 @@ def prepare(config: Config, world: World) -> Job:
     size = student_size(config, dataset)
     loader = make_loader(config, sources, size, world)
     classes = number_of_classes(dataset, labels)
-    test = None if config.dataset.test is None else open_dataset(config.dataset.test)
+    test = (
+        None if config.dataset.test is None else aligned(open_dataset(config.dataset.test), dataset)
+    )
     torch.manual_seed(distill.seed)
     backbone = build_student(distill.student.name, distill.student.args)
     spec = student_spec(config, backbone, dataset.classes, classes, size, normalize)

@@ -3,7 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.datasets import Dataset, aligned
+from egapipe.pipeline.datasets.choice import WARNING
+from egapipe.pipeline.errors import UsageError
 from egapipe.stages.doctor.parts import Parts
 from egapipe.stages.doctor.report import Result, fail, ok, warn
 
@@ -16,7 +18,14 @@ def check_images(parts: Parts) -> Result:
     rows = parts.rows.get()
     image = parts.dataset("train").image(int(rows[0]))
     listed = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    return ok(f"{listed}; {len(rows)} were read, the first has {image.width} x {image.height}")
+    said = f"{listed}; {len(rows)} were read, the first has {image.width} x {image.height}"
+    doubts = [
+        note
+        for split in parts.config.splits()
+        for note in parts.dataset(split).notes
+        if note.startswith(WARNING)
+    ]
+    return warn("; ".join([said, *doubts])) if doubts else ok(said)
 
 
 def check_labels(parts: Parts) -> Result:
@@ -43,22 +52,18 @@ def check_labels(parts: Parts) -> Result:
 
 
 def check_classes(parts: Parts) -> Result:
-    """A class of the test images has the number and the name that it has in training."""
+    """Every class of the test images is one of training, by its name."""
     train, test = parts.dataset("train"), parts.dataset("test")
     known = max(len(train.classes or ()), int(train.labels.max(initial=-1)) + 1)
-    tested = np.unique(test.labels[test.labels >= 0])
-    if not len(tested):
+    if not (test.labels >= 0).any():
         return fail(f"{test.name} has no labelled image to evaluate on: set its label_column")
+    try:
+        test = aligned(test, train)
+    except UsageError as error:
+        return fail(str(error))
+    tested = np.unique(test.labels[test.labels >= 0])
     if tested[-1] >= known:
         return fail(f"{test.name} has label {tested[-1]}, training images only 0 to {known - 1}")
-    for number, (name, other) in enumerate(
-        zip(train.classes or (), test.classes or (), strict=False)
-    ):
-        if name != other:
-            return fail(
-                f"class {number} is {name!r} in {train.name} and {other!r} in {test.name}: "
-                "give both the same classes in the same order"
-            )
     unseen = np.setdiff1d(tested, train.labels)
     if len(unseen):
         return warn(f"test images are of classes that no training image has: {_few(test, unseen)}")

@@ -57,6 +57,9 @@ def extract(
         _rehearse(loaded, splits, local)
         return
     extractions = prepare(loaded, splits)
+    for extraction in extractions:
+        for note in extraction.job.dataset.notes:
+            typer.echo(note, err=True)
     if retry_failures:
         again = sum(len(extraction.retry_failures()) for extraction in extractions)
         typer.echo(f"{again} shards have failures and are done again")

@@ -36,12 +36,13 @@ def import_embeddings(
 
     path: `.npy` [rows, D] or [rows, views, D] in the order of the data set, `.parquet`, or a
     Hugging Face data set with several `from_split` (default: `split`); see `read_embeddings`. Keys
-    decide the order if there are any. A data set with a `limit` takes the first rows. Rows that are
-    not finite become failures. Raises UsageError if the configuration's teacher is not `imported`,
+    decide the order if there are any. Without keys, a data set with a `limit` takes its own rows
+    out of those of the whole source, or finds them alone. Rows that are not finite become failures.
+    Raises UsageError if the configuration's teacher is not `imported`,
     or the embeddings do not fit the data set and view plan; StoreError if another store is there.
     """
     began = time.perf_counter()
-    teacher, source = config.teacher, config.source(split)
+    teacher = config.teacher
     if not isinstance(teacher, ImportedTeacher):
         raise UsageError(
             f"config {config.name} has teacher.backend {teacher.backend}: embeddings made "
@@ -50,7 +51,7 @@ def import_embeddings(
     dataset = open_split(config, split)
     found = read_embeddings(path, columns, split=from_split or split)
     views = config.view_plan(split).count + 1
-    rows = _rows(found, dataset, path, cut=source is not None and source.limit is not None)
+    rows = _rows(found, dataset, path)
     values = _with_views(found.values, views, path)
     origin = Origin(
         spec={**teacher.model_dump(mode="json"), "sha256": _sha256(found)},
@@ -72,17 +73,21 @@ def import_embeddings(
     )
 
 
-def _rows(found: Embeddings, dataset: Dataset, path: str, *, cut: bool) -> np.ndarray:
+def _rows(found: Embeddings, dataset: Dataset, path: str) -> np.ndarray:
     """int64 [N]: row of the file for each row of the data set."""
     if found.keys is not None:
         return _by_key(found.keys, dataset, path)
     given, wanted = len(found.values), len(dataset)
-    if given != wanted and not (cut and given > wanted):
+    if given == wanted:
+        return np.arange(wanted)
+    # The first rows are the first ones of any file that has more.
+    first = dataset.chosen[-1] == wanted - 1 < dataset.source_rows - 1 and given > wanted
+    if given != dataset.source_rows and not first:
         raise UsageError(
             f"{path} has {given:,} rows, {dataset.name} has {wanted:,}: without keys the rows must "
             "be the data set's, in its order"
         )
-    return np.arange(wanted)
+    return dataset.chosen
 
 
 def _by_key(keys: list[str], dataset: Dataset, path: str) -> np.ndarray:

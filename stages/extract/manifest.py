@@ -68,7 +68,7 @@ def index_of(dataset: Dataset) -> pa.Table:
     columns = [
         pa.array(range(rows), pa.int64()),
         pa.array(list(dataset.keys), pa.string()),
-        pa.array(dataset.labels, pa.int64()),
+        pa.array(dataset.label_numbers, pa.int64()),
         pa.array([dataset.name] * rows, pa.string()),
     ]
     return pa.Table.from_arrays(columns, schema=INDEX_SCHEMA)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.datasets import Dataset, aligned, open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.pairing import check_pair, open_pair
 from egapipe.pipeline.store import FeatureStore
@@ -53,7 +53,8 @@ def find_leaks(config: Config, *, threshold: float = 0.95) -> LeakReport:
         raise UsageError(f"threshold is {threshold:g}: give a cosine above 0 and up to 1")
     if config.dataset.test is None:
         raise UsageError(f"{config.name} has no dataset.test to compare with")
-    train, test = open_dataset(config.dataset.train), open_dataset(config.dataset.test)
+    train = open_dataset(config.dataset.train)
+    test = aligned(open_dataset(config.dataset.test), train)
     check_pair(FeatureStore.open(config.store_url("train")), config, train, "train")
     output, cache = config.distill.teacher_output, config.store.cache_dir
     index = build(config.store_url("train"), kind="flat", output=output, cache_dir=cache)

@@ -50,7 +50,7 @@ def source(kind: str, tmp_path: Path) -> dict[str, object]:
     """The configuration of 30 rows of 4 or more classes."""
     data = images(ROWS)
     if kind == "digits":
-        return {"kind": "digits", "limit": ROWS}
+        return {"kind": "digits", "limit": {"rows": ROWS, "choose": "first"}}
     if kind == "webdataset":
         members = {f"{row}.png": data[row] for row in range(ROWS)}
         members |= {f"{row}.cls": str(label).encode() for row, label in enumerate(LABELS)}
@@ -88,8 +88,8 @@ def test_every_row_has_a_key_a_label_and_an_image(source: dict[str, object]) -> 
 
 
 @pytest.mark.parametrize("limit", [1, 7, ROWS, 10_000])
-def test_the_limit_takes_the_first_rows(source: dict[str, object], kind: str, limit: int) -> None:
-    whole, part = opened(source), opened(source, limit=limit)
+def test_first_takes_the_first_rows(source: dict[str, object], kind: str, limit: int) -> None:
+    whole, part = opened(source), opened(source, limit={"rows": limit, "choose": "first"})
     expected = min(limit, 1437 if kind == "digits" else ROWS)
     assert len(part) == expected
     n = min(expected, ROWS)

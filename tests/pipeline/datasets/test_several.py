@@ -37,7 +37,9 @@ def tree(path: Path, *files: str, start: int = 0) -> Path:
 def test_rows_of_each_source_in_turn(tmp_path: Path) -> None:
     a = tree(tmp_path / "a", "cat/1.png", "dog/1.png")
     b = tree(tmp_path / "b", "cat/1.png", start=5)
-    dataset = several(folder(a), folder(b), {"kind": "digits", "limit": 2})
+    dataset = several(
+        folder(a), folder(b), {"kind": "digits", "limit": {"rows": 2, "choose": "first"}}
+    )
     assert list(dataset.keys) == [
         "folder/a:cat/1.png",
         "folder/a:dog/1.png",
@@ -74,11 +76,13 @@ def test_unlabelled_images_join_named_ones(tmp_path: Path) -> None:
     assert dataset.labels.tolist() == [-1, -1, 0, 1]
 
 
-def test_numbers_without_names_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_numbers_without_names_are_one_numbering(tmp_path: Path) -> None:
     files = [write_parquet(tmp_path / f"{n}.parquet", images(2, n), label=[n, 7]) for n in range(2)]
     dataset = several(*(parquet(file) for file in files))
-    assert dataset.labels.tolist() == [0, 7, 1, 7]
-    assert dataset.classes is None
+    assert dataset.labels.tolist() == [0, 2, 1, 2]
+    assert dataset.classes == ["0", "1", "7"]
+    # As before there were names for them: stores keep their identity.
+    assert dataset.label_numbers.tolist() == [0, 7, 1, 7]
     assert [key.partition(":")[0] for key in dataset.keys] == [
         *["parquet/train"] * 2,
         *["parquet/train#2"] * 2,
@@ -117,7 +121,7 @@ def test_more_labels_than_names_and_a_name_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 99])
 def test_limits_of_a_source_and_of_all(tmp_path: Path, limit: int) -> None:
     a, b = (folder(tree(tmp_path / n, "1.png", "2.png", "3.png"), limit=2) for n in "ab")
-    whole, part = several(a, b), several(a, b, limit=limit)
+    whole, part = several(a, b), several(a, b, limit={"rows": limit, "choose": "first"})
     assert len(whole) == 4
     assert list(part.keys) == list(whole.keys)[:limit]
     assert part.labels.tolist() == whole.labels.tolist()[:limit]

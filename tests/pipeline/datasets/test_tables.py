@@ -1,5 +1,9 @@
+import errno
+import hashlib
 import json
+import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import datasets
@@ -10,8 +14,9 @@ import pytest
 from PIL import Image
 
 from egapipe.pipeline.config.data import ParquetSource
-from egapipe.pipeline.datasets import UNLABELLED, open_dataset
-from egapipe.pipeline.errors import ImageError, UsageError
+from egapipe.pipeline.datasets import UNLABELLED, open_dataset, reading
+from egapipe.pipeline.datasets import parquet as parquet_files
+from egapipe.pipeline.errors import ImageError, MachineError, UsageError
 from tests.pipeline.datasets.samples import encode, images, parquet, pixels, write_parquet
 
 IMAGES = images(6)
@@ -32,10 +37,10 @@ def mistake(source: ParquetSource) -> str:
 def test_rows_of_a_file(file: Path) -> None:
     dataset = open_dataset(parquet(file))
     assert dataset.name == "parquet/train"
-    assert dataset.classes is None
+    assert dataset.classes == ["0", "1", "3", "4", "5"]
     assert list(dataset.keys) == [f"train/{row:08d}" for row in range(6)]
     assert dataset.labels.dtype == np.int64
-    assert dataset.labels.tolist() == [3, 1, 4, 1, 5, 0]
+    assert dataset.labels.tolist() == [2, 1, 3, 1, 4, 0]
     for row in range(6):
         assert dataset.encoded(row) == IMAGES[row]
         np.testing.assert_array_equal(np.asarray(dataset.image(row)), pixels(row))
@@ -109,7 +114,7 @@ def test_keys_must_be_unique_text_or_integers(tmp_path: Path) -> None:
 def test_label_columns_are_found_by_name(tmp_path: Path, name: str) -> None:
     columns = {name: [5, 6], "other": [0, 0]}
     file = write_parquet(tmp_path / "a.parquet", IMAGES[:2], **columns)
-    assert open_dataset(parquet(file)).labels.tolist() == [5, 6]
+    assert open_dataset(parquet(file)).classes == ["5", "6"]
 
 
 def test_class_labels_are_found_and_name_the_classes(tmp_path: Path) -> None:
@@ -129,28 +134,112 @@ def test_class_labels_are_found_and_name_the_classes(tmp_path: Path) -> None:
 
 def test_labels_that_are_not_there(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "a.parquet", IMAGES[:3], label=[2, None, -1], x=[1, 2, 3])
-    assert open_dataset(parquet(file)).labels.tolist() == [2, UNLABELLED, UNLABELLED]
-    assert open_dataset(parquet(file, label_column="x")).labels.tolist() == [1, 2, 3]
+    assert open_dataset(parquet(file)).labels.tolist() == [0, UNLABELLED, UNLABELLED]
+    assert open_dataset(parquet(file)).classes == ["2"]
+    assert open_dataset(parquet(file, label_column="x")).label_numbers.tolist() == [1, 2, 3]
     without = open_dataset(parquet(file, label_column="none"))
     assert without.labels.tolist() == [UNLABELLED] * 3
     assert without.classes is None
 
 
-def test_labels_must_be_class_numbers(tmp_path: Path) -> None:
+def test_what_is_no_label(tmp_path: Path) -> None:
     file = write_parquet(
         tmp_path / "a.parquet",
         IMAGES[:2],
-        text=["cat", "dog"],
-        real=[0.0, 1.0],
+        text=["cat", ""],
+        time=pa.array([0, 1], pa.timestamp("s")),
+        real=[0.0, 1.5],
         below=[0, -2],
         huge=pa.array([0, 2**63], pa.uint64()),
     )
-    assert "'text' holds string, labels must be integers" in mistake(
-        parquet(file, label_column="text")
+    assert "'time' holds timestamp[ms], labels must be names or whole numbers" in mistake(
+        parquet(file, label_column="time")
     )
-    assert "'real' holds double" in mistake(parquet(file, label_column="real"))
-    assert "'below' holds -2: labels count from 0" in mistake(parquet(file, label_column="below"))
+    assert "'real' holds fractions" in mistake(parquet(file, label_column="real"))
+    assert "'below' holds -2: no label is negative" in mistake(parquet(file, label_column="below"))
+    assert "'text' has no name in row 1" in mistake(parquet(file, label_column="text"))
     assert "'huge' holds a number beyond" in mistake(parquet(file, label_column="huge"))
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "expected"),
+    [
+        ([1000, 5, 1000], ["5", "1000"], [1, 0, 1]),
+        ([0, 4611686018427387904, 900000001], ["0", "900000001", "4611686018427387904"], [0, 2, 1]),
+        ([2, 0, 1], ["0", "1", "2"], [2, 0, 1]),
+        (["dog", "ant", None], ["ant", "dog"], [1, 0, -1]),
+        ([True, None, False], ["false", "true"], [1, -1, 0]),
+        ([3.0, float("nan"), 2.0], ["2", "3"], [1, -1, 0]),
+        (pa.array(["b", "a", "b"]).dictionary_encode(), ["a", "b"], [1, 0, 1]),
+        (pa.array([7, None, 4]).dictionary_encode(), ["4", "7"], [1, -1, 0]),
+        (pa.array(["x", "y", "x"], pa.large_string()), ["x", "y"], [0, 1, 0]),
+        (pa.nulls(3), None, [-1, -1, -1]),
+    ],
+)
+def test_values_that_occur_are_the_classes(
+    tmp_path: Path, values: list[object], names: list[str] | None, expected: list[int]
+) -> None:
+    file = write_parquet(tmp_path / "a.parquet", IMAGES[:3], label=values)
+    dataset = open_dataset(parquet(file))
+    assert dataset.classes == names
+    assert dataset.labels.tolist() == expected
+
+
+def test_identity_covers_the_numbers_that_the_file_has(tmp_path: Path) -> None:
+    """As before classes were named by them: stores of gapped labels keep pairing."""
+    file = write_parquet(tmp_path / "a.parquet", IMAGES[:2], label=[1000, 5])
+    dataset = open_dataset(parquet(file))
+    digest = hashlib.sha256(b"egapipe data set fingerprint 1")
+    for row, number in enumerate([1000, 5]):
+        digest.update((14).to_bytes(8, "little") + f"train/{row:08d}".encode())
+        digest.update(number.to_bytes(8, "little"))
+        digest.update(len(IMAGES[row]).to_bytes(8, "little"))
+        digest.update(hashlib.sha256(IMAGES[row]).digest())
+    assert dataset.fingerprint() == digest.hexdigest()
+
+
+@pytest.mark.parametrize("kept", [0, 1 << 28])
+def test_row_groups_are_read_in_place(tmp_path: Path, caches: Path, kept: int, monkeypatch) -> None:
+    """In any order, by threads, whatever fits; nothing is copied to another cache."""
+    monkeypatch.setattr(parquet_files, "KEPT_BYTES", kept)
+    whole = write_parquet(tmp_path / "whole.parquet", images(20), label=range(20))
+    files = [tmp_path / f"{n}.parquet" for n in range(2)]
+    table = pq.read_table(whole)
+    pq.write_table(table.slice(0, 13), files[0], row_group_size=3)
+    pq.write_table(table.slice(13), files[1], row_group_size=4)
+    dataset = open_dataset(parquet(*files, split="train[2:-1]"))
+    assert list(dataset.keys) == [f"train/{row:08d}" for row in range(2, 19)]
+    rows = np.random.default_rng(0).integers(0, 17, 200).tolist()
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(dataset.encoded, rows))
+    assert read == [images(1, row + 2)[0] for row in rows]
+    assert not (caches / "datasets").exists()
+
+
+def test_another_file_of_the_same_size_and_time_has_its_own_images(tmp_path: Path) -> None:
+    """The cache of `datasets` took one for the other."""
+    file = write_parquet(tmp_path / "a.parquet", [b"a" * 90], label=[0])
+    os.utime(file, (1_600_000_000, 1_600_000_000))
+    before = open_dataset(parquet(file))
+    assert before.encoded(0) == b"a" * 90
+    identity = before.fingerprint()
+    write_parquet(file, [b"b" * 90], label=[0])
+    os.utime(file, (1_600_000_000, 1_600_000_000))
+    after = open_dataset(parquet(file))
+    assert after.encoded(0) == b"b" * 90
+    assert after.fingerprint() != identity
+
+
+def test_trouble_of_the_machine_is_no_damaged_row_group(file: Path, monkeypatch) -> None:
+    monkeypatch.setattr(reading, "PAUSES", (0.0,))
+    dataset = open_dataset(parquet(file))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(pq, "ParquetFile", refuse)
+    with pytest.raises(MachineError, match="EIO"):
+        dataset.encoded(0)
 
 
 def test_columns_that_are_not_found_are_listed(tmp_path: Path) -> None:
@@ -240,7 +329,10 @@ def test_a_file_whose_data_is_damaged(file: Path) -> None:
     data = bytearray(file.read_bytes())
     data[4:200] = bytes(196)
     file.write_bytes(data)
-    assert "set.parquet, split 'train': " in mistake(parquet(file))
+    # Of its images nothing is left, of its other columns all.
+    dataset = open_dataset(parquet(file))
+    with pytest.raises(ImageError, match="the parquet file has a damaged row group 0"):
+        dataset.image(0)
 
 
 def test_files_of_different_columns(tmp_path: Path, file: Path) -> None:
@@ -262,7 +354,7 @@ def test_a_split_that_is_none(file: Path, split: str) -> None:
 
 def test_it_travels_as_paths(file: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    dataset = open_dataset(parquet(Path("set.parquet"), limit=2))
+    dataset = open_dataset(parquet(Path("set.parquet"), limit={"rows": 2, "choose": "first"}))
     sent = pickle.dumps(dataset)
     assert len(sent) < 1000
     monkeypatch.chdir("/")

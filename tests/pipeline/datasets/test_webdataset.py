@@ -30,6 +30,12 @@ def labels(dataset: Dataset) -> dict[str, int]:
     return dict(zip(dataset.keys, dataset.labels.tolist(), strict=True))
 
 
+def values(dataset: Dataset) -> dict[str, str | None]:
+    """Names of the classes."""
+    names = [*(dataset.classes or []), None]
+    return {key: names[label] for key, label in labels(dataset).items()}
+
+
 def test_members_of_one_name_are_one_sample(tmp_path: Path) -> None:
     data = images(3)
     tar = write_tar(
@@ -44,7 +50,7 @@ def test_members_of_one_name_are_one_sample(tmp_path: Path) -> None:
         },
     )
     dataset = opened(tar)
-    assert labels(dataset) == {"b/1": 7, "a/2": 3, "3": UNLABELLED}
+    assert values(dataset) == {"b/1": "7", "a/2": "3", "3": None}
     assert [dataset.encoded(row) for row in range(3)] == data
     np.testing.assert_array_equal(np.asarray(dataset.image(1)), pixels(1))
     assert dataset.name == "webdataset/train-0"
@@ -69,7 +75,10 @@ def test_rows_go_tar_by_tar_and_patterns_are_sorted(tmp_path: Path) -> None:
     dataset = opened(extra, tmp_path / "t*.tar")
     assert list(dataset.keys) == ["e", "0", "1", "2"]
     assert [dataset.encoded(row) for row in range(4)] == [data[3], *data[:3]]
-    assert list(opened(tmp_path / "t*.tar", limit=2).keys) == ["0", "1"]
+    assert list(opened(tmp_path / "t*.tar", limit={"rows": 2, "choose": "first"}).keys) == [
+        "0",
+        "1",
+    ]
 
 
 def test_names_that_repeat_need_the_tars_name(tmp_path: Path) -> None:
@@ -101,22 +110,49 @@ def test_class_names_from_the_configuration(tmp_path: Path) -> None:
 def test_a_label_from_another_field(tmp_path: Path) -> None:
     content = json.dumps({"label": "cat", "class_id": 4}).encode()
     tar = write_tar(tmp_path / "a.tar", {"0.png": PNG, "0.json": content})
-    assert labels(opened(tar, label_field="class_id")) == {"0": 4}
+    assert values(opened(tar, label_field="class_id")) == {"0": "4"}
     assert labels(opened(tar, label_field="absent")) == {"0": UNLABELLED}
-    with pytest.raises(UsageError, match=r"label of member '0\.json' is 'cat': labels are class"):
-        opened(tar)
+    assert values(opened(tar)) == {"0": "cat"}
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "names"),
+    [
+        ("cls", [b"cat", b"ant\n", b"cat"], ["ant", "cat"]),
+        ("cls", [b"1000", b"5", b"-1"], ["5", "1000"]),
+        ("cls", [b"10", b"b", b"10"], ["10", "b"]),
+        ("json", [b'{"label": true}', b'{"label": false}', b"{}"], ["false", "true"]),
+        ("json", [b'{"label": 1e3}', b'{"label": 5.0}', b'{"label": null}'], ["5", "1000"]),
+    ],
+)
+def test_classes_are_named_by_what_is_there(
+    tmp_path: Path, name: str, contents: list[bytes], names: list[str]
+) -> None:
+    members = {f"{row}.png": PNG for row in range(3)}
+    members |= {f"{row}.{name}": content for row, content in enumerate(contents)}
+    dataset = opened(write_tar(tmp_path / "a.tar", members))
+    assert dataset.classes == names
+    assert dataset.numbered == names[0].isdecimal() if "b" not in names else not dataset.numbered
+
+
+def test_names_that_the_configuration_does_not_have(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"0.png": PNG, "0.cls": b"cat"})
+    with pytest.raises(
+        UsageError, match=r"webdataset/a: class 'cat' is not among class_names \(dog"
+    ):
+        opened(tar, class_names=["dog", "ant"])
+    assert opened(tar, class_names=["dog", "cat"]).labels.tolist() == [1]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("0.cls", b"cat", "is 'cat': labels are class numbers"),
         ("0.cls", b"-2", "is '-2'"),
-        ("0.cls", b"--5", "is '--5'"),
         ("0.cls", b"", "is ''"),
         ("0.cls", b"9" * 30, "is '999"),
-        ("0.json", b'{"label": true}', "is 'True'"),
-        ("0.json", b'{"label": 1e3}', "is '1000.0'"),
+        ("0.cls", b"a\nb", "labels are names or whole numbers"),
+        ("0.json", b'{"label": 1.5}', "is '1.5'"),
+        ("0.json", b'{"label": [1]}', "is '[1]'"),
         ("0.json", b"\x80\x04N.", "'0.json' is not JSON"),
         ("0.json", b"[" * 100_000, "'0.json' is not JSON"),
     ],
@@ -165,7 +201,7 @@ def test_samples_without_a_readable_image_are_rows_that_fail(tmp_path: Path) -> 
         "3": "damaged",
         "link": "the image is a link or a device, not a file",
     }
-    assert labels(dataset)["1"] == 4
+    assert values(dataset)["1"] == "4"
     assert len(dataset) == 5
 
 
@@ -241,10 +277,10 @@ def test_another_tar_of_the_same_size_and_time_is_indexed_again(tmp_path: Path) 
     other = write_tar(tmp_path / "b.tar", {"0.png": PNG, "0.cls": b"0"})
     for file in (tar, other):
         os.utime(file, (1_600_000_000, 1_600_000_000))
-    assert labels(opened(tar)) == {"0": 1}
+    assert values(opened(tar)) == {"0": "1"}
     tar.write_bytes(other.read_bytes())
     os.utime(tar, (1_600_000_000, 1_600_000_000))
-    assert labels(opened(tar)) == {"0": 0}
+    assert values(opened(tar)) == {"0": "0"}
 
 
 def test_a_damaged_index_is_made_again(tmp_path: Path) -> None:

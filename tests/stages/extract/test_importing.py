@@ -82,12 +82,28 @@ def test_keys_decide_the_order_of_a_table(
     assert np.array_equal(read_back(config), values)
 
 
-def test_a_limited_data_set_takes_the_first_rows(
+def test_a_limited_data_set_takes_its_rows(
     config: Config, tmp_path: Path, values: np.ndarray
 ) -> None:
+    """Of any file, where it takes the first ones; else of one with all rows of the source."""
     path = saved(tmp_path, np.concatenate([values, values + 1]))
-    extract.import_embeddings(config, path, split="train")
-    assert np.array_equal(read_back(config), values)
+    with pytest.raises(UsageError, match="has 120 rows"):
+        extract.import_embeddings(config, path, split="train")
+    first = {"rows": ROWS, "choose": "first"}
+    train = config.dataset.train.model_validate(
+        {**config.dataset.train.model_dump(), "limit": first}
+    )
+    dataset = config.dataset.model_copy(update={"train": train})
+    taking_first = config.model_copy(update={"dataset": dataset})
+    extract.import_embeddings(taking_first, path, split="train")
+    assert np.array_equal(read_back(taking_first), values)
+
+
+def test_a_limited_data_set_finds_its_rows_among_all(config: Config, tmp_path: Path) -> None:
+    whole = np.random.default_rng(1).standard_normal((1437, DIM)).astype(np.float32)
+    extract.import_embeddings(config, saved(tmp_path, whole), split="train")
+    rows = [int(key.partition("/")[2]) for key in open_dataset(config.dataset.train).keys]
+    assert np.array_equal(read_back(config), whole[rows])
 
 
 def test_rows_that_are_not_finite_are_failures(
