@@ -101,8 +101,10 @@ def aligned(dataset: Dataset, other: Dataset) -> Dataset:
 class Relabelled:
     """A data set whose classes are numbered as another's; its identity stays its own."""
 
-    def __init__(self, dataset: Dataset, labels: Labels, classes: list[str]) -> None:
-        self._dataset = dataset
+    def __init__(
+        self, dataset: Dataset, labels: Labels, classes: list[str], *, by_number: bool = False
+    ) -> None:
+        self._dataset, self._by_number = dataset, by_number
         self.labels = labels
         self.classes: list[str] | None = classes
         self.name = dataset.name
@@ -117,7 +119,8 @@ class Relabelled:
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Names travel, not labels."""
-        return _relabelled, (self._dataset, self.classes)
+        make = by_number if self._by_number else _relabelled
+        return make, (self._dataset, len(self.classes or ()) if self._by_number else self.classes)
 
     def encoded(self, row: int) -> bytes:
         """See `Dataset`."""
@@ -130,6 +133,17 @@ class Relabelled:
     def fingerprint(self) -> str:
         """Of the data set by itself, whatever it is compared with."""
         return self._dataset.fingerprint()
+
+
+def by_number(dataset: Dataset, classes: int) -> Dataset:
+    """A data set with its source's own numbers for classes, 0 to `classes` - 1.
+
+    So a student numbers them that was trained before classes were named by the values that occur.
+    """
+    if not dataset.numbered or len(dataset.classes or ()) == classes:
+        return dataset
+    names = [str(number) for number in range(classes)]
+    return Relabelled(dataset, dataset.label_numbers, names, by_number=True)
 
 
 def listed(names: Iterable[str]) -> str:

@@ -51,7 +51,7 @@ def run(
         cost=measure_cost(student.student, student.student.backbone, student.spec.size),
     )
     images = bare.left_out.attempt(
-        lambda: open_images(student.config, "test"), "predictions", "embeddings", "graphs"
+        lambda: _test_images(student), "predictions", "embeddings", "graphs"
     )
     found = bare if images is None else on_images(bare, student, images, probe_images, progress)
     evaluation = replace(found, seconds=time.perf_counter() - started)
@@ -95,6 +95,11 @@ def on_images(
         test_images=len(test.rows),
         probe_images=0 if train is None else len(train.rows),
     )
+
+
+def _test_images(student: TrainedStudent) -> Images:
+    images = open_images(student.config, "test")
+    return replace(images, dataset=student.numbered(images.dataset))
 
 
 def examples_for(images: Images, student: TrainedStudent, limit: int) -> Images:

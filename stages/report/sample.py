@@ -68,7 +68,7 @@ def take_sample(student: TrainedStudent) -> Sample | None:
     config = student.config
     if config.dataset.test is None:
         return None
-    dataset = open_split(config, "test")
+    dataset = student.numbered(open_split(config, "test"))
     wanted = np.flatnonzero((dataset.labels >= 0) & (dataset.labels < student.spec.classes))
     parts = list(student.outputs(dataset, wanted))
     if not parts:

@@ -12,7 +12,7 @@ from egapipe.pipeline.config import load_config
 from egapipe.pipeline.config.data import Limit
 from egapipe.pipeline.datasets import UNLABELLED, Dataset, aligned, open_dataset, open_split
 from egapipe.pipeline.datasets.choice import choose
-from egapipe.pipeline.datasets.classes import of_numbers
+from egapipe.pipeline.datasets.classes import by_number, of_numbers
 from egapipe.pipeline.errors import UsageError
 from tests.pipeline.datasets.samples import (
     encode,
@@ -101,6 +101,15 @@ def test_a_class_without_images_needs_no_counterpart(tmp_path: Path) -> None:
 def test_digits_as_names_and_as_numbers(tmp_path: Path) -> None:
     train = tree(tmp_path / "train", "10", "9")
     assert aligned(numbers(tmp_path / "a.parquet", 9, 10), train).labels.tolist() == [1, 0]
+
+
+def test_a_student_of_before_keeps_its_numbers(tmp_path: Path) -> None:
+    """It has a class for every number up to the largest."""
+    train = numbers(tmp_path / "a.parquet", 0, 2, 3)
+    same = by_number(aligned(numbers(tmp_path / "b.parquet", 3, 0), train), 4)
+    assert same.labels.tolist() == [3, 0]
+    assert pickle.loads(pickle.dumps(same)).labels.tolist() == [3, 0]  # noqa: S301
+    assert by_number(train, 3) is train
 
 
 @given(labels_st)
