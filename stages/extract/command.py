@@ -61,8 +61,9 @@ def extract(
         for note in extraction.job.dataset.notes:
             typer.echo(note, err=True)
     if retry_failures:
-        again = sum(len(extraction.retry_failures()) for extraction in extractions)
-        typer.echo(f"{again} shards have failures and are done again")
+        for extraction in extractions:
+            again = len(extraction.retry_failures())
+            typer.echo(f"{extraction.job.split}: shards with failures are done again: {again}")
     on_ray = not local and any(not extraction.complete for extraction in extractions)
     # One Ray for all splits: it takes longer to start than a small split to extract.
     with ray_session(loaded.cluster) if on_ray else nullcontext():

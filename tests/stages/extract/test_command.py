@@ -34,7 +34,16 @@ def test_both_splits_are_extracted_and_reported_by_the_line(
     assert train.startswith(f"train: 70 rows x 3 views in {tmp_path}/store/train.zarr, ")
     assert test.startswith(f"test: 20 rows x 1 views in {tmp_path}/store/test.zarr, ")
     assert "rows/s; " in train
-    last = json.loads(err.splitlines()[0])
+    said = [line for line in err.splitlines() if not line.startswith("{")]
+    assert said == [
+        "digits/train: 1,437 of 1,437 rows have one of 10 classes",
+        "digits/train: 70 of 1,437 rows (as many of each class as can be, drawn by seed 0;"
+        " `choose: first` takes the first rows)",
+        "digits/test: 360 of 360 rows have one of 10 classes",
+        "digits/test: 20 of 360 rows (as many of each class as can be, drawn by seed 0;"
+        " `choose: first` takes the first rows)",
+    ]
+    last = json.loads(next(line for line in err.splitlines() if line.startswith("{")))
     assert (last["task"], last["done"], last["total"]) == ("extract train", 70, 70)
     assert {"decode_share", "infer_share", "write_share", "per_second"} <= last.keys()
     assert check_store(f"{tmp_path}/store/train.zarr").ok
@@ -88,6 +97,12 @@ def test_too_many_unreadable_images_end_in_one_line(
     allowed = [*options, "--set", "extract.max_failures=1"]
     assert command(*allowed, monkeypatch=monkeypatch) == 0
     assert "1 failed" in capsys.readouterr().out
+    # What is wrong with the image itself fails again.
+    assert command(*allowed, "--retry-failures", monkeypatch=monkeypatch) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "train: shards with failures are done again: 1"
+    assert "1 failed, " in last
+    assert command(*allowed, "--retry-failures", "--dry-run", monkeypatch=monkeypatch) == 2
 
 
 def test_another_teacher_at_the_same_url_ends_in_one_line(
