@@ -174,8 +174,12 @@ def test_what_a_user_should_know_is_said(tmp_path: Path) -> None:
         "folder/set: 4 files are skipped (2 .heic, 1 .txt, 1 without an ending): images end in .jpg"
     )
     assert notes[1] == "folder/set: 6 of 6 rows have one of 3 classes"
-    assert notes[2].startswith("warning: folder/set has 3 classes for 6 labelled rows")
-    assert notes[3] == (
+    assert notes[2:] == [
         "folder/set: 4 of 6 rows (as many of each class as can be, drawn by seed 0; `choose: first`"
         " takes the first rows)"
+    ]
+    ids = numbers(tmp_path / "ids.parquet", *range(7, 40_007, 1000))
+    assert ids.notes[1] == (
+        "warning: parquet/train has 40 classes for 40 labelled rows: are its labels ids of the"
+        " images?"
     )
