@@ -13,6 +13,8 @@ WARNING = "warning: "
 
 # More classes than this share of the labelled rows: the labels may be ids of the images.
 _DOUBTFUL = 0.1
+# So few are no doubt, however small the data set is.
+_FEW = 10
 
 
 def choose(keys: Sequence[str], labels: Labels, limit: Limit | None) -> Labels:
@@ -44,7 +46,7 @@ def notes(
     count = len(classes or ())
     if count:
         yield f"{name}: {labelled:,} of {len(labels):,} rows have one of {count:,} classes"
-    if count > max(2, _DOUBTFUL * labelled):
+    if count > max(_FEW, _DOUBTFUL * labelled):
         yield (
             f"{WARNING}{name} has {count:,} classes for {labelled:,} labelled rows: are its labels "
             "ids of the images?"

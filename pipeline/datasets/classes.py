@@ -80,19 +80,26 @@ def aligned(dataset: Dataset, other: Dataset) -> Dataset:
     A class that has no image needs no counterpart. Raises UsageError, both lists of classes named,
     for a class with images that the other lacks, numbers beside names, or a name that comes twice.
     """
-    names, wanted = dataset.classes, other.classes
-    if not names or not wanted or names == wanted:
+    if not other.classes or dataset.classes == other.classes:
         return dataset
     _check_comparable(dataset, other)
-    for one in (dataset, other):
-        _check_unique(one)
+    _check_unique(other)
+    return by_name(dataset, other.classes, other.name)
+
+
+def by_name(dataset: Dataset, wanted: list[str], owner: str) -> Dataset:
+    """A data set with the classes `wanted`, those of `owner`, by number. Raises as `aligned`."""
+    names = dataset.classes
+    if not names or names == wanted:
+        return dataset
+    _check_unique(dataset)
     place = {name: number for number, name in enumerate(wanted)}
     present = np.unique(dataset.labels[dataset.labels != UNLABELLED])
     missing = [names[label] for label in present if names[label] not in place]
     if missing:
         raise UsageError(
-            f"{dataset.name} has images of {len(missing)} classes that {other.name} does not have "
-            f"({listed(missing)}): its classes are {listed(names)}; those of {other.name} are "
+            f"{dataset.name} has images of {len(missing)} classes that {owner} does not have "
+            f"({listed(missing)}): its classes are {listed(names)}; those of {owner} are "
             f"{listed(wanted)}: give both the same names"
         )
     return Relabelled(dataset, _renumbered(dataset, place), wanted)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import datasets
 import pyarrow.parquet as pq
@@ -33,9 +33,9 @@ def load_hub(source: HubSource) -> tuple[datasets.Dataset, HubSource]:
     source = _local(source)
     where = f"data set {source.name}, split {source.split!r}"
     with explained(where):
-        table = datasets.load_dataset(
-            source.name, source.config, split=source.split, revision=source.revision
-        )
+        table = _load(source)
+        if _is_stale(table, Path(source.name)):
+            table = _load(source, download_mode="force_redownload")
     commit = _commit(table)
     if commit is None:
         return table, source
@@ -57,6 +57,24 @@ def parquet_files(source: ParquetSource) -> list[File]:
     if not files:
         raise UsageError(f"parquet files {source.files[0]} have no rows")
     return files
+
+
+def _load(source: HubSource, **options: Any) -> datasets.Dataset:
+    return datasets.load_dataset(
+        source.name, source.config, split=source.split, revision=source.revision, **options
+    )
+
+
+def _is_stale(table: datasets.Dataset, folder: Path) -> bool:
+    """Whether a local folder has changed since its cached copy was made, whatever its files' dates.
+
+    `datasets` goes by size and date, which `cp -a` of another file leaves as they were.
+    """
+    copies = arrow_files(table)
+    if not copies or not folder.is_dir():
+        return False
+    made = min(copy.stat().st_mtime_ns for copy in copies)
+    return any(file.stat().st_ctime_ns > made for file in folder.rglob("*") if file.is_file())
 
 
 def row_keys(table: datasets.Dataset, split: str) -> list[str]:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.explain import explain
-from egapipe.pipeline.datasets import Dataset, open_split
-from egapipe.pipeline.datasets.classes import by_number
+from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.datasets.classes import by_name, by_number
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.views import key_hashes
@@ -68,14 +68,21 @@ class TrainedStudent:
 
     def accuracy(self) -> Accuracy:
         """Top-1 and top-5 on the configuration's test images. Raises UsageError without any."""
-        world, dataset = World.alone(self.device), self.numbered(open_split(self.config, "test"))
+        if self.config.dataset.test is None:
+            raise UsageError(f"config {self.config.name} has no dataset.test to measure with")
+        dataset = self.numbered(open_dataset(self.config.dataset.test))
+        world = World.alone(self.device)
         test = open_test(self.config, dataset, self.spec.classes, self.spec.size, world)
         return test.accuracy(evaluation_logits(self.student, self.config.distill), world)
 
     def numbered(self, dataset: Dataset) -> Dataset:
-        """A data set of the run with the class numbers that the student was trained with."""
-        named = self.spec.class_names is not None
-        return dataset if named else by_number(dataset, self.spec.classes)
+        """A data set with the class numbers that the student was trained with.
+
+        Raises UsageError, both lists of classes named, for images of a class it does not know.
+        """
+        if self.spec.class_names is None:
+            return by_number(dataset, self.spec.classes)
+        return by_name(dataset, list(self.spec.class_names), "the student")
 
     def outputs(self, dataset: Dataset, rows: Ints) -> Iterator[Outputs]:
         """The student's outputs for clean images, batch by batch, in the precision of training.

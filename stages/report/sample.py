@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from egapipe.pipeline.datasets import Dataset, open_split
+from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import EgapipeError
 from egapipe.pipeline.pairing import open_pair
 from egapipe.pipeline.store import Features
@@ -68,7 +68,7 @@ def take_sample(student: TrainedStudent) -> Sample | None:
     config = student.config
     if config.dataset.test is None:
         return None
-    dataset = student.numbered(open_split(config, "test"))
+    dataset = student.numbered(open_dataset(config.dataset.test))
     wanted = np.flatnonzero((dataset.labels >= 0) & (dataset.labels < student.spec.classes))
     parts = list(student.outputs(dataset, wanted))
     if not parts:

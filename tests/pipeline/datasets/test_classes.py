@@ -1,6 +1,8 @@
 """Classes have names: splits agree by them, and a limit takes some of each."""
 
+import inspect
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from egapipe.pipeline.datasets import UNLABELLED, Dataset, aligned, open_dataset
 from egapipe.pipeline.datasets.choice import choose
 from egapipe.pipeline.datasets.classes import by_number, of_numbers
 from egapipe.pipeline.errors import UsageError
+from egapipe.stages import distill
 from tests.pipeline.datasets.samples import (
     encode,
     folder,
@@ -65,6 +68,18 @@ def test_a_split_of_a_configuration_is_aligned(tmp_path: Path) -> None:
     train, test = (f"{{kind: folder, path: {tmp_path / n}}}" for n in ("train", "test"))
     config = load_config("quickstart", [f"dataset={{train: {train}, test: {test}}}"])
     assert open_split(config, "test").labels.tolist() == [0, 0, 2, 2]
+
+
+def test_no_stage_opens_test_images_with_numbers_of_their_own() -> None:
+    """Every one says whose classes they have: those of training, or the student's."""
+    stages = Path(inspect.getfile(distill)).parents[1]
+    opened = [
+        (file.name, before)
+        for file in stages.rglob("*.py")
+        for before in re.findall(r"(\w*\(?)open_dataset\([^()]*\.test\)", file.read_text("utf-8"))
+    ]
+    assert len(opened) >= 4
+    assert {before for _, before in opened} <= {"aligned(", "numbered("}
 
 
 def test_numbers_are_matched_by_their_value(tmp_path: Path) -> None:
@@ -159,8 +174,12 @@ def test_what_a_user_should_know_is_said(tmp_path: Path) -> None:
         "folder/set: 4 files are skipped (2 .heic, 1 .txt, 1 without an ending): images end in .jpg"
     )
     assert notes[1] == "folder/set: 6 of 6 rows have one of 3 classes"
-    assert notes[2].startswith("warning: folder/set has 3 classes for 6 labelled rows")
-    assert notes[3] == (
+    assert notes[2:] == [
         "folder/set: 4 of 6 rows (as many of each class as can be, drawn by seed 0; `choose: first`"
         " takes the first rows)"
+    ]
+    ids = numbers(tmp_path / "ids.parquet", *range(7, 40_007, 1000))
+    assert ids.notes[1] == (
+        "warning: parquet/train has 40 classes for 40 labelled rows: are its labels ids of the"
+        " images?"
     )

@@ -139,3 +139,16 @@ def test_without_a_network_the_commit_in_the_cache_is_used_and_pinned(
     )
     assert found == ["zoo/animals/train", COMMIT, [0, 1, 2]]
     assert f"this machine has only commit {COMMIT} in its cache, not {other}" in str(wrong)
+
+
+def test_another_file_of_the_same_size_and_date_in_a_local_folder(tmp_path: Path) -> None:
+    """The cache of `datasets` took one for the other."""
+    seen = []
+    for content in (b"a" * 90, b"b" * 90):
+        file = write_parquet(tmp_path / "train.parquet", [content], label=[0])
+        os.utime(file, (1_600_000_000, 1_600_000_000))
+        dataset = open_dataset(HubSource(kind="hub", name=str(tmp_path)))
+        seen.append((dataset.encoded(0), dataset.fingerprint()))
+    assert seen[0][0] == b"a" * 90
+    assert seen[1][0] == b"b" * 90
+    assert seen[0][1] != seen[1][1]

@@ -60,10 +60,10 @@ def make(stored: Path, tmp_path: Path) -> Make:
 
 
 def configured(folder: Path, *sets: str) -> Config:
-    again = f"{{kind: digits, limit: {AGAIN}}}"
+    again = f"{{kind: digits, limit: {{rows: {AGAIN}, choose: first}}}}"
     others = f"{{kind: folder, path: '{folder / 'images'}'}}"
     small = [
-        f"dataset.train.limit={LABELLED}",
+        f"dataset.train.limit={{rows: {LABELLED}, choose: first}}",
         "dataset.test.limit=40",
         f"dataset.unlabelled=[{again}, {others}]",
         f"store.url={folder / 'stores'}",
