@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import EgapipeError
 from egapipe.pipeline.pairing import open_pair
 from egapipe.pipeline.store import Features
