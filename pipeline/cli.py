@@ -68,9 +68,6 @@ def _assemble() -> None:
 
 def main() -> None:
     """Run the command line. A user's mistake ends in one line and exit code 2, a failure in 1."""
-    # A console script does not put the working directory on the path; `module:callable` needs it.
-    if "" not in sys.path:
-        sys.path.insert(0, "")
     _assemble()
     try:
         app()

@@ -66,6 +66,7 @@ def run(
     formats: Sequence[str] = FORMATS,
     images: str | Path | None = None,
     licence: str = "unknown",
+    trust_remote_code: bool = False,
 ) -> ExportReport:
     """Export the student of a run's `last` or `best` checkpoint, with a model card.
 
@@ -80,7 +81,7 @@ def run(
     if unknown or not formats:
         raise UsageError(f"format {unknown or 'missing'}: choose from {', '.join(WRITERS)}")
     folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder(Path(run_folder))
-    student = load_student(folder, checkpoint, "cpu")
+    student = load_student(folder, checkpoint, "cpu", trust_remote_code=trust_remote_code)
     out = Path(to) if to is not None else folder.path / "export"
     _check_replaceable(out)
     pixels = sample_images(student, images)

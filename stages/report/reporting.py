@@ -24,14 +24,16 @@ class Report:
     pictures: list[Path]
 
 
-def run(path: str | Path, *, to: str | Path | None = None) -> Report:
+def run(
+    path: str | Path, *, to: str | Path | None = None, trust_remote_code: bool = False
+) -> Report:
     """Write the report of a run, comparison or sweep folder.
 
     to: folder of report.html and report/*.png, default the folder itself. Raises UsageError if it
     is none of these, a sweep is not finished, or matplotlib is missing.
     """
     folder = Path(path)
-    heading, subtitle, sections = _content(folder)
+    heading, subtitle, sections = _content(folder, trust_remote_code)
     out = Path(to) if to is not None else folder
     pictures = out / PICTURES
     shutil.rmtree(pictures, ignore_errors=True)
@@ -45,7 +47,7 @@ def run(path: str | Path, *, to: str | Path | None = None) -> Report:
     return Report(out / PAGE, written)
 
 
-def _content(folder: Path) -> tuple[str, str, list[Section]]:
+def _content(folder: Path, trust_remote_code: bool) -> tuple[str, str, list[Section]]:
     if (folder / RECORD).is_file():
         name = RunFolder(folder).config().name
         return f"{name}: comparison", f"{folder.name}", comparison_sections(folder)
@@ -53,7 +55,8 @@ def _content(folder: Path) -> tuple[str, str, list[Section]]:
         name = RunFolder(folder).config().name
         return f"{name}: sweep", f"{folder.name}", sweep_sections(folder)
     if (folder / "store.json").is_file():
-        return *title(RunFolder(folder)), run_sections(RunFolder(folder))
+        run = RunFolder(folder)
+        return *title(run), run_sections(run, trust_remote_code=trust_remote_code)
     raise UsageError(
         f"{folder} is no run, comparison or sweep: name a folder that `egapipe distill`, `compare` "
         "or `sweep` printed"

@@ -133,11 +133,14 @@ def test_a_student_that_cannot_be_traced_says_so_and_leaves_nothing(
         "runs": str(tmp_path / "runs"),
     }
     run = distill.run(check(override(config, changes), "branching")).run
-    with pytest.raises(EgapipeError, match=r"branching:Net cannot be traced") as raised:
+    with pytest.raises(UsageError, match="code that a file names"):
         export.run(run, to=tmp_path / "out")
+    with pytest.raises(EgapipeError, match=r"branching:Net cannot be traced") as raised:
+        export.run(run, to=tmp_path / "out", trust_remote_code=True)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()
-    assert export.run(run, to=tmp_path / "out", formats=["safetensors"]).files[0].error <= 1e-4
+    only = {"formats": ["safetensors"], "trust_remote_code": True}
+    assert export.run(run, to=tmp_path / "out", **only).files[0].error <= 1e-4
 
 
 def test_bad_input_is_one_line(finished: Path, tmp_path: Path) -> None:
