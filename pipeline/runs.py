@@ -39,6 +39,13 @@ _LAUNCH_DISTILL = {
     "checkpoint_steps",
 }
 
+# The first is what says that a run is finished, so it goes first.
+_LEFT = (
+    *("summary.json", "evaluation.json", "metrics.jsonl", "checkpoints", "tensorboard"),
+    *("model.json", "store.json", "config.yaml", "error.json", "results.json", "refusal.json"),
+    *("ray", "trials", "trials.parquet", "trials.csv", "best.yaml"),
+)
+
 
 def run_identity(config: Config) -> str:
     """Eight hex digits of everything that decides what is learned."""
@@ -108,9 +115,13 @@ class RunFolder:
         return read_json_object(self.path / name)
 
     def clear(self) -> None:
-        """Remove what an earlier run left."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        """Remove what an earlier run or sweep left; the user's notes beside it stay."""
+        for name in _LEFT:
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

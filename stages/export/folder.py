@@ -23,6 +23,8 @@ from egapipe.stages.distill.spec import StudentSpec, shapes_in
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PROGRAM, ONNX = "model.pt2", "model.onnx"
 CARD, RECORD = "README.md", "export.json"
+OWN = (CONFIG, WEIGHTS, PROGRAM, ONNX, CARD, RECORD)
+"""All files that an export may write."""
 FORMAT = {"format": "egapipe-student", "format_version": 1}
 """What config.json begins with."""
 
