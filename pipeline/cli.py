@@ -34,6 +34,7 @@ COMMANDS = (
 INTERRUPTED = 130
 # The machine's state and not a bug: no traceback helps.
 FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+FULL_OR_FORBIDDEN |= {errno.ENAMETOOLONG, errno.ENOTDIR}
 
 app = typer.Typer(
     name="egapipe",

@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError as StreamError
 
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.progress import open_progress
+from egapipe.pipeline.urls import redacted
 
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.5
@@ -161,4 +162,5 @@ def _mb(size: int) -> int:
 def _line(error: BaseException) -> str:
     """Without the memory addresses that urllib3 puts into its messages."""
     text = re.sub(r"<[^<>]* at 0x[0-9a-f]+>:? ?|object at 0x[0-9a-f]+", "", str(error))
-    return " ".join(text.split())[:200] or type(error).__name__
+    # A server may have sent us on to an address with a signature.
+    return redacted(" ".join(text.split()))[:200] or type(error).__name__

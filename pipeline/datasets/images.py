@@ -8,6 +8,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from egapipe.pipeline.errors import ImageError
+from egapipe.pipeline.files import read_regular
 
 # An explicit list: Pillow also knows formats that start another program (EPS runs Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
@@ -19,6 +20,9 @@ SUFFIXES = (
 
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded: where Pillow begins to warn of decompression bombs."""
+
+MAX_BYTES = 1 << 30
+"""Largest file that is read as an image: four times what MAX_PIXELS take uncompressed."""
 
 _BACKGROUND = (255, 255, 255)
 _MAX_REASON = 120
@@ -63,9 +67,9 @@ def decode(data: bytes) -> Image.Image:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of an image file. Raises ImageError if it cannot be read."""
+    """The bytes of an image file: a regular one of at most MAX_BYTES. Raises ImageError."""
     try:
-        return path.read_bytes()
+        return read_regular(path, MAX_BYTES)
     except (OSError, ValueError) as error:
         # Without the path: a reason is kept with the row's key, and is the same on every machine.
         text = getattr(error, "strerror", None) or str(error)

@@ -53,7 +53,7 @@ class Record(BaseModel):
                 tree.pop(_CHECKSUM, None)
             record = cls.model_validate(tree)
             whole = record.encode() == data
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise StoreError(f"{where} is damaged ({reason}): {cls.remedy()}") from error
         if not whole:
