@@ -43,7 +43,7 @@ _LAUNCH_DISTILL = {
 _LEFT = (
     *("summary.json", "evaluation.json", "metrics.jsonl", "checkpoints", "tensorboard"),
     *("model.json", "store.json", "config.yaml", "error.json", "results.json", "refusal.json"),
-    *("ray", "trials", "trials.parquet", "trials.csv", "best.yaml"),
+    *("ray", "trials", "trials.parquet", "trials.csv", "best.yaml", "tracked.json"),
 )
 
 
