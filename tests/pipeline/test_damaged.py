@@ -1,7 +1,9 @@
 """Small files that are damaged, or made to be: a StoreError or UsageError of one line."""
 
+import io
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +11,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from egapipe.pipeline.datasets.zips import Zip
 from egapipe.pipeline.errors import EgapipeError
 from egapipe.pipeline.files import json_object, read_json_object
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.store.manifest import manifest_of
-from egapipe.pipeline.store.records import Commit, Created, Finished
-from egapipe.pipeline.store.tables import decode_failures, decode_index
+from egapipe.pipeline.store.records import Commit, Created, Failure, Finished
+from egapipe.pipeline.store.tables import decode_failures, decode_index, encode_failures
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.compare import ComparisonFolder
 
@@ -72,6 +75,46 @@ def test_metrics_are_read_up_to_the_first_bad_line(
     run = RunFolder(tmp_path_factory.mktemp("run"))
     run.metrics.write_bytes(b'{"epoch": 0, "loss": 1.0}\n' + tail)
     assert read_metrics(run)[0] == {"epoch": 0, "loss": 1.0}
+
+
+def zipped(data: bytes, folder: Path) -> None:
+    (folder / "a.zip").write_bytes(data)
+    opened = Zip(folder / "a.zip")
+    for name in opened.names:
+        opened.read(name)
+
+
+def sample_zip() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/x.txt", "hello")
+    return file.getvalue()
+
+
+TABLE = encode_failures([Failure(1, "key", "reason")])
+ZIP = sample_zip()
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_changed_byte_of_a_table_or_a_zip_is_one_line(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    for whole, read in (
+        (TABLE, lambda changed: decode_failures(changed, "x")),
+        (ZIP, lambda changed: zipped(changed, folder)),
+    ):
+        changed = bytearray(whole)
+        for _ in range(data.draw(st.integers(1, 3))):
+            place = data.draw(st.integers(0, len(whole) - 1))
+            changed[place] = data.draw(st.integers(0, 255))
+        said = "one line"
+        try:
+            read(bytes(changed))
+        except EgapipeError as error:
+            said = str(error)
+        assert len(said.splitlines()) == 1
 
 
 def test_a_comparison_that_was_cut_off_is_one_line(tmp_path: Path) -> None:
