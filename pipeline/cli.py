@@ -34,6 +34,7 @@ COMMANDS = (
 INTERRUPTED = 130
 # The machine's state and not a bug: no traceback helps.
 FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+FULL_OR_FORBIDDEN |= {errno.ENAMETOOLONG, errno.ENOTDIR}
 
 app = typer.Typer(
     name="egapipe",
@@ -68,9 +69,6 @@ def _assemble() -> None:
 
 def main() -> None:
     """Run the command line. A user's mistake ends in one line and exit code 2, a failure in 1."""
-    # A console script does not put the working directory on the path; `module:callable` needs it.
-    if "" not in sys.path:
-        sys.path.insert(0, "")
     _assemble()
     try:
         app()

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from egapipe.pipeline.errors import EgapipeError, UsageError
 # Pixels and embeddings never pass through Ray's object store.
 _OBJECT_STORE_BYTES = 256 * 2**20
 _ANSWER_SECONDS = 10.0
+# Of a job's metadata.
+_FOLDER = "egapipe_folder"
 _LOCALHOST = {"localhost", "127.0.0.1", "::1"}
 
 _QUIET = {
@@ -70,6 +73,7 @@ def _start(address: str | None, cpus: int | None) -> None:
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    options["job_config"] = _job_config()
     if address is None:
         options |= {"num_cpus": cpus or os.cpu_count(), "include_dashboard": False}
         options |= {"object_store_memory": _OBJECT_STORE_BYTES}
@@ -83,6 +87,31 @@ def _start(address: str | None, cpus: int | None) -> None:
         if address is None:
             raise EgapipeError(f"Ray cannot be started on this machine: {reason}") from error
         raise UsageError(_no_cluster(address, reason)) from error
+
+
+class _Nowhere(list[str]):
+    """Search path of Ray's workers: it stays as it is, whatever Ray would put before it."""
+
+    def extend(self, folders: object) -> None:
+        """Ray puts the driver's working directory first, where any `pyarrow.py` would be run."""
+
+
+def _job_config() -> Any:
+    """Workers import what is installed; `driver_folder` knows where else a module may be."""
+    from ray.job_config import JobConfig
+
+    config = JobConfig(metadata={_FOLDER: os.getcwd()})
+    config._py_driver_sys_path = _Nowhere()
+    return config
+
+
+def driver_folder() -> str | None:
+    """In a worker of Ray, the working directory of the command that started it; else None."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    core = getattr(ray._private.worker.global_worker, "core_worker", None)
+    return core.get_job_config().metadata.get(_FOLDER) or None if core is not None else None
 
 
 def _check_answers(address: str) -> None:

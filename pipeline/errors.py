@@ -39,5 +39,8 @@ def one_line(error: BaseException, longest: int = 300) -> str:
     longest: in characters; some libraries list every model they have.
     """
     said = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    line = " ".join(said.split()) or type(error).__name__
+    # Below this module's errors, which that one raises.
+    from egapipe.pipeline.urls import redacted
+
+    line = redacted(" ".join(said.split())) or type(error).__name__
     return line if len(line) <= longest else f"{line[:longest]}..."

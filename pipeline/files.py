@@ -1,17 +1,86 @@
-"""Files that are whole or absent, whenever the process dies."""
+"""Files that are whole or absent, whenever the process dies; and reading those of others."""
 
 import errno
+import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from egapipe.pipeline.errors import EgapipeError
+from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
 
 PARTIAL = ".partial"
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+SMALL = 64 * 2**20
+"""Bytes that no record, summary or model.json comes near."""
+# Opening a pipe would wait for its writer; Windows has none in the file system.
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+class NoRegularFileError(OSError):
+    """A pipe, device or folder where a file was expected, or one that is larger than is read."""
+
+
+def read_regular(path: str | Path, most: int = SMALL) -> bytes:
+    """The bytes of a regular file of at most `most` bytes.
+
+    A pipe would be waited for, a device has no end, and files from elsewhere may name both. Raises
+    OSError; NoRegularFileError says that it is none, or too large.
+    """
+    # A device is not even opened: that can rewind a tape.
+    _check_regular(os.stat(path), most)
+    handle = os.open(path, os.O_RDONLY | _AT_ONCE)
+    with open(handle, "rb") as file:
+        _check_regular(os.fstat(handle), most)
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise NoRegularFileError(f"it is larger than {most:,} bytes")
+    return data
+
+
+def _check_regular(status: os.stat_result, most: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise NoRegularFileError("it is no regular file")
+    if status.st_size > most:
+        raise NoRegularFileError(f"it is larger than {most:,} bytes")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises UsageError, in one line, if it is missing or damaged."""
+    try:
+        data = read_regular(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {one_line(error)}") from None
+    return json_value(data, str(path))
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises UsageError, in one line, if it is missing or damaged."""
+    return _object(read_json(path), str(path))
+
+
+def json_object(data: bytes | str, where: str) -> dict[str, Any]:
+    """The object in JSON text. Raises UsageError that names `where` if it is none."""
+    return _object(json_value(data, where), where)
+
+
+def json_value(data: bytes | str, where: str) -> Any:
+    """The value in JSON text. Raises UsageError that names `where` if it is none."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise UsageError(f"{where} is damaged: it is nested too deeply") from None
+    except ValueError as error:
+        raise UsageError(f"{where} is damaged: {one_line(error)}") from None
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UsageError(f"{where} is damaged: it holds no JSON object")
+    return value
 
 
 @contextmanager

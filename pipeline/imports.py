@@ -8,6 +8,13 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
+ZOOS = ("timm", "torchvision")
+"""Packages of networks: `timm:<name>` is a name in their lists, nothing that is imported."""
+TRUST = (
+    "if you trust where the file comes from, say --trust-remote-code, in Python "
+    "trust_remote_code=True"
+)
+
 
 class MissingNameError(LookupError):
     """`owner`, a module or class, has no `name`; `nearest` is one that it has, if any is near."""
@@ -26,15 +33,18 @@ def split_reference(text: str) -> tuple[str, list[str]] | None:
 
 
 def import_module(name: str) -> ModuleType:
-    """Import a module, of the current directory too, as with `python -m`; whatever it raises.
+    """Import a module, of the current directory too; whatever it raises.
 
-    Importing a module runs it: the name is the user's own, from the configuration. An installed
-    command and a Ray worker have their own folders on the path. The current one stays there, first
-    as in a command, because the module may import its neighbours later.
+    Importing a module runs it: the name is the user's own, from the configuration. The current
+    directory comes last, behind all that is installed: a file that is called `pyarrow.py` there
+    must not take the library's place. It stays, because the module may import its neighbours later.
     """
-    here = os.getcwd()
-    if "" not in sys.path and here not in sys.path:
-        sys.path.insert(0, here)
+    # Below the configuration, which asks here what a reference is.
+    from egapipe.pipeline.cluster import driver_folder
+
+    for folder in (os.getcwd(), driver_folder()):
+        if folder is not None and folder not in sys.path:
+            sys.path.append(folder)
     importlib.invalidate_caches()
     return importlib.import_module(name)
 

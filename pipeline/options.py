@@ -12,6 +12,14 @@ ConfigName = Annotated[
         help="Shipped configuration or YAML file, several joined by + (default: quickstart).",
     ),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Import the module:callable that files name which egapipe wrote, here or elsewhere: "
+        "that runs it.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a value: --set distill.lr=0.1 (repeatable)."),

@@ -25,10 +25,17 @@ from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.config.files import read_tree
 from egapipe.pipeline.config.load import check
 from egapipe.pipeline.errors import TrainingError, UsageError
-from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.files import read_json_object, replace_file
 from egapipe.pipeline.identity import has_places, run_identity
 
 __all__ = ["RunFolder", "older_folder", "run_folder", "run_identity"]
+
+# The first is what says that a run is finished, so it goes first.
+_LEFT = (
+    *("summary.json", "evaluation.json", "metrics.jsonl", "checkpoints", "tensorboard"),
+    *("model.json", "store.json", "config.yaml", "error.json", "results.json", "refusal.json"),
+    *("ray", "trials", "trials.parquet", "trials.csv", "best.yaml", "tracked.json"),
+)
 
 
 def run_folder(config: Config, workers: int | None = None) -> "RunFolder":
@@ -124,6 +131,7 @@ class RunFolder:
         """The run's configuration. Raises UsageError if this is no run folder."""
         if not (self.path / "config.yaml").is_file():
             raise UsageError(f"{self.path} is not a run folder: it has no config.yaml")
+        # Nothing of it is imported here: whoever builds the student asks whether that is trusted.
         tree = read_tree(str(self.path / "config.yaml"))
         # Resolved by an egapipe whose limits, plain numbers then, took the first rows.
         return check({**tree, "dataset": _first_rows(tree.get("dataset"))}, str(self.path))
@@ -138,18 +146,16 @@ class RunFolder:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of the run. Raises UsageError if it is missing or damaged."""
-        try:
-            content = json.loads((self.path / name).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{self.path / name} cannot be read: {error}") from None
-        if not isinstance(content, dict):
-            raise UsageError(f"{self.path / name} is damaged: it holds no JSON object")
-        return content
+        return read_json_object(self.path / name)
 
     def clear(self) -> None:
-        """Remove what an earlier run left."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        """Remove what an earlier run or sweep left; the user's notes beside it stay."""
+        for name in _LEFT:
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

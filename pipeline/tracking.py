@@ -1,16 +1,20 @@
 """Metrics of a run: a JSON line and TensorBoard scalars an epoch."""
 
 import json
+import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.files import json_object, replace_file
 from egapipe.pipeline.runs import RunFolder
 
 _LOOK_SECONDS = 0.5
+_log = logging.getLogger(__name__)
 
 
 class Tracker:
@@ -27,6 +31,8 @@ class Tracker:
         """Record an epoch's metrics, at once on disk."""
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, **metrics}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         for name, value in metrics.items():
             self._board.add_scalar(name, value, epoch)
         self._board.flush()
@@ -69,9 +75,23 @@ def following(run: RunFolder, report: Callable[[int, Mapping[str, float]], None]
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text("utf-8").split("\n")
+    """The records up to the first line that is none, which a lost machine may leave."""
+    lines = path.read_bytes().split(b"\n")
+    records = []
     # A killed process can leave a last line without its end: it is not a record yet.
-    return [json.loads(line) for line in lines[:-1]]
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            record = json_object(line, f"{path}, line {number},")
+        except UsageError as error:
+            _log.warning("%s: the rest is left out", error)
+            break
+        if not isinstance(record.get("epoch"), int):
+            _log.warning(
+                "%s, line %d, has no epoch: it and what follows are left out", path, number
+            )
+            break
+        records.append(record)
+    return records
 
 
 def _forget(path: Path, first_epoch: int) -> None:

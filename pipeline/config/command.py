@@ -17,7 +17,8 @@ def show(config: ConfigName = None, overrides: Overrides = None) -> None:
     """Print the resolved configuration as YAML, bases merged and every default included."""
     from egapipe.pipeline.config import load_config, to_yaml
 
-    typer.echo(to_yaml(load_config(config, overrides or [])), nl=False)
+    # Nothing of it is run here.
+    typer.echo(to_yaml(load_config(config, overrides or [], trust_remote_code=True)), nl=False)
 
 
 @_config.command("list")

@@ -2,7 +2,13 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from egapipe.pipeline.config.base import (
     AboveZero,
@@ -14,6 +20,7 @@ from egapipe.pipeline.config.base import (
     Seed,
     Text,
 )
+from egapipe.pipeline.urls import without_secrets
 
 
 class Limit(Section):
@@ -64,6 +71,15 @@ class ColumnsSource(Source):
     class_names: Annotated[list[Text], Field(min_length=1)] | None = None
     """Class names by number, where the label column does not know them: sources of `several` are
     matched by them."""
+    outside: bool = False
+    """Also read images whose path, or a link on it, leads out of the folder of the table's files.
+    Relative paths are below that folder."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """It came later: where it is not set, runs keep the identity that they had."""
+        tree: dict[str, Any] = write(self)
+        return {k: v for k, v in tree.items() if k != "outside" or v}
 
 
 class HubSource(ColumnsSource):
@@ -137,6 +153,12 @@ class ArchiveSource(Source):
     """A mirror of the archive."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Checksum of the archive, in place of the published one."""
+
+    @field_validator("url")
+    @classmethod
+    def _no_secrets(cls, value: str | None) -> str | None:
+        instead = "download the archive yourself, into `folder`"
+        return None if value is None else without_secrets(value, "it", instead)
 
     @model_validator(mode="after")
     def _has_split(self) -> Self:

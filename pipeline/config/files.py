@@ -62,12 +62,19 @@ def read_tree(name: str) -> dict[str, Any]:
     The `name` of joined parts is their names joined by `-`, without those parts that have none.
     Raises UsageError: a file that is missing or no mapping, or bases that lead in a circle.
     """
+    return read_files(name)[0]
+
+
+def read_files(name: str) -> tuple[dict[str, Any], list[Path]]:
+    """`read_tree`, and the paths of the files that it read, without those that are shipped."""
     reader = _Reader()
     stacks = [reader.layers(_locate(part, Path())) for part in parts(name)]
-    tree = merge(layer.tree for layer in _joined(stacks))
+    layers = _joined(stacks)
+    tree = merge(layer.tree for layer in layers)
     named = (_name(stack) for stack in stacks)
     names = list(dict.fromkeys(part for part in named if part is not None))
-    return tree if len(names) < 2 else {**tree, "name": "-".join(names)}
+    tree = tree if len(names) < 2 else {**tree, "name": "-".join(names)}
+    return tree, [layer.path for layer in layers if layer.path is not None]
 
 
 class _Layer(NamedTuple):
@@ -75,6 +82,7 @@ class _Layer(NamedTuple):
 
     identity: str
     tree: dict[str, Any]
+    path: Path | None
 
 
 class _Reader:
@@ -93,7 +101,7 @@ class _Reader:
             tree = _read(source)
             bases = [_base(name, source) for name in _bases(tree.pop(BASE, []), source)]
             below = _joined([self.layers(base, way) for base in bases])
-            self._known[key] = [*below, _Layer(key, tree)]
+            self._known[key] = [*below, _Layer(key, tree, source.path)]
         return self._known[key]
 
 

@@ -7,24 +7,32 @@ from pydantic import ValidationError
 
 from egapipe.pipeline.config import syntax
 from egapipe.pipeline.config.explain import explain
-from egapipe.pipeline.config.files import parts, read_tree, shipped
+from egapipe.pipeline.config.files import parts, read_files, shipped
 from egapipe.pipeline.config.merge import SHORT_KEY, SHORT_SECTION
 from egapipe.pipeline.config.tree import Config
+from egapipe.pipeline.config.trust import require_trusted
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.urls import refuse_credentials
 
 DEFAULT = "quickstart"
 
 
-def load_config(name: str | None = None, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    name: str | None = None, overrides: Sequence[str] = (), *, trust_remote_code: bool = False
+) -> Config:
     """Read a configuration and apply `a.b=c` overrides.
 
     name: a shipped configuration, the path of a YAML file, or several of them joined by `+`, which
-    are merged in this order; None is `quickstart`. Raises UsageError: no such file, not YAML, bases
-    in a circle, an unknown key (the nearest valid one is named), or a value that does not fit.
+    are merged in this order; None is `quickstart`. trust_remote_code: whether a config.yaml or
+    best.yaml that egapipe wrote may name code, `module:callable`. Raises UsageError: no such file,
+    not YAML, bases in a circle, an unknown key (the nearest valid one is named), a value that does
+    not fit, or code that is not trusted.
     """
     name = DEFAULT if name is None else name
-    tree = override(read_tree(name), parse_overrides(overrides))
+    tree, files = read_files(name)
+    if not trust_remote_code:
+        require_trusted(tree, files, name)
+    tree = override(tree, parse_overrides(overrides))
     if "dataset" not in tree and set(parts(name)) <= set(shipped()):
         raise UsageError(
             f"config {name} is a part without a data set: join it to one, -c cifar100+{name}"

@@ -75,8 +75,8 @@ def open_archive(source: ArchiveSource) -> RowsDataset:
 def _prepared(source: ArchiveSource) -> Path:
     """The folder with the archive's files: whole, or absent. Raises UsageError.
 
-    It is named by the archive's checksum, so that another archive is another folder. The archive
-    itself is not kept beside its content.
+    It is named by the archive's checksum, so that another archive is another folder. An
+    archive that was downloaded is not kept beside its content.
     """
     archive = ARCHIVES[source.name]
     checksum = f"sha256:{source.sha256}" if source.sha256 else archive.checksum
@@ -91,8 +91,13 @@ def _prepared(source: ArchiveSource) -> Path:
             if not ready.is_dir():
                 # By its published name, which is how somebody without a network brings it.
                 file = root / PurePosixPath(archive.url).name
-                fetch(url, file, checksum)
-                _prepare(file, archive.members, ready)
+                downloaded = fetch(url, file, checksum)
+                try:
+                    _prepare(file, archive.members, ready)
+                finally:
+                    # Not beside its content; but what the user brought stays the user's.
+                    if downloaded:
+                        file.unlink()
     except OSError as error:
         raise UsageError(f"cannot write {error.filename or root}: {error.strerror}") from None
     return ready
@@ -110,7 +115,6 @@ def _prepare(file: Path, members: frozenset[str], ready: Path) -> None:
         else:
             shutil.copy2(file, content)
         os.replace(content, ready)
-    file.unlink()
 
 
 def _unpack(file: Path, members: frozenset[str], content: Path) -> None:

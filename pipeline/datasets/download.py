@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError as StreamError
 
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.progress import open_progress
+from egapipe.pipeline.urls import redacted
 
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.5
@@ -31,16 +32,20 @@ _MALFORMED = (
 )
 
 
-def fetch(url: str, path: Path, checksum: str) -> None:
-    """Download `url` to `path` unless a file with this checksum is there.
+def fetch(url: str, path: Path, checksum: str) -> bool:
+    """Download `url` to `path` unless a file with this checksum is there; whether it did.
 
     checksum: `md5:...` or `sha256:...`. What an interrupted download brought stays in
     `<path>.part`, and the next attempt, of this or another process, goes on from its end; a join of
-    two versions does not survive the checksum. A file with another checksum is not kept.
+    two versions does not survive the checksum, and is not kept. A file at `path` is the user's: it
+    is never replaced.
 
     Raises UsageError: no answer, an error of the server, the wrong checksum, or a folder that
     cannot be written.
     """
+    if path.exists():
+        _check(path, checksum)
+        return False
     # Its INFO lines would go between the lines of the progress.
     pooch.get_logger().setLevel(logging.WARNING)
     try:
@@ -58,6 +63,19 @@ def fetch(url: str, path: Path, checksum: str) -> None:
         ) from None
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+    return True
+
+
+def _check(path: Path, checksum: str) -> None:
+    algorithm, _, wanted = checksum.rpartition(":")
+    try:
+        found = pooch.file_hash(str(path), alg=algorithm or "sha256")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    if found != wanted:
+        raise UsageError(
+            f"{path} does not have the checksum {checksum}: move it away, and it is downloaded"
+        )
 
 
 class _Resuming:
@@ -144,4 +162,5 @@ def _mb(size: int) -> int:
 def _line(error: BaseException) -> str:
     """Without the memory addresses that urllib3 puts into its messages."""
     text = re.sub(r"<[^<>]* at 0x[0-9a-f]+>:? ?|object at 0x[0-9a-f]+", "", str(error))
-    return " ".join(text.split())[:200] or type(error).__name__
+    # A server may have sent us on to an address with a signature.
+    return redacted(" ".join(text.split()))[:200] or type(error).__name__

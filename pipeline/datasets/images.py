@@ -48,6 +48,7 @@ SUFFIXES = (
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded: where Pillow begins to warn of decompression bombs."""
 
+
 _BACKGROUND = (255, 255, 255)
 _MAX_REASON = 120
 _TOO_LARGE = f"more than {MAX_PIXELS:,} pixels: perhaps a decompression bomb"

@@ -19,6 +19,7 @@ from egapipe.pipeline.datasets.base import UNLABELLED, Labels
 from egapipe.pipeline.datasets.classes import Classes
 from egapipe.pipeline.datasets.loading import File, explained, parquet_files, split_name
 from egapipe.pipeline.datasets.reading import of_machine, read_bytes
+from egapipe.pipeline.datasets.rowpaths import RowPaths
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.errors import ImageError, UsageError, one_line
 
@@ -60,14 +61,17 @@ class ParquetDataset(RowsDataset):
             classes = columns.classes(table.column(label), label, known)
         super().__init__(source, Rows(name, keys, *classes))
         self._groups = _Groups(files, self._image)
+        self._files = RowPaths.of(source)
+        self._files.check(self._outside, f"data set {self.name}")
 
     def files(self) -> Sequence[Path]:
         """The parquet files, and the image files that rows without bytes point to."""
-        return [*self._paths, *self._outside]
+        return [*self._paths, *(self._files.absolute(path) for path in self._outside)]
 
     @cached_property
-    def _outside(self) -> list[Path]:
-        return [Path(path) for path in self._groups.paths_without_bytes()]
+    def _outside(self) -> list[str]:
+        """The paths of rows without bytes."""
+        return list(self._groups.paths_without_bytes())
 
     def _read(self, row: int) -> bytes:
         data, path = self._groups.read(int(self._places[row]))
@@ -75,7 +79,7 @@ class ParquetDataset(RowsDataset):
             return data
         if path is None:
             raise ImageError("the row has neither bytes nor a path")
-        return read_bytes(Path(path))
+        return read_bytes(self._files.file(path))
 
 
 class _Groups:

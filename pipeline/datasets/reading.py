@@ -10,10 +10,12 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from egapipe.pipeline.errors import ImageError, MachineError, one_line
+from egapipe.pipeline.files import read_regular
 
 T = TypeVar("T")
 
@@ -22,6 +24,8 @@ class NamedError(MachineError):
     """Says which row and host already."""
 
 
+MAX_BYTES = 1 << 30
+"""Of an image file: no image that is decoded comes near."""
 PAUSES = (0.1, 0.5, 2.0)
 """Seconds before each further try."""
 
@@ -57,11 +61,11 @@ def attempt(read: Callable[[], T]) -> T:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of an image file.
+    """The bytes of an image file: a regular one of at most MAX_BYTES.
 
     Raises ImageError if there is none, MachineError if the machine cannot read it.
     """
-    return _content(path.read_bytes)
+    return _content(partial(read_regular, path, MAX_BYTES))
 
 
 def read_slice(path: Path, offset: int, size: int) -> bytes:

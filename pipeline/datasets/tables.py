@@ -13,6 +13,7 @@ from egapipe.pipeline.datasets import columns
 from egapipe.pipeline.datasets.base import UNLABELLED
 from egapipe.pipeline.datasets.loading import arrow_files, load_hub, row_keys
 from egapipe.pipeline.datasets.reading import read_bytes
+from egapipe.pipeline.datasets.rowpaths import RowPaths
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.errors import ImageError
 
@@ -30,11 +31,18 @@ class TableDataset(RowsDataset):
         self._cache = arrow_files(table)
         image = columns.image_column(table.features, source.image_column)
         self._bytes, self._paths = _image_fields(_arrow(table).column(image))
+        self._files = RowPaths.of(source)
+        self._files.check(self._outside(), f"data set {self.name}")
 
     def files(self) -> Sequence[Path]:
         """The table's files, and the image files its rows point to."""
-        outside = self._paths.filter(self._bytes.is_null()).drop_null()
-        return [*self._cache, *(Path(path) for path in outside.to_pylist())] if self._cache else []
+        own = [self._files.absolute(path) for path in self._outside()]
+        return [*self._cache, *own] if self._cache else []
+
+    def _outside(self) -> list[str]:
+        """The paths of rows without bytes."""
+        paths: list[str] = self._paths.filter(self._bytes.is_null()).drop_null().to_pylist()
+        return paths
 
     def _read(self, row: int) -> bytes:
         data: bytes | None = self._bytes[row].as_py()
@@ -43,7 +51,7 @@ class TableDataset(RowsDataset):
         path = self._paths[row].as_py()
         if path is None:
             raise ImageError("the row has neither bytes nor a path")
-        return read_bytes(Path(path))
+        return read_bytes(self._files.file(path))
 
 
 def _hub_name(source: HubSource) -> str:

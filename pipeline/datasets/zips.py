@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 from egapipe.pipeline.datasets.reading import read_slice
-from egapipe.pipeline.errors import ImageError, UsageError
+from egapipe.pipeline.errors import ImageError, UsageError, one_line
 
 _HEADER = struct.Struct("<4s22xHH")
 _SIGNATURE = b"PK\x03\x04"
@@ -24,9 +24,10 @@ class Zip:
         self.path = path
         try:
             with zipfile.ZipFile(path) as archive:
-                self._members = {i.filename: i for i in archive.infolist() if not i.is_dir()}
-        except (OSError, zipfile.BadZipFile, ValueError) as error:
-            raise UsageError(f"zip {path} cannot be read: {error}") from None
+                files = (i for i in archive.infolist() if not i.filename.endswith("/"))
+                self._members = {i.filename: i for i in files}
+        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            raise UsageError(f"zip {path} cannot be read: {one_line(error)}") from None
         self.names = list(self._members)
 
     def read(self, name: str) -> bytes:

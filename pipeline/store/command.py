@@ -128,7 +128,9 @@ def prune(
         left = prune_store(store, idle=idle_minutes * MINUTE, dry_run=dry_run)
         _list_pruned(store, left, dry_run)
     if cache is not None:
-        folder, keep = cache.expanduser().absolute(), contents(stores)
+        from egapipe.pipeline.paths import own_folder
+
+        folder, keep = own_folder(cache), contents(stores)
         old = prune_cache(folder, keep, unused=unused_days * DAY, dry_run=dry_run)
         _list_pruned(str(folder), old, dry_run)
 

@@ -5,7 +5,7 @@ import os
 from egapipe.pipeline.store.local import LocalObjects
 from egapipe.pipeline.store.objects import Objects
 from egapipe.pipeline.store.remote import RemoteObjects
-from egapipe.pipeline.urls import refuse_credentials
+from egapipe.pipeline.urls import local_path, refuse_credentials
 
 
 def open_objects(url: str) -> Objects:
@@ -14,10 +14,9 @@ def open_objects(url: str) -> Objects:
     A local path becomes absolute, because workers on other processes have other working folders.
     Raises UsageError, which does not repeat the URL, if it holds credentials.
     """
-    for local in ("file://", "local://"):
-        url = url.removeprefix(local)
-    if "://" in url:
-        refuse_credentials(url)
-        scheme, _, path = url.partition("://")
-        return RemoteObjects(f"{scheme}://{path.rstrip('/')}")
-    return LocalObjects(os.path.abspath(os.path.expanduser(url)))
+    path = local_path(url)
+    if path is not None:
+        return LocalObjects(os.path.abspath(path))
+    refuse_credentials(url)
+    scheme, _, rest = url.partition("://")
+    return RemoteObjects(f"{scheme}://{rest.rstrip('/')}")

@@ -167,7 +167,7 @@ def group_attributes(group: bytes) -> dict[str, Any] | None:
     """Attributes of a Zarr group from its `zarr.json`; None if these bytes are no JSON."""
     try:
         tree = json.loads(group)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     attributes = tree.get("attributes") if isinstance(tree, dict) else None
     return attributes if isinstance(attributes, dict) else {}

@@ -55,7 +55,7 @@ class Record(BaseModel):
                 tree.pop(_CHECKSUM, None)
             record = cls.model_validate(tree)
             whole = record.encode() == data
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if isinstance(error, ValidationError) and _only_more(error) and _vouched(data):
                 member = error.errors()[0]["loc"][0]
                 raise StoreError(

@@ -273,6 +273,10 @@ class FeatureStore:
             raise StoreError(f"{where} is damaged (it is of another shard): {Commit.remedy()}")
         if commit.sha256.keys() != self.manifest.outputs.keys():
             raise StoreError(f"{where} is damaged (it has other arrays): {Commit.remedy()}")
+        if not all(rows.start <= failure.row < rows.stop for failure in commit.failures):
+            raise StoreError(
+                f"{where} is damaged (it has a failure of another shard): {Commit.remedy()}"
+            )
         return commit
 
     def _finished(self, commits: Mapping[int, Commit], failures: bytes) -> Finished:

@@ -91,10 +91,13 @@ def _from_parquet(data: bytes, schema: pa.Schema, where: str) -> pa.Table:
     try:
         # No threads: a pool of threads does not survive a fork.
         table = pq.read_table(pa.BufferReader(data), use_threads=False)
-    except (OSError, pa.ArrowException) as error:
+        names = table.schema.names
+        # Arrow reads text that is no UTF-8, and fails where it is looked at.
+        table.validate(full=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise StoreError(f"{where} is damaged: {one_line(error)}") from error
     if not table.schema.equals(schema):
-        raise StoreError(f"{where} is damaged: its columns are {table.schema.names}")
+        raise StoreError(f"{where} is damaged: its columns are {names}")
     return table
 
 

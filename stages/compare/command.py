@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides
+from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
 
 if TYPE_CHECKING:
     from egapipe.stages.compare import CompareReport, Row
@@ -16,7 +16,11 @@ def register(app: typer.Typer) -> None:
     app.command()(compare)
 
 
-def compare(config: ConfigName = None, overrides: Overrides = None) -> None:
+def compare(
+    config: ConfigName = None,
+    overrides: Overrides = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
     """Train every variant of `compare.variants` with every student and seed, and print a table.
 
     Finished cells are not trained again.
@@ -25,7 +29,7 @@ def compare(config: ConfigName = None, overrides: Overrides = None) -> None:
     from egapipe.pipeline.progress import open_progress
     from egapipe.stages.compare import run
 
-    loaded = load_config(config, overrides or [])
+    loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
     report = run(loaded, progress=open_progress)
     typer.echo("\n".join(table_lines(report)))
 

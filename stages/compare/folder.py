@@ -19,7 +19,7 @@ from typing import Any
 
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.files import read_json_object, replace_file
 from egapipe.pipeline.runs import RunFolder
 from egapipe.stages.compare.table import Cell, Row
 
@@ -62,8 +62,7 @@ class ComparisonFolder:
         file = self.path / RECORD
         if not file.is_file():
             raise UsageError(f"{self.path} is not the folder of a comparison: it has no {RECORD}")
-        content: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        return content
+        return read_json_object(file)
 
     def _cell(self, cell: Cell) -> dict[str, Any]:
         return {**asdict(cell), "run": os.path.relpath(cell.run, self.path)}

@@ -8,6 +8,7 @@ at the folders that count; the pointer moves after the folder is complete.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -28,6 +29,7 @@ from egapipe.stages.distill.model import Distillation, Student
 
 AVERAGE = "ema"
 STUDENT = "student."
+_NAME = re.compile(r"\.?epoch\d+-step\d+")
 BACKBONE = STUDENT + "backbone."
 
 
@@ -165,7 +167,7 @@ class Checkpoints:
     def _prune(self) -> None:
         kept = {self._pointed("last"), self._pointed("best")}
         for folder in self._folder.iterdir():
-            if folder.is_dir() and folder not in kept:
+            if folder.is_dir() and _NAME.fullmatch(folder.name) and folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides
+from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
 
 
 def register(app: typer.Typer) -> None:
@@ -19,13 +19,14 @@ def distill(
     restart: Annotated[
         bool, typer.Option("--restart", help="Train anew where a run is finished or under way.")
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Train a student from the stored features. The same command continues an interrupted run."""
     from egapipe.pipeline.config import load_config
     from egapipe.pipeline.progress import open_progress
     from egapipe.stages.distill import run
 
-    loaded = load_config(config, overrides or [])
+    loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
     done = run(loaded, restart=restart, progress=open_progress)
     if done.finished_before:
         typer.echo("this run was finished before; --restart trains it again")

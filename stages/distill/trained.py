@@ -8,19 +8,22 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.config.explain import explain
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.datasets.classes import by_name, by_number
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.checkpoint import AVERAGE, checkpoint_folder, load_student_weights
+from egapipe.stages.distill.checkpoint import (
+    AVERAGE,
+    STUDENT,
+    checkpoint_folder,
+    load_student_weights,
+)
 from egapipe.stages.distill.crops import Size
 from egapipe.stages.distill.evaluation import Accuracy
 from egapipe.stages.distill.images import readable
@@ -29,7 +32,7 @@ from egapipe.stages.distill.model import Head, Student
 from egapipe.stages.distill.precision import PRECISIONS, autocast
 from egapipe.stages.distill.setup import evaluation_logits, open_test, pick_device
 from egapipe.stages.distill.sources import open_images
-from egapipe.stages.distill.spec import MODEL, StudentSpec
+from egapipe.stages.distill.spec import MODEL, StudentSpec, shapes_in
 from egapipe.stages.distill.world import World
 
 Ints = npt.NDArray[np.int64]
@@ -131,24 +134,38 @@ class TrainedStudent:
 
 
 def load_student(
-    run: RunFolder | str | Path, which: str = "last", device: str = "auto"
+    run: RunFolder | str | Path,
+    which: str = "last",
+    device: str = "auto",
+    *,
+    trust_remote_code: bool = False,
 ) -> TrainedStudent:
     """The student of a run's `last` or `best` checkpoint, or the averaged one of the last (`ema`).
 
-    Raises UsageError if the folder is no run, has no such checkpoint, or the weights do not fit.
+    trust_remote_code: import the `module:callable` that the folder names, which runs it; without it
+    only registered students and those of timm and torchvision are built. Raises UsageError if the
+    folder is no run, has no such checkpoint, or the weights do not fit.
     """
     run = run if isinstance(run, RunFolder) else RunFolder(Path(run))
     config = run.config()
     averaged = which == AVERAGE
     folder = checkpoint_folder(run.checkpoints, "last" if averaged else which)
-    try:
-        spec = StudentSpec.model_validate(run.read_json(MODEL))
-    except ValidationError as error:
-        raise UsageError(f"{run.path / MODEL}: {explain(error, StudentSpec)}") from None
-    student = spec.build()
+    spec = StudentSpec.read(run.read_json(MODEL), str(run.path / MODEL))
+    shapes = _shapes(folder, averaged=averaged)
+    student = spec.build_for(shapes, f"checkpoint {folder}", trust_remote_code=trust_remote_code)
     load_student_weights(student, folder, averaged=averaged)
     target = pick_device(device)
     return TrainedStudent(student.to(target).eval(), spec, config, target, folder)
+
+
+def _shapes(folder: Path, *, averaged: bool) -> dict[str, tuple[int, ...]]:
+    """Of the student's weights in a checkpoint; none of a moving average that is not there."""
+    average = folder / f"{AVERAGE}.safetensors"
+    if averaged and average.is_file():
+        return shapes_in(average)
+    heads = shapes_in(folder / "heads.safetensors")
+    own = {k.removeprefix(STUDENT): shape for k, shape in heads.items() if k.startswith(STUDENT)}
+    return {**shapes_in(folder / "student.safetensors", "backbone."), **own}
 
 
 def _batch_length(size: Size) -> int:

@@ -2,7 +2,7 @@
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides
+from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
 
 
 def register(app: typer.Typer) -> None:
@@ -10,7 +10,11 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(config: ConfigName = None, overrides: Overrides = None) -> None:
+def doctor(
+    config: ConfigName = None,
+    overrides: Overrides = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
     """Check this machine and whether data, teacher, store and student fit together.
 
     One line a check; exit code 1 if one fails. What is not there yet is skipped.
@@ -18,9 +22,8 @@ def doctor(config: ConfigName = None, overrides: Overrides = None) -> None:
     from egapipe.pipeline.config import load_config
     from egapipe.stages.doctor import run
 
-    report = run(
-        load_config(config, overrides or []), show=lambda finding: typer.echo(finding.line())
-    )
+    loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
+    report = run(loaded, show=lambda finding: typer.echo(finding.line()))
     typer.echo(report.summary())
     if not report.healthy:
         raise typer.Exit(1)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from egapipe.pipeline.options import TrustRemoteCode
 from egapipe.stages.evaluate import PROBE_IMAGES
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def evaluate(
         typer.Option(min=0, help="Most training images to probe with; 0 leaves the probes out."),
     ] = PROBE_IMAGES,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Measure a student's accuracy, calibration, embeddings and cost, against its teacher's.
 
@@ -45,6 +47,7 @@ def evaluate(
         device=device,
         probe_images=probe_images,
         progress=open_progress,
+        trust_remote_code=trust_remote_code,
     )
     typer.echo(json.dumps(found.as_json()) if as_json else "\n".join(table_lines(found)))
 

@@ -28,20 +28,22 @@ def run(
     device: str = "auto",
     probe_images: int = PROBE_IMAGES,
     progress: OpenProgress = silent_progress,
+    trust_remote_code: bool = False,
 ) -> Evaluation:
     """Measure the student of a run's `last` or `best` checkpoint and write evaluation.json.
 
     The summary.json of a finished run gets it too, as `evaluation.last` or `evaluation.best`.
     device: where the student embeds images (`auto`, `cpu` or `cuda`). probe_images: most labelled
     training images that neighbours and linear probe learn from; 0 leaves both out. What the run has
-    no data for (no test images, no store) is left out, with the reason. Raises UsageError if the
+    no data for (no test images, no store) is left out, with the reason. trust_remote_code: see
+    `load_student`. Raises UsageError if the
     folder is no run, has no such checkpoint, or its test images are not where its config says.
     """
     if probe_images < 0:
         raise UsageError(f"probe_images is {probe_images}: give a number of images, or 0 for none")
     started = time.perf_counter()
     folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder(Path(run_folder))
-    student = load_student(folder, checkpoint, device)
+    student = load_student(folder, checkpoint, device, trust_remote_code=trust_remote_code)
     bare = Evaluation(
         run=folder.path,
         which=checkpoint,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from egapipe.pipeline.options import TrustRemoteCode
+
 if TYPE_CHECKING:
     from egapipe.stages.export import ExportReport
 
@@ -31,6 +33,7 @@ def export(
         typer.Option(help="Folder of images to check on; default: the run's test images."),
     ] = None,
     licence: Annotated[str, typer.Option("--license", help="For the model card.")] = "unknown",
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write a student as safetensors, a torch.export program and ONNX, with a model card.
 
@@ -46,6 +49,7 @@ def export(
         formats=formats or FORMATS,
         images=images,
         licence=licence,
+        trust_remote_code=trust_remote_code,
     )
     typer.echo("\n".join(table_lines(report)))
 

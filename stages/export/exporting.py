@@ -1,7 +1,6 @@
 """`run`: write a student in every format, and trust none before it gave the same outputs."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import EgapipeError, UsageError
 from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.replacing import replacing
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.timing import median_time, one_thread
 from egapipe.pipeline.views import key_hashes
@@ -23,7 +23,7 @@ from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.distill.images import StreamedImages, readable
 from egapipe.stages.export import FORMATS
 from egapipe.stages.export.card import model_card
-from egapipe.stages.export.folder import CARD, RECORD
+from egapipe.stages.export.folder import CARD, OWN, RECORD
 from egapipe.stages.export.module import OUTPUTS, Inference
 from egapipe.stages.export.programs import FILES, WRITERS, Arrays, Run, arrays
 
@@ -66,38 +66,33 @@ def run(
     formats: Sequence[str] = FORMATS,
     images: str | Path | None = None,
     licence: str = "unknown",
+    trust_remote_code: bool = False,
 ) -> ExportReport:
     """Export the student of a run's `last` or `best` checkpoint, with a model card.
 
-    to: the folder, default `export` in the run folder; what an earlier export left there is
-    replaced. formats: see `FORMATS`. images: a folder of images to check outputs on; default: the
-    run's test images, else its training images. licence: an identifier for the model card. Every
-    file is read back, compared on real images and timed before the folder appears. Raises
-    UsageError (no such run, checkpoint, format or images; a library is missing) or EgapipeError
-    (the student cannot be traced; a file gives other outputs).
+    to: the folder, default `export` in the run folder; the files of an earlier export there are
+    replaced, those of anybody else never. formats: see `FORMATS`. images: a folder of images to
+    check outputs on; default: the run's test images, else its training images. licence: an
+    identifier for the model card. trust_remote_code: see `load_student`. Every file is read back,
+    compared on real images and timed before any appears. Raises UsageError (no such run,
+    checkpoint, format or images; a library is missing; a file there is somebody else's) or
+    EgapipeError (the student cannot be traced; a file gives other outputs).
     """
     unknown = [name for name in formats if name not in WRITERS]
     if unknown or not formats:
         raise UsageError(f"format {unknown or 'missing'}: choose from {', '.join(WRITERS)}")
     folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder(Path(run_folder))
-    student = load_student(folder, checkpoint, "cpu")
+    student = load_student(folder, checkpoint, "cpu", trust_remote_code=trust_remote_code)
     out = Path(to) if to is not None else folder.path / "export"
-    _check_replaceable(out)
     pixels = sample_images(student, images)
-    beside = out.parent / f".{out.name}.partial"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
+    # What an earlier export wrote is known by its record; everything else there is somebody's.
+    before = OWN if (out / RECORD).is_file() else None
+    with replacing(out, RECORD, before, b"{}\n") as beside:
         report = _write(student, pixels, beside, formats)
         record = {"checkpoint": student.checkpoint.name, **_plain(report)}
         replace_file(beside / RECORD, (json.dumps(record, indent=2) + "\n").encode())
         card = model_card(student, _summary(folder), record, licence)
         replace_file(beside / CARD, card.encode())
-        if out.exists():
-            shutil.rmtree(out)
-        beside.rename(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return ExportReport(out, report.images, report.reference, report.files)
 
 
@@ -125,12 +120,6 @@ def _open_images(student: TrainedStudent, folder: str | Path | None) -> Dataset:
         return open_dataset(source)
     except UsageError as error:
         raise UsageError(f"{error}; or name a folder of images to check on: --images DIR") from None
-
-
-def _check_replaceable(out: Path) -> None:
-    """Nobody's folder is removed by a slip: only a folder that an export wrote."""
-    if out.exists() and not (out / RECORD).is_file() and (out.is_file() or any(out.iterdir())):
-        raise UsageError(f"{out} is there and not from `egapipe export`: choose another folder")
 
 
 def _write(

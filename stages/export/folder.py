@@ -12,18 +12,19 @@ import json
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from egapipe.pipeline.config.explain import explain
 from egapipe.pipeline.errors import UsageError, one_line
+from egapipe.pipeline.files import read_json_object
 from egapipe.stages.distill.model import Student
-from egapipe.stages.distill.spec import StudentSpec
+from egapipe.stages.distill.spec import StudentSpec, shapes_in
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PROGRAM, ONNX = "model.pt2", "model.onnx"
 CARD, RECORD = "README.md", "export.json"
+OWN = (CONFIG, WEIGHTS, PROGRAM, ONNX, CARD, RECORD)
+"""All files that an export may write."""
 FORMAT = {"format": "egapipe-student", "format_version": 1}
 """What config.json begins with."""
 
@@ -33,35 +34,33 @@ def config_json(spec: StudentSpec) -> str:
     return json.dumps({**FORMAT, **spec.model_dump(mode="json")}, indent=2) + "\n"
 
 
-def load_exported(folder: str | Path) -> tuple[Student, StudentSpec]:
+def load_exported(
+    folder: str | Path, *, trust_remote_code: bool = False
+) -> tuple[Student, StudentSpec]:
     """The student of an exported folder, on the CPU in evaluation mode, and what it is made of.
 
-    Raises UsageError if the folder holds none, or its files are damaged.
+    trust_remote_code: import the `module:callable` that the folder names, which runs it; without it
+    only registered students and those of timm and torchvision are built. Raises UsageError if the
+    folder holds none, or its files are damaged.
     """
     folder = Path(folder)
-    spec = read_config(folder / CONFIG)
-    student = spec.build()
+    spec, weights = read_config(folder / CONFIG), folder / WEIGHTS
+    student = spec.build_for(shapes_in(weights), str(weights), trust_remote_code=trust_remote_code)
     try:
-        student.load_state_dict(load_file(folder / WEIGHTS))
+        student.load_state_dict(load_file(weights))
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise UsageError(f"{folder / WEIGHTS} does not load: {one_line(error)}") from None
+        raise UsageError(f"{weights} does not load: {one_line(error)}") from None
     return student.to(torch.device("cpu")).eval(), spec
 
 
 def read_config(file: Path) -> StudentSpec:
     """A config.json as `config_json` writes it. Raises UsageError."""
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT["format"]:
+    content = read_json_object(file)
+    if content.get("format") != FORMAT["format"]:
         raise UsageError(f"{file} is not that of an exported student: run `egapipe export` again")
     if content.get("format_version") != FORMAT["format_version"]:
         raise UsageError(
             f"{file} has the format version {content.get('format_version')!r}, this egapipe reads "
             f"{FORMAT['format_version']}: export the run again"
         )
-    try:
-        return StudentSpec.model_validate({k: v for k, v in content.items() if k not in FORMAT})
-    except ValidationError as error:
-        raise UsageError(f"{file}: {explain(error, StudentSpec)}") from None
+    return StudentSpec.read({k: v for k, v in content.items() if k not in FORMAT}, str(file))

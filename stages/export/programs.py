@@ -16,7 +16,7 @@ from torch import Tensor
 
 from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
 from egapipe.pipeline.extras import require
-from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.files import json_object, replace_file
 from egapipe.stages.distill.spec import StudentSpec
 from egapipe.stages.export.folder import CONFIG, ONNX, PROGRAM, WEIGHTS, config_json, load_exported
 from egapipe.stages.export.module import INPUT, OUTPUTS, Inference
@@ -34,7 +34,8 @@ def write_safetensors(module: Inference, spec: StudentSpec, folder: Path) -> Run
     # A copy each: a student may use one tensor under two names, which the format refuses.
     replace_file(folder / WEIGHTS, save({k: v.clone() for k, v in weights.items()}))
     replace_file(folder / CONFIG, config_json(spec).encode())
-    return arrays(Inference(load_exported(folder)[0]))
+    # What it names was imported when the student was loaded, if it was trusted then.
+    return arrays(Inference(load_exported(folder, trust_remote_code=True)[0]))
 
 
 def write_program(module: Inference, spec: StudentSpec, folder: Path) -> Run:
@@ -77,15 +78,22 @@ def open_onnx(file: Path) -> tuple[Run, StudentSpec]:
         session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class for each way a file can be damaged
         raise UsageError(f"{file} is not an ONNX file that can be run: {one_line(error)}") from None
-    known = session.get_modelmeta().custom_metadata_map.get("egapipe")
+    known = _metadata(session, file)
     if known is None:
         raise UsageError(f"{file} is not a student of `egapipe export`: it does not say its input")
-    spec = StudentSpec.model_validate_json(known)
+    spec = StudentSpec.read(json_object(known, f"{file}, what it says of its student,"), str(file))
 
     def run(images: Tensor) -> Arrays:
         return tuple(session.run(list(OUTPUTS), {INPUT: images.numpy()}))
 
     return run, spec
+
+
+def _metadata(session: Any, file: Path) -> str | None:
+    try:
+        return cast("str | None", session.get_modelmeta().custom_metadata_map.get("egapipe"))
+    except UnicodeDecodeError:
+        raise UsageError(f"{file} is damaged: its metadata are not text") from None
 
 
 WRITERS = {"safetensors": write_safetensors, "torch": write_program, "onnx": write_onnx}

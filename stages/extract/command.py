@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides
+from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
 
 if TYPE_CHECKING:
     from egapipe.pipeline.config import Config
@@ -38,6 +38,7 @@ def extract(
             "--retry-failures", help="Do shards again in which an image failed, finished or not."
         ),
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Run the teacher over every view of every image, once, and store its embeddings.
 
@@ -49,7 +50,7 @@ def extract(
     from egapipe.pipeline.progress import open_progress
     from egapipe.stages.extract import prepare
 
-    loaded = load_config(config, overrides or [])
+    loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
     splits: list[Split] = loaded.splits() if split == "all" else [split]
     if dry and retry_failures:
         raise UsageError("--dry-run writes nothing, --retry-failures does: give one of them")

@@ -44,7 +44,7 @@ def import_(
     from egapipe.stages.extract.embedding_tables import Columns
 
     report = import_embeddings(
-        load_config(config, overrides or []),
+        load_config(config, overrides or [], trust_remote_code=True),
         embeddings,
         split=split,
         columns=Columns(column, key_column),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides
+from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
 from egapipe.pipeline.store.command import app as store
 
 
@@ -24,12 +24,13 @@ def verify(
         int, typer.Option("--count", "-n", min=1, help="Embeddings to compute again.")
     ] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Which ones are drawn.")] = 0,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Run the teacher again on some images and views. Exit code 1 if the store has others."""
     from egapipe.pipeline.config import load_config
     from egapipe.stages.extract.verify import verify_store
 
-    loaded = load_config(config, overrides or [])
+    loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
     report = verify_store(loaded, split=split, count=count, seed=seed)
     for line in report.lines():
         typer.echo(line)

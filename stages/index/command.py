@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides
+from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
 
 if TYPE_CHECKING:
     from egapipe.stages.index import Leak, LeakReport
@@ -57,13 +57,15 @@ def neighbours(
         typer.Option(help="In the space of this run's student; default: the teacher's."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Show the images of a data set that are nearest to others, in teacher or student space."""
     from egapipe.pipeline.config import load_config
     from egapipe.stages.index import neighbours as find
 
-    loaded = load_config(config, overrides or [])
-    for path, found in find(loaded, images, split=split, k=k, run=run).items():
+    loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
+    nearest = find(loaded, images, split=split, k=k, run=run, trust_remote_code=trust_remote_code)
+    for path, found in nearest.items():
         if as_json:
             near = [asdict(neighbour) for neighbour in found]
             typer.echo(json.dumps({"path": str(path), "neighbours": near}))
@@ -85,7 +87,9 @@ def leaks(
     from egapipe.pipeline.config import load_config
     from egapipe.stages.index import find_leaks
 
-    report = find_leaks(load_config(config, overrides or []), threshold=threshold)
+    # Neither teacher nor student is built here: what they are called is not imported.
+    loaded = load_config(config, overrides or [], trust_remote_code=True)
+    report = find_leaks(loaded, threshold=threshold)
     typer.echo("\n".join(leak_lines(report)))
     if output is not None:
         write_leaks(output, report.leaks)

@@ -53,6 +53,7 @@ def neighbours(
     split: Split = "train",
     k: int = 10,
     run: str | Path | None = None,
+    trust_remote_code: bool = False,
 ) -> dict[Path, list[Neighbour]]:
     """The k images of a split that are nearest to each image file, the nearest first.
 
@@ -65,7 +66,11 @@ def neighbours(
     dataset = open_split(config, split)
     paths = [Path(image) for image in images]
     pictures = [_open(path) for path in paths]
-    space = TeacherSpace(config, dataset, split) if run is None else StudentSpace(run, dataset)
+    space: Space
+    if run is None:
+        space = TeacherSpace(config, dataset, split)
+    else:
+        space = StudentSpace(run, dataset, trust_remote_code=trust_remote_code)
     cosines, rows = space.nearest(pictures, k)
     return {
         path: _named(dataset, near, cosine)
@@ -92,8 +97,10 @@ class TeacherSpace:
 class StudentSpace:
     """The nodes of a trained student."""
 
-    def __init__(self, run: str | Path, dataset: Dataset) -> None:
-        self._student = load_student(run)
+    def __init__(
+        self, run: str | Path, dataset: Dataset, *, trust_remote_code: bool = False
+    ) -> None:
+        self._student = load_student(run, trust_remote_code=trust_remote_code)
         self._rows, self._nodes = _embedded(self._student, dataset)
 
     def nearest(self, images: Sequence[Image.Image], k: int) -> tuple[Floats, Ints]:

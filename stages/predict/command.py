@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from egapipe.pipeline.options import TrustRemoteCode
+
 if TYPE_CHECKING:
     from egapipe.stages.predict import Prediction
 
@@ -31,6 +33,7 @@ def predict(
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where the student runs.")
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Print the classes of images, and write their embeddings.
 
@@ -44,7 +47,8 @@ def predict(
     errors: list[str] = []
 
     def shown() -> "Iterator[Prediction]":
-        for prediction in run(model, images, top=top, device=device):
+        found = run(model, images, top=top, device=device, trust_remote_code=trust_remote_code)
+        for prediction in found:
             typer.echo(json.dumps(record(prediction)) if as_json else line(prediction))
             errors.extend(filter(None, [prediction.error]))
             yield prediction

@@ -41,11 +41,14 @@ class Predictor:
         return names[number] if names is not None and number < len(names) else str(number)
 
 
-def load_predictor(model: str | Path, device: str = "auto") -> Predictor:
+def load_predictor(
+    model: str | Path, device: str = "auto", *, trust_remote_code: bool = False
+) -> Predictor:
     """The student of a run folder, of a folder of `egapipe export`, or of its ONNX file.
 
-    device: `auto`, `cpu` or `cuda`; ONNX files run on the CPU. Raises UsageError if it is none of
-    them or does not load.
+    device: `auto`, `cpu` or `cuda`; ONNX files run on the CPU. trust_remote_code: import the
+    `module:callable` that a folder names, which runs it. Raises UsageError if it is none of them or
+    does not load.
     """
     path = Path(model)
     if path.suffix == ".onnx":
@@ -54,13 +57,14 @@ def load_predictor(model: str | Path, device: str = "auto") -> Predictor:
         run, spec = open_onnx(path)
         return Predictor(spec, run)
     if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
-        student, spec = load_exported(path)
+        student, spec = load_exported(path, trust_remote_code=trust_remote_code)
         return Predictor(spec, _torch(Inference(student), pick_device(device)))
     if not (path / "config.yaml").is_file():
         raise UsageError(
             f"{path} is no student: name a run folder, a folder of `egapipe export` or its .onnx"
         )
-    return Predictor.of(load_student(path, device=device))
+    trained = load_student(path, device=device, trust_remote_code=trust_remote_code)
+    return Predictor.of(trained)
 
 
 def _torch(module: Inference, device: torch.device) -> Callable[[Tensor], tuple[Floats, ...]]:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from egapipe.pipeline.options import TrustRemoteCode
+
 
 def register(app: typer.Typer) -> None:
     """Add `egapipe report`."""
@@ -16,11 +18,12 @@ def report(
     to: Annotated[
         Path | None, typer.Option(help="Folder to write into; default: the folder itself.")
     ] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write one self-contained HTML page, and its figures as PNG files."""
     from egapipe.stages.report import run
 
-    written = run(path, to=to)
+    written = run(path, to=to, trust_remote_code=trust_remote_code)
     if written.pictures:
         typer.echo(f"{len(written.pictures)} figures: {written.pictures[0].parent}")
     typer.echo(f"report: {written.page}")

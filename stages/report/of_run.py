@@ -53,12 +53,12 @@ _GRAPHS = {
 }
 
 
-def run_sections(run: RunFolder) -> list[Section]:
+def run_sections(run: RunFolder, *, trust_remote_code: bool = False) -> list[Section]:
     """Results, curves, embeddings, classes, timing and provenance of a run.
 
     Raises UsageError if the folder is no run or has no checkpoint.
     """
-    student = load_student(run)
+    student = load_student(run, trust_remote_code=trust_remote_code)
     summary = run.summary() if run.finished else {}
     sections = [_results(run, summary)]
     sample = take_sample(student)

@@ -8,7 +8,7 @@ from importlib import resources
 from egapipe.stages.report.figure import Figure
 
 # No script, style, font or image from anywhere else.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
 @dataclass
@@ -78,7 +78,7 @@ def page_html(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     body = "".join(section.html() for section in sections)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title><style>{_resource('page.css')}</style></head>"

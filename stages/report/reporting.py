@@ -1,19 +1,22 @@
 """`run`: the page and the pictures of whatever a folder holds."""
 
-import shutil
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.files import read_json_object, replace_file
+from egapipe.pipeline.replacing import replacing
 from egapipe.pipeline.runs import RunFolder
 from egapipe.stages.compare.folder import RECORD
 from egapipe.stages.report.of_comparison import comparison_sections
 from egapipe.stages.report.of_run import run_sections, title
 from egapipe.stages.report.of_sweep import sweep_sections
-from egapipe.stages.report.page import Section, page_html
+from egapipe.stages.report.page import POLICY, Section, page_html
 
 PAGE, PICTURES = "report.html", "report"
+LIST = "figures.json"
+"""In the folder of pictures: which of them are ours."""
 
 
 @dataclass(frozen=True)
@@ -24,28 +27,48 @@ class Report:
     pictures: list[Path]
 
 
-def run(path: str | Path, *, to: str | Path | None = None) -> Report:
+def run(
+    path: str | Path, *, to: str | Path | None = None, trust_remote_code: bool = False
+) -> Report:
     """Write the report of a run, comparison or sweep folder.
 
-    to: folder of report.html and report/*.png, default the folder itself. Raises UsageError if it
-    is none of these, a sweep is not finished, or matplotlib is missing.
+    to: folder of report.html and report/*.png, default the folder itself; an earlier report there
+    is replaced, file by file, and nothing else. trust_remote_code: see `load_student`. Raises
+    UsageError if it is none of these, a sweep is not finished, matplotlib is missing, or the page
+    cannot be written.
     """
     folder = Path(path)
-    heading, subtitle, sections = _content(folder)
+    heading, subtitle, sections = _content(folder, trust_remote_code)
     out = Path(to) if to is not None else folder
-    pictures = out / PICTURES
-    shutil.rmtree(pictures, ignore_errors=True)
-    pictures.mkdir(parents=True)
-    written = []
-    for figure in (figure for section in sections for figure in section.figures):
-        file = pictures / f"{figure.name}.png"
-        replace_file(file, figure.png)
-        written.append(file)
-    replace_file(out / PAGE, page_html(heading, subtitle, sections).encode())
-    return Report(out / PAGE, written)
+    page, names = out / PAGE, []
+    with replacing(out, PAGE, _before(out), POLICY.encode()) as beside:
+        (beside / PICTURES).mkdir()
+        for figure in (figure for section in sections for figure in section.figures):
+            names.append(f"{figure.name}.png")
+            replace_file(beside / PICTURES / names[-1], figure.png)
+        listed = json.dumps({"figures": names}) + "\n"
+        replace_file(beside / PICTURES / LIST, listed.encode())
+        replace_file(beside / PAGE, page_html(heading, subtitle, sections).encode())
+    return Report(page, [out / PICTURES / name for name in names])
 
 
-def _content(folder: Path) -> tuple[str, str, list[Section]]:
+def _before(out: Path) -> list[str] | None:
+    """What an earlier report left in a folder; None if no report of ours is there."""
+    try:
+        ours = POLICY in (out / PAGE).read_text("utf-8")
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        return None
+    listed = out / PICTURES / LIST
+    names = read_json_object(listed).get("figures") if listed.is_file() else []
+    figures = names if isinstance(names, list) else []
+    # The list may have been edited: nothing outside of the folder is ours.
+    own = [name for name in figures if isinstance(name, str) and Path(name).name == name]
+    return [PAGE, f"{PICTURES}/{LIST}", *(f"{PICTURES}/{name}" for name in own)]
+
+
+def _content(folder: Path, trust_remote_code: bool) -> tuple[str, str, list[Section]]:
     if (folder / RECORD).is_file():
         name = RunFolder(folder).config().name
         return f"{name}: comparison", f"{folder.name}", comparison_sections(folder)
@@ -53,7 +76,8 @@ def _content(folder: Path) -> tuple[str, str, list[Section]]:
         name = RunFolder(folder).config().name
         return f"{name}: sweep", f"{folder.name}", sweep_sections(folder)
     if (folder / "store.json").is_file():
-        return *title(RunFolder(folder)), run_sections(RunFolder(folder))
+        run = RunFolder(folder)
+        return *title(run), run_sections(run, trust_remote_code=trust_remote_code)
     raise UsageError(
         f"{folder} is no run, comparison or sweep: name a folder that `egapipe distill`, `compare` "
         "or `sweep` printed"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides
+from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
 from egapipe.stages.submit import COMMANDS
 
 if TYPE_CHECKING:
@@ -49,10 +49,11 @@ def _starter(command: str) -> Callable[..., None]:
         detach: Annotated[
             bool, typer.Option("--detach", help="Print the job's id and do not wait.")
         ] = False,
+        trust_remote_code: TrustRemoteCode = False,
     ) -> None:
         from egapipe.pipeline.config import load_config
 
-        loaded = load_config(config, overrides or [])
+        loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
         jobs = _jobs(address)
         job = jobs.submit(loaded, command, arguments or [], cpus=cpus, gpus=gpus)
         typer.echo(f"job: {job}")

@@ -91,7 +91,10 @@ class Jobs:
 
         1 where the job ended without one: stopped, or lost with its node.
         """
-        asyncio.run(self._stream(job, write))
+        # Of a job that is not there the log would not come to an end, nor to an error of one line.
+        self._ended(job)
+        with _explained(job):
+            asyncio.run(self._stream(job, write))
         while not self._ended(job):
             time.sleep(_POLL_SECONDS)
         with _explained(job):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides
+from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
 
 if TYPE_CHECKING:
     from egapipe.pipeline.config import Config
@@ -27,6 +27,7 @@ def sweep(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run trials again that failed before.")
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Search the settings of `sweep.space` on Ray Tune, and print the trials, the best first.
 
@@ -34,7 +35,7 @@ def sweep(
     """
     from egapipe.pipeline.config import load_config
 
-    loaded = load_config(config, overrides or [])
+    loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
     report = _run(loaded, restart, retry_failed)
     if report.finished_before:
         typer.echo("this sweep was finished before; --restart runs it again")

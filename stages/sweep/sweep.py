@@ -23,7 +23,7 @@ from egapipe.stages.sweep.report import (
 )
 from egapipe.stages.sweep.slots import Slots, plan_slots
 from egapipe.stages.sweep.state import TrialState, best
-from egapipe.stages.sweep.track import check_tracking, track
+from egapipe.stages.sweep.track import check_tracking, track_once
 
 __all__ = ["SweepReport", "run"]
 
@@ -55,6 +55,9 @@ def run(
         for trial in report.ranked()[:1]:
             require_still(RunFolder(trial.run))
         if not (retry_failed and report.count("failed")):
+            if config.sweep.track is not None:
+                check_tracking(config)
+                track_once(config, folder, report)
             return report
     check_tracking(config)
     check_ready(config, trials)
@@ -111,8 +114,9 @@ def _conclude(
             f"no trial of {folder.path} reached its last epoch, {report.count('failed')} of "
             f"{len(states)} failed: {error}"
         )
-    track(config, folder, report)
+    # The results first: a tracker that is down takes nothing from them.
     finish(config, folder, report)
+    track_once(config, folder, report)
     return report
 
 

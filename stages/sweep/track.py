@@ -4,7 +4,9 @@ Written when the sweep is over, from the trials' run folders: each trial is ther
 epochs, however often the sweep was interrupted.
 """
 
+import hashlib
 import importlib.util
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +14,7 @@ from typing import Any
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.sweep import MlflowTracking, WandbTracking
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.sweep.folder import SweepFolder, short_name
@@ -20,6 +22,8 @@ from egapipe.stages.sweep.report import SweepReport, SweepTrial
 
 # MLflow takes so many metrics in one request.
 _BATCH = 1000
+TRACKED = "tracked.json"
+_log = logging.getLogger(__name__)
 _MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
@@ -31,6 +35,32 @@ def check_tracking(config: Config) -> None:
             f"sweep.track is {track.kind}, which is not installed: "
             f"pip install 'egapipe[{track.kind}]', or leave sweep.track empty"
         )
+
+
+def track_once(config: Config, folder: SweepFolder, report: SweepReport) -> bool:
+    """`track`, unless this sweep is there already; whether it is there now.
+
+    A tracker that fails gates nothing: it is said in one line, and the same command tries again.
+    """
+    options = config.sweep.track
+    if options is None:
+        return False
+    # Where to is part of it: another tracker has not been told yet.
+    told = hashlib.sha256(options.model_dump_json().encode()).hexdigest()
+    marker = folder.path / TRACKED
+    if marker.is_file() and folder.read_json(TRACKED).get("told") == told:
+        return True
+    try:
+        track(config, folder, report)
+    except Exception as error:  # of two clients and their servers, which have dozens of types
+        _log.warning(
+            "the sweep is finished, but not in %s (%s): run the same command to try again",
+            options.kind,
+            one_line(error),
+        )
+        return False
+    folder.write_json(TRACKED, {"told": told})
+    return True
 
 
 def track(config: Config, folder: SweepFolder, report: SweepReport) -> None:

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,7 +17,7 @@ from ray.tune.search import Searcher
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.sweep import PbtScheduler
-from egapipe.pipeline.errors import TrainingError, one_line
+from egapipe.pipeline.errors import TrainingError, UsageError, one_line
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.groups import remove_orphaned_groups, remove_remaining_groups
 from egapipe.stages.sweep.plan import Trial
@@ -74,6 +76,7 @@ def tune_trials(
     setting = make_setting(config, folder, slots)
     with _quiet(), _watched(setting, watch) as watched:
         path = folder.ray / NAME
+        require_own(folder.ray)
         if tune.Tuner.can_restore(str(path)) and any(path.glob(_STATE)):
             tuner = tune.Tuner.restore(
                 str(path), trainable=_trainable(setting), resume_errored=retry_failed
@@ -89,6 +92,24 @@ def tune_trials(
         if setting.slots.workers:
             remove_remaining_groups()
         return watched.last
+
+
+def require_own(folder: Path) -> None:
+    """Ray Tune unpickles its state, which runs whatever somebody else wrote there.
+
+    Raises UsageError unless everything in the folder is this user's, and nobody else's to write.
+    """
+    if not folder.exists() or not hasattr(os, "geteuid"):
+        return
+    for path in (folder, *folder.rglob("*")):
+        status = path.lstat()
+        shared = status.st_mode & stat.S_IWOTH and not stat.S_ISLNK(status.st_mode)
+        if status.st_uid != os.geteuid() or shared:
+            whose = "everybody may write it" if shared else "it belongs to another user"
+            raise UsageError(
+                f"{path} is state of Ray Tune, whose loading runs code, and {whose}: remove "
+                f"{folder}, or run the sweep with --restart"
+            )
 
 
 def _new(

@@ -15,7 +15,7 @@ from egapipe.stages.distill.students.backbone import (
     require_maps,
 )
 from egapipe.stages.distill.students.digits import digits_cnn
-from egapipe.stages.distill.students.imported import import_callable, one_line
+from egapipe.stages.distill.students.imported import import_callable, known_arguments, one_line
 from egapipe.stages.distill.students.large_resnet import resnet18, resnet50
 from egapipe.stages.distill.students.mobilenet_v2 import mobilenet_v2_half
 from egapipe.stages.distill.students.resnet import resnet8, resnet8x4, resnet20, resnet32x4
@@ -55,14 +55,18 @@ REGISTRY: dict[str, Callable[..., Backbone]] = {
 """Name -> function of keyword arguments that gives a backbone."""
 
 
-def build_student(name: str, args: dict[str, Any]) -> nn.Module:
+def build_student(name: str, args: dict[str, Any], *, trusted: bool = True) -> nn.Module:
     """A new student: float images [B, 3, H, W] to features [B, F] (F: see `feature_width`).
 
     name: a registered student; `timm:<name>` or `torchvision:<name>`, the network without its
     classifier; or any other `module:callable`, which is imported and called. args: keyword
-    arguments. Weights are drawn from torch's random state. Raises UsageError: no such name, the
-    arguments do not fit, the callable fails or gives no nn.Module.
+    arguments. Weights are drawn from torch's random state. trusted: whether the user chose the
+    name; that of a file from elsewhere imports nothing and names no file, see `known_arguments`.
+    Raises UsageError: no such name, the arguments do not fit, the callable fails or gives no
+    nn.Module, or it is not trusted.
     """
+    if not trusted:
+        args = known_arguments(name, args)
     factory = _factory(name)
     _check_arguments(name, factory, args)
     try:

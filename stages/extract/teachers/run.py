@@ -18,7 +18,12 @@ def load(settings: Settings) -> NetworkTeacher:
 
     Raises UsageError if the folder is no run, has no such checkpoint, or the weights do not fit.
     """
-    trained = load_student(settings.model, settings.checkpoint, "cpu")
+    trained = load_student(
+        settings.model,
+        settings.checkpoint,
+        "cpu",
+        trust_remote_code=settings.trust_remote_code,
+    )
     network = _network(trained, settings.output)
     spec: dict[str, Any] = {
         **durable(settings),

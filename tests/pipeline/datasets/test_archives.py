@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -155,6 +156,20 @@ def test_only_content_is_kept(tmp_path: Path) -> None:
         "train.bin",
     ]
     assert not (cache_dir() / "archives").exists()
+
+
+def test_an_archive_that_the_user_brought_is_the_users(tmp_path: Path) -> None:
+    content = cifar100(SMALL, SMALL_TEST, LABELS)
+    mine = tmp_path / "cifar-100-binary.tar.gz"
+    mine.write_bytes(content)
+    with offered(content) as (_, fields):
+        assert opened("cifar100", folder=str(tmp_path), **fields).labels.tolist() == LABELS
+        assert mine.read_bytes() == content
+        mine.write_bytes(b"another one")
+        shutil.rmtree(tmp_path / f"cifar100-{fields['sha256'][:12]}")
+        with pytest.raises(UsageError, match="move it away"):
+            opened("cifar100", folder=str(tmp_path), **fields)
+    assert mine.read_bytes() == b"another one"
 
 
 def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -14,8 +15,9 @@ import pytest
 from PIL import Image
 
 from egapipe.pipeline.config.data import ParquetSource
-from egapipe.pipeline.datasets import UNLABELLED, open_dataset, reading
+from egapipe.pipeline.datasets import UNLABELLED, Dataset, open_dataset, reading
 from egapipe.pipeline.datasets import parquet as parquet_files
+from egapipe.pipeline.datasets.reading import MAX_BYTES
 from egapipe.pipeline.errors import ImageError, MachineError, UsageError
 from tests.pipeline.datasets.samples import encode, images, parquet, pixels, write_parquet
 
@@ -290,6 +292,70 @@ def test_a_row_of_bytes_or_of_a_path(tmp_path: Path) -> None:
         dataset.image(3)
     with pytest.raises(ImageError, match="empty"):
         dataset.image(4)
+
+
+def at_paths(folder: Path, *paths: str, **fields: Any) -> Dataset:
+    """The data set of a table in a folder whose rows are files, by these paths."""
+    rows = [{"bytes": None, "path": path} for path in paths]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"img": pa.array(rows, kind), "label": range(len(rows))})
+    pq.write_table(table, folder / "paths.parquet")
+    return open_dataset(parquet(folder / "paths.parquet", **fields))
+
+
+def test_a_relative_path_is_below_the_tables_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "set" / "images" / "a.png").write_bytes(IMAGES[1])
+    (tmp_path / "elsewhere" / "images").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "images" / "a.png").write_bytes(IMAGES[2])
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    dataset = at_paths(tmp_path / "set", "images/a.png")
+    assert dataset.encoded(0) == IMAGES[1]
+    assert pickle.loads(pickle.dumps(dataset)).encoded(0) == IMAGES[1]  # noqa: S301
+
+
+def test_paths_and_links_leave_the_folder_only_when_allowed(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(IMAGES[0])
+    (tmp_path / "set" / "link.png").symlink_to(outside)
+    (tmp_path / "set" / "x").mkdir()
+    for path in (str(outside), "../outside.png", "x/../../outside.png"):
+        with pytest.raises(UsageError, match="not below the table's folder: set `outside: true`"):
+            at_paths(tmp_path / "set", path)
+        assert at_paths(tmp_path / "set", path, outside=True).encoded(0) == IMAGES[0]
+    dataset = at_paths(tmp_path / "set", "link.png")
+    with pytest.raises(ImageError, match="a link that leads out"):
+        dataset.encoded(0)
+    assert at_paths(tmp_path / "set", "link.png", outside=True).encoded(0) == IMAGES[0]
+
+
+def test_tables_of_several_folders_do_not_say_where_a_relative_path_begins(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        at_paths_file = tmp_path / name / "x.parquet"
+        rows = pa.array(
+            [{"bytes": None, "path": "one.png"}],
+            pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+        )
+        pq.write_table(pa.table({"img": rows, "label": [0]}), at_paths_file)
+    with pytest.raises(UsageError, match="no one folder"):
+        open_dataset(parquet(tmp_path / "*" / "x.parquet"))
+
+
+def test_only_regular_files_are_read_and_none_without_end(tmp_path: Path) -> None:
+    """A pipe would be waited for, a device has no end, and a sparse file costs nothing to send."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    paths = ["pipe.png", "folder.png", "huge.png", "/dev/zero"]
+    dataset = at_paths(tmp_path, *paths, outside=True)
+    for row, said in enumerate(["no regular file", "no regular file", "larger than", "no regular"]):
+        with pytest.raises(ImageError, match=said):
+            dataset.encoded(row)
 
 
 def test_a_row_without_an_image_at_all(tmp_path: Path) -> None:

@@ -104,9 +104,25 @@ def test_another_export_replaces_the_first_and_nothing_else(finished: Path, tmp_
         "export.json",
         "model.safetensors",
     ]
-    with pytest.raises(UsageError, match="not from `egapipe export`"):
-        export.run(finished, to=finished)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_is_somebodys_keeps_what_is_in_it(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    (tmp_path / "thesis.tex").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        export.run(finished, to=".", formats=["safetensors"])
+    (tmp_path / "export.json").unlink()
+    (tmp_path / "README.md").write_text("mine too")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(UsageError, match=r"is there, and egapipe did not write it"):
+        export.run(finished, to=".", formats=["safetensors"])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
 
 
 def test_a_student_that_cannot_be_traced_says_so_and_leaves_nothing(
@@ -133,11 +149,14 @@ def test_a_student_that_cannot_be_traced_says_so_and_leaves_nothing(
         "runs": str(tmp_path / "runs"),
     }
     run = distill.run(check(override(config, changes), "branching")).run
-    with pytest.raises(EgapipeError, match=r"branching:Net cannot be traced") as raised:
+    with pytest.raises(UsageError, match="code that a file names"):
         export.run(run, to=tmp_path / "out")
+    with pytest.raises(EgapipeError, match=r"branching:Net cannot be traced") as raised:
+        export.run(run, to=tmp_path / "out", trust_remote_code=True)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()
-    assert export.run(run, to=tmp_path / "out", formats=["safetensors"]).files[0].error <= 1e-4
+    only = {"formats": ["safetensors"], "trust_remote_code": True}
+    assert export.run(run, to=tmp_path / "out", **only).files[0].error <= 1e-4
 
 
 def test_bad_input_is_one_line(finished: Path, tmp_path: Path) -> None:

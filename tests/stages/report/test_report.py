@@ -1,6 +1,7 @@
 """The page of a run, a comparison and a sweep: complete, self-contained, and true to its source."""
 
 import json
+import os
 import shutil
 import struct
 import sys
@@ -191,9 +192,15 @@ def test_without_test_images_there_are_curves_and_provenance(edit_run: EditRun) 
 def test_the_same_numbers_make_the_same_files(
     comparison_page: report.Report, comparison: Path, tmp_path: Path
 ) -> None:
-    stale = tmp_path / "report" / "stale.png"
-    stale.parent.mkdir()
+    mine = tmp_path / "report" / "mine.png"
+    mine.parent.mkdir()
+    mine.touch()
+    report.run(comparison, to=tmp_path)
+    stale, listed = tmp_path / "report" / "stale.png", tmp_path / "report" / "figures.json"
     stale.touch()
+    figures = json.loads(listed.read_text())["figures"]
+    listed.write_text(json.dumps({"figures": [*figures, stale.name, "../../kept"]}))
+    (tmp_path.parent / "kept").touch()
     again = report.run(comparison, to=tmp_path)
     first, second = (
         {path.name: path.read_bytes() for path in [of.page, *of.pictures]}
@@ -201,6 +208,15 @@ def test_the_same_numbers_make_the_same_files(
     )
     assert first == second
     assert not stale.exists()
+    assert mine.exists()
+    assert (tmp_path.parent / "kept").exists()
+
+
+def test_a_page_of_somebody_else_is_not_replaced(comparison: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(UsageError, match="egapipe did not write it"):
+        report.run(comparison, to=tmp_path)
+    assert os.listdir(tmp_path) == ["report.html"]
 
 
 @pytest.mark.parametrize("made", [[], ["config.yaml"], ["config.yaml", "trials/"]])

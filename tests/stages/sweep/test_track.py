@@ -10,7 +10,7 @@ from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.report import SweepReport, SweepTrial
-from egapipe.stages.sweep.track import check_tracking, track
+from egapipe.stages.sweep.track import check_tracking, track, track_once
 
 LR = "distill.lr"
 
@@ -82,3 +82,15 @@ def test_every_trial_is_a_run_of_wandb(report: SweepReport) -> None:
     files = list(report.folder.glob("wandb/offline-run-*/*.wandb"))
     assert len(files) == len(report.trials)
     assert all(file.stat().st_size > 0 for file in files)
+
+
+def test_a_tracker_that_fails_gates_nothing(
+    report: SweepReport, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No such tracker answers, nor is its library everywhere installed."""
+    nowhere = config("{kind: mlflow, uri: 'nosuch://place'}")
+    folder = SweepFolder(report.folder)
+    assert not track_once(nowhere, folder, report)
+    (record,) = (r for r in caplog.records if "run the same command" in r.getMessage())
+    assert len(record.getMessage().splitlines()) == 1
+    assert not (folder.path / "tracked.json").exists()

@@ -1,0 +1,130 @@
+"""Small files that are damaged, or made to be: a StoreError or UsageError of one line."""
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from egapipe.pipeline.datasets.zips import Zip
+from egapipe.pipeline.errors import EgapipeError
+from egapipe.pipeline.files import json_object, read_json_object
+from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.store.manifest import manifest_of
+from egapipe.pipeline.store.records import Commit, Created, Failure, Finished
+from egapipe.pipeline.store.tables import decode_failures, decode_index, encode_failures
+from egapipe.pipeline.tracking import read_metrics
+from egapipe.stages.compare import ComparisonFolder
+
+DEEP = b"[" * 100_000
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda below: st.lists(below) | st.dictionaries(st.text(), below),
+    max_leaves=8,
+)
+COMMIT = Commit(shard=0, start=0, stop=1, sha256={}, nonfinite=0, failures=[], seconds={}, host="")
+
+
+def records() -> st.SearchStrategy[bytes]:
+    """Anything, any JSON, and a commit record of which one member is something else."""
+    tree = COMMIT.model_dump(mode="json")
+    changed = st.builds(lambda key, value: {**tree, key: value}, st.sampled_from([*tree]), JSON)
+    manifest = st.builds(lambda value: {"attributes": {"egapipe": value}}, JSON)
+    return st.binary() | st.one_of(JSON, changed, manifest).map(lambda v: json.dumps(v).encode())
+
+
+READERS: dict[str, Callable[[bytes], object]] = {
+    "commit": lambda data: Commit.decode(data, "x"),
+    "created": lambda data: Created.decode(data, "x"),
+    "finished": lambda data: Finished.decode(data, "x"),
+    "manifest": lambda data: manifest_of(data, "x"),
+    "index": lambda data: decode_index(data, "x"),
+    "failures": lambda data: decode_failures(data, "x"),
+    "object": lambda data: json_object(data, "x"),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@settings(max_examples=100, deadline=None)
+@example(data=DEEP)
+@example(data=b'{"a":' * 100_000)
+@example(data=b'{"failures": [[]]}')
+@given(data=records())
+def test_a_damaged_file_is_one_line(reader: str, data: bytes) -> None:
+    said = "one line"
+    try:
+        READERS[reader](data)
+    except EgapipeError as error:
+        said = str(error)
+    assert len(said.splitlines()) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@example(tail=b"\0" * 4096 + b"\n")
+@example(tail=DEEP + b"\n")
+@example(tail=b'{"loss": 1}\n')
+@given(tail=st.binary())
+def test_metrics_are_read_up_to_the_first_bad_line(
+    tail: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run = RunFolder(tmp_path_factory.mktemp("run"))
+    run.metrics.write_bytes(b'{"epoch": 0, "loss": 1.0}\n' + tail)
+    assert read_metrics(run)[0] == {"epoch": 0, "loss": 1.0}
+
+
+def zipped(data: bytes, folder: Path) -> None:
+    (folder / "a.zip").write_bytes(data)
+    opened = Zip(folder / "a.zip")
+    for name in opened.names:
+        opened.read(name)
+
+
+def sample_zip() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/x.txt", "hello")
+    return file.getvalue()
+
+
+TABLE = encode_failures([Failure(1, "key", "reason")])
+ZIP = sample_zip()
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_changed_byte_of_a_table_or_a_zip_is_one_line(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    for whole, read in (
+        (TABLE, lambda changed: decode_failures(changed, "x")),
+        (ZIP, lambda changed: zipped(changed, folder)),
+    ):
+        changed = bytearray(whole)
+        for _ in range(data.draw(st.integers(1, 3))):
+            place = data.draw(st.integers(0, len(whole) - 1))
+            changed[place] = data.draw(st.integers(0, 255))
+        said = "one line"
+        try:
+            read(bytes(changed))
+        except EgapipeError as error:
+            said = str(error)
+        assert len(said.splitlines()) == 1
+
+
+def test_a_comparison_that_was_cut_off_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text('{"cells": [')
+    with pytest.raises(EgapipeError, match="is damaged") as caught:
+        ComparisonFolder(tmp_path).read()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "summary.json")
+    with pytest.raises(EgapipeError, match="no regular file"):
+        read_json_object(tmp_path / "summary.json")
