@@ -76,6 +76,9 @@ FORMAT_1: Mapping[str, str] = {
 
 LATER: Mapping[str, Mapping[str, Any]] = {
     "DatasetConfig": {"validation": None},
+    "HubSource": {"outside": False},
+    "ParquetSource": {"outside": False},
+    "RunTeacher": {"trust_remote_code": False},
     "DistillConfig": {
         "cuda_graphs": True,
         "deterministic": False,

@@ -34,8 +34,12 @@ def read_regular(path: str | Path, most: int = SMALL) -> bytes:
     _check_regular(os.stat(path), most)
     handle = os.open(path, os.O_RDONLY | _AT_ONCE)
     with open(handle, "rb") as file:
-        _check_regular(os.fstat(handle), most)
-        data = file.read(most + 1)
+        status = os.fstat(handle)
+        _check_regular(status, most)
+        # As much memory as it needs, not as it may need; it may have grown meanwhile.
+        data = file.read(status.st_size + 1)
+        if len(data) > status.st_size:
+            data += file.read(most + 1 - len(data))
     if len(data) > most:
         raise NoRegularFileError(f"it is larger than {most:,} bytes")
     return data
