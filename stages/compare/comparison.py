@@ -53,7 +53,7 @@ def run(config: Config, *, progress: OpenProgress = silent_progress) -> CompareR
         if "teacher_top1" in done.summary:
             teacher.append(done.summary["teacher_top1"])
         report = _report(config, folder, cells, teacher)
-        require_one_source({_name(cell): RunFolder(cell.run) for cell in cells})
+        require_one_source({str(cell.run): RunFolder(cell.run) for cell in cells})
         folder.write(config, report.cells, report.rows, report.teacher_top1)
     if report is None:
         raise UsageError("compare.variants is empty: name at least one, e.g. {ce: {...}, ega: {}}")
