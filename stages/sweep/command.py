@@ -79,6 +79,7 @@ def lines(config: "Config", report: "SweepReport") -> list[str]:
         "",
         f"{counts}; {report.concurrent} at once, {report.seconds:.1f} s",
         f"sweep: {report.folder}",
+        *([f"the best: {report.verdict()}"] if report.best else []),
         f"best: egapipe distill -c {report.best_config}",
         *([f"the best was {ON_TEST}"] if report.metric.startswith("test/") else []),
     ]
