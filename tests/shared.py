@@ -5,13 +5,8 @@ from pathlib import Path
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-GOLDENS = SHARED / "goldens"
 CIFAR100 = SHARED / "cifar100"
 
-needs_goldens = pytest.mark.skipif(
-    not GOLDENS.is_dir(),
-    reason="the golden losses (shared/data/goldens) are not beside the project",
-)
 needs_cifar100 = pytest.mark.skipif(
     not CIFAR100.is_dir(), reason="CIFAR-100 (shared/data/cifar100) is not beside the project"
 )

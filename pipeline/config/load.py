@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from egapipe.pipeline.config import syntax
 from egapipe.pipeline.config.explain import explain
 from egapipe.pipeline.config.files import parts, read_files, shipped
-from egapipe.pipeline.config.merge import SHORT_KEY, SHORT_SECTION
+from egapipe.pipeline.config.merge import long_form, replaced
 from egapipe.pipeline.config.tree import Config
 from egapipe.pipeline.config.trust import require_trusted
 from egapipe.pipeline.errors import UsageError
@@ -81,7 +81,8 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 def override(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a plain tree with `{"a.b": value}` set, in this order; missing sections are made.
 
-    A value takes the place of what was there: a section that is set forgets its other keys. Raises
+    A value takes the place of what was there: a section that is set forgets its other keys. A
+    number for an objective is its weight, and its options stay, as where files are merged. Raises
     UsageError where the path leads through something that is not a section.
     """
     result = dict(tree)
@@ -94,12 +95,10 @@ def _set(tree: dict[str, Any], path: str, value: Any) -> None:
     """Set in place, in copies of the sections on the way."""
     *sections, last = path.split(".")
     for depth, key in enumerate(sections, start=1):
-        below = tree.get(key)
-        if isinstance(below, int | float) and tuple(sections[: depth - 1]) == SHORT_SECTION:
-            below = {SHORT_KEY: below}
+        below = long_form(tree.get(key), tuple(sections[: depth - 1]))
         if below is not None and not isinstance(below, dict):
             above = ".".join(sections[:depth])
             raise UsageError(f"cannot set {path}: {above} is {below!r}, not a section")
         tree[key] = dict(below or {})
         tree = tree[key]
-    tree[last] = value
+    tree[last] = replaced(tree.get(last), value, tuple(sections))

@@ -24,8 +24,8 @@ def _merged(
 ) -> dict[str, Any]:
     result = dict(below)
     for key, value in above.items():
-        value = _long(value, path)
-        base = _long(result.get(key), path)
+        value = long_form(value, path)
+        base = long_form(result.get(key), path)
         # Without keys of its own `{}` could only be meant to remove those of the base.
         onto = base if value and isinstance(base, dict) and not _chosen_anew(base, value) else {}
         result[key] = _merged(onto, value, (*path, key)) if isinstance(value, dict) else value
@@ -38,7 +38,18 @@ def _chosen_anew(below: Mapping[str, Any], above: Any) -> bool:
     )
 
 
-def _long(value: Any, path: tuple[str, ...]) -> Any:
+def replaced(below: Any, value: Any, path: tuple[str, ...]) -> Any:
+    """What a key of the section at `path` is, once it is set to a value: the value.
+
+    But a short one is one key of its section, `ega: 1.0` the weight, so the others stay, as they do
+    where files are merged.
+    """
+    long, base = long_form(value, path), long_form(below, path)
+    short = not isinstance(value, dict) and isinstance(long, dict)
+    return {**base, **long} if short and isinstance(base, dict) else long
+
+
+def long_form(value: Any, path: tuple[str, ...]) -> Any:
     """`ega: 1.0` as the section it is short for, so that a base and its user can be merged."""
     short = path == SHORT_SECTION and isinstance(value, int | float)
     return {SHORT_KEY: value} if short and not isinstance(value, bool) else value

@@ -22,6 +22,18 @@ KINDS = ("uniform", "loguniform", "randint", "choice", "grid")
 Values = Annotated[tuple[JsonValue, ...], Field(min_length=1)]
 
 
+_MORE = {"top1", "top5", "rows_per_s"}
+_LESS = {"loss", "ce", "head_ce", "data_wait", "seconds", *ObjectiveConfig.model_fields}
+
+
+def direction(metric: str) -> Literal["max", "min"] | None:
+    """Whether more of a metric of an epoch is better, or less; None where its name does not say."""
+    name = metric.rpartition("/")[2]
+    if name in _MORE:
+        return "max"
+    return "min" if name in _LESS or name.endswith("loss") else None
+
+
 class Dimension(Section):
     """The values of one setting: exactly one of `uniform` to `grid`."""
 
@@ -161,7 +173,8 @@ class SweepConfig(Section):
     metric: Text = "test/top1"
     """What is compared: a metric of an epoch, as in metrics.jsonl."""
     mode: Literal["max", "min"] = "max"
-    """Whether more of it is better, or less."""
+    """Whether more of it is better, or less; where it is not given the metric says: `min` for
+    losses and seconds, `max` for accuracies and rates. Any other needs it."""
     scheduler: Scheduler = AshaScheduler(kind="asha")
     """Which trials end before their last epoch."""
     cpus_per_trial: Positive | None = None
@@ -174,6 +187,19 @@ class SweepConfig(Section):
     """Times a trial goes on in a new process when it lost its own."""
     track: Tracking | None = None
     """Where else metrics go; each trial has its TensorBoard run in any case."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_of_the_metric(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "mode" in value or "metric" not in value:
+            return value
+        metric = str(value["metric"])
+        mode = direction(metric)
+        if mode is None:
+            raise ValueError(
+                f"nobody knows whether more of {metric} is better: set mode, max or min"
+            )
+        return {**value, "mode": mode}
 
     @field_validator("scheduler", mode="before")
     @classmethod

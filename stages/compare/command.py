@@ -8,7 +8,7 @@ import typer
 from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
 
 if TYPE_CHECKING:
-    from egapipe.stages.compare import CompareReport, Row
+    from egapipe.stages.compare import CompareReport
 
 
 def register(app: typer.Typer) -> None:
@@ -32,41 +32,56 @@ def compare(
     loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
     report = run(loaded, progress=open_progress)
     typer.echo("\n".join(table_lines(report)))
+    if any(cell.state == "failed" for cell in report.planned):
+        raise typer.Exit(1)
 
 
 def table_lines(report: "CompareReport") -> list[str]:
     """The comparison as lines of text: mean and standard deviation over seeds, in % top-1."""
-    seeds = len({cell.seed for cell in report.cells})
-    first = report.rows[0].variant
+    from egapipe.stages.compare.folder import said_of
+
+    seeds = len({cell.seed for cell in report.planned})
+    first = report.planned[0].variant
     students = list(dict.fromkeys(row.student for row in report.rows))
+    unfinished = said_of(report.planned)
     lines = [
-        f"top-1 on the test images, mean ± standard deviation over {seeds} seed{'s'[: seeds != 1]}"
+        f"top-1 on the test images, mean ± standard deviation over {seeds} seed{'s'[: seeds != 1]}",
+        *([unfinished] if unfinished else []),
     ]
     for student in students:
-        rows = [row for row in report.rows if row.student == student]
-        lines += ["", *_block(student if len(students) > 1 else "", rows, first, report.confidence)]
+        lines += ["", *_block(student if len(students) > 1 else "", student, first, report)]
+    others = len({cell.variant for cell in report.planned}) - 1
+    if any(not math.isnan(row.p) for row in report.rows):
+        lines += ["", f"* separates from {first}: Holm's correction over {others} variants"]
     if report.teacher_top1 is not None:
         lines += ["", f"the teacher's head on the same labels: {report.teacher_top1:.2f} %"]
+    failed = [cell for cell in report.planned if cell.state == "failed"]
     return [
         *lines,
         "",
+        *(f"failed: {c.student} {c.variant} seed {c.seed}: {c.error}" for c in failed),
         *(f"run: {cell.run}" for cell in report.cells),
         f"tables: {report.folder}",
     ]
 
 
-def _block(student: str, rows: "list[Row]", first: str, confidence: float) -> list[str]:
-    from egapipe.stages.compare.folder import score
+def _block(title: str, student: str, first: str, report: "CompareReport") -> list[str]:
+    from egapipe.stages.compare.folder import count, score
+    from egapipe.stages.compare.table import percent
 
-    width = max(14, *(len(row.variant) + 2 for row in rows), len(student) + 2)
-    interval = f"{confidence:.0%} interval"
-    heading = f"{student or 'variant':<{width}}{'top-1 %':>14}{f'against {first}':>16}"
-    lines = [f"{heading}{interval:>20}{'seconds':>10}"]
+    rows = [row for row in report.rows if row.student == student]
+    width = max(14, *(len(row.variant) + 2 for row in rows), len(title) + 2)
+    interval = f"{percent(report.confidence)} interval"
+    heading = f"{title or 'variant':<{width}}{'n':>5}{'top-1 %':>14}{f'against {first}':>16}"
+    lines = [f"{heading}{interval:>20}{'p':>9}{'seconds':>10}"]
     for row in rows:
-        gain = between = ""
-        if row.variant != first:
-            gain = f"{row.gain:+.2f}"
+        planned = count(report.planned, student, row.variant)
+        n = str(row.n) if row.n == planned else f"{row.n}/{planned}"
+        gain = between = p = ""
+        if row.variant != first and row.pairs:
+            gain = f"{row.gain:+.2f}" + (" *" if row.separates else "")
             between = "" if math.isnan(row.low) else f"{row.low:+.2f} to {row.high:+.2f}"
-        line = f"{row.variant:<{width}}{score(row):>14}{gain:>16}{between:>20}{row.seconds:>10.1f}"
-        lines.append(line)
+            p = "" if math.isnan(row.p) else f"{row.p:.2g}"
+        line = f"{row.variant:<{width}}{n:>5}{score(row):>14}{gain:>16}{between:>20}{p:>9}"
+        lines.append(f"{line}{row.seconds:>10.1f}")
     return lines

@@ -1,20 +1,28 @@
 """Every variant with every student and seed: same store, same first weights, same batches."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from egapipe.pipeline.config import Config, override
 from egapipe.pipeline.config.load import check
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.errors import TrainingError, UsageError, one_line
 from egapipe.pipeline.learned import require_one_source
 from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.runs import RunFolder
 from egapipe.stages import distill
 from egapipe.stages.compare.folder import ComparisonFolder, comparison_folder
-from egapipe.stages.compare.table import Cell, Row, table
+from egapipe.stages.compare.table import Cell, Planned, Row, State, table
 from egapipe.stages.distill.folder import training_folder
+from egapipe.stages.distill.setup import prepare
+from egapipe.stages.distill.world import World
+
+Key = tuple[str, str, int]
+"""Student, variant and seed of a cell."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,10 @@ class CompareReport:
 
     folder: Path
     """Where the tables were written."""
+    planned: list[Planned]
+    """All cells, in the order that they are trained in."""
     cells: list[Cell]
+    """Those that are done."""
     rows: list[Row]
     teacher_top1: float | None
     """Mean accuracy of the teacher's head over cells, %."""
@@ -34,33 +45,119 @@ class CompareReport:
 def run(config: Config, *, progress: OpenProgress = silent_progress) -> CompareReport:
     """Train every cell that is not finished yet; run it again after a kill and it continues.
 
-    The tables are written anew after every cell, see `ComparisonFolder`. Raises UsageError without
-    variants, or for an override that does not fit, before any training.
+    The tables are written anew after every cell, see `ComparisonFolder`. A cell whose training
+    fails is recorded, and the others go on. Raises UsageError or StoreError before any training for
+    whatever a cell would stumble over; TrainingError if all of them failed.
     """
     plans = plan(config)
-    folder = comparison_folder(config, [training_folder(tree) for tree in plans.values()])
-    report: CompareReport | None = None
-    cells: list[Cell] = []
-    teacher: list[float] = []
-    for (student, variant, seed), tree in plans.items():
-        done = distill.run(tree, progress=progress, title=f"{student} {variant} seed {seed}")
-        if done.top1 is None:
-            raise UsageError(
-                f"{config.name} has no dataset.test: a comparison needs labelled images"
+    check_cells(config, plans)
+    folders = {key: training_folder(tree) for key, tree in plans.items()}
+    _refuse_equal(folders)
+    folder = comparison_folder(config, list(folders.values()))
+    progressed = _Progressed(config, folder, folders)
+    # Finished ones first: what is known is in the tables before hours of training.
+    for key in sorted(plans, key=lambda key: not folders[key].finished):
+        progressed.write()
+        student, variant, seed = key
+        try:
+            done = distill.run(
+                plans[key], progress=progress, title=f"{student} {variant} seed {seed}"
             )
-        seconds = done.summary["train_seconds"]
-        cells.append(Cell(student, variant, seed, done.run, done.top1, seconds))
-        if "teacher_top1" in done.summary:
-            teacher.append(done.summary["teacher_top1"])
-        report = _report(config, folder, cells, teacher)
-        require_one_source({_name(cell): RunFolder(cell.run) for cell in cells})
-        folder.write(config, report.cells, report.rows, report.teacher_top1)
-    if report is None:
-        raise UsageError("compare.variants is empty: name at least one, e.g. {ce: {...}, ega: {}}")
+        except TrainingError as error:
+            progressed.errors[key] = one_line(error)
+        else:
+            progressed.summaries[key] = done.summary
+        require_one_source({str(f.path): f for f in progressed.done().values()})
+    report = progressed.write()
+    if not report.cells:
+        raise TrainingError(f"all trainings failed: {next(iter(progressed.errors.values()))}")
     return report
 
 
-def plan(config: Config) -> dict[tuple[str, str, int], Config]:
+class _Progressed:
+    """What is known of the cells while they are trained."""
+
+    def __init__(
+        self, config: Config, folder: ComparisonFolder, folders: Mapping[Key, RunFolder]
+    ) -> None:
+        self._config, self._folder, self._folders = config, folder, folders
+        self.summaries: dict[Key, Mapping[str, Any]] = {}
+        self.errors: dict[Key, str] = {}
+
+    def done(self) -> dict[Key, RunFolder]:
+        """The folders of the cells that are done."""
+        return {key: run for key, run in self._folders.items() if key in self.summaries}
+
+    def write(self) -> CompareReport:
+        """Write the tables; what is in them."""
+        for key in list(self.errors):
+            # Another process may have had it.
+            if self._folders[key].finished:
+                self.summaries[key] = self._folders[key].summary()
+                del self.errors[key]
+        cells = [
+            Cell(*key, run.path, self.summaries[key]["top1"], self.summaries[key]["train_seconds"])
+            for key, run in self.done().items()
+        ]
+        planned = [Planned(*key, self._state(key), self.errors.get(key)) for key in self._folders]
+        tops = [s["teacher_top1"] for s in self.summaries.values() if "teacher_top1" in s]
+        confidence = self._config.compare.confidence
+        report = CompareReport(
+            self._folder.path,
+            planned,
+            cells,
+            table(cells, confidence, planned[0].variant),
+            statistics.fmean(tops) if tops else None,
+            confidence,
+        )
+        self._folder.write(self._config, planned, cells, report.rows, report.teacher_top1)
+        return report
+
+    def _state(self, key: Key) -> State:
+        if key in self.summaries:
+            return "done"
+        return "failed" if key in self.errors else "planned"
+
+
+def check_cells(config: Config, plans: Mapping[Key, Config]) -> None:
+    """Open and build once what every cell needs, as its training would.
+
+    Raises UsageError or StoreError for the first that does not fit, naming the cell.
+    """
+    if not plans:
+        raise UsageError("compare.variants is empty: name at least one, e.g. {ce: {...}, ega: {}}")
+    seen = set()
+    for (student, variant, _), tree in plans.items():
+        if tree.dataset.test is None:
+            raise UsageError(
+                f"{config.name} has no dataset.test: a comparison needs labelled images"
+            )
+        if (student, variant) in seen:
+            continue
+        seen.add((student, variant))
+        try:
+            # The same in all processes, and no GPU is filled for it.
+            prepare(tree, World.alone(torch.device("cpu")))
+        except UsageError as error:
+            raise UsageError(f"student {student}, variant {variant}: {error}") from None
+
+
+def _refuse_equal(folders: Mapping[Key, RunFolder]) -> None:
+    """Raise UsageError for two cells that are one training under two names."""
+    known: dict[Path, Key] = {}
+    for key, run in folders.items():
+        other = known.setdefault(run.path, key)
+        if other != key:
+            names = [
+                f"student {student}, variant {variant}" for student, variant, _ in (other, key)
+            ]
+            raise UsageError(
+                f"{names[0]} and {names[1]} are the same training: give them different settings of"
+                " distill, or leave one out"
+            )
+
+
+def plan(config: Config) -> dict[Key, Config]:
     """(student, variant, seed) -> the configuration of a cell.
 
     A seed is finished with every variant before the next one begins, so that an interrupted
@@ -83,20 +180,3 @@ def _cell(config: Config, student: str, variant: str, seed: int) -> Config:
     changes = {**changes, **compare.variants[variant], "distill.seed": seed}
     tree = override(config.model_dump(mode="json"), changes)
     return check(tree, f"student {student}, variant {variant}")
-
-
-def _name(cell: Cell) -> str:
-    return f"{cell.student} {cell.variant} seed {cell.seed}"
-
-
-def _report(
-    config: Config, folder: ComparisonFolder, cells: Sequence[Cell], teacher: Sequence[float]
-) -> CompareReport:
-    confidence = config.compare.confidence
-    return CompareReport(
-        folder.path,
-        list(cells),
-        table(cells, confidence),
-        statistics.fmean(teacher) if teacher else None,
-        confidence,
-    )

@@ -1,7 +1,8 @@
 """What a comparison leaves behind, beside the run folders of its cells.
 
 config.yaml      the resolved configuration
-comparison.json  cells and rows, as `Cell` and `Row`; runs are paths relative to this folder
+comparison.json  all cells planned, those done and rows, as `Planned`, `Cell` and `Row`; runs are
+                 paths relative to this folder
 cells.csv        one line a training
 table.md         objectives against students, mean ± standard deviation
 """
@@ -13,7 +14,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.files import read_json_object, replace_file
 from egapipe.pipeline.runs import RunFolder
-from egapipe.stages.compare.table import Cell, Row
+from egapipe.stages.compare.table import Cell, Planned, Row, table
 
 RECORD = "comparison.json"
 
@@ -40,7 +41,12 @@ class ComparisonFolder:
     path: Path
 
     def write(
-        self, config: Config, cells: Sequence[Cell], rows: Sequence[Row], teacher: float | None
+        self,
+        config: Config,
+        planned: Sequence[Planned],
+        cells: Sequence[Cell],
+        rows: Sequence[Row],
+        teacher: float | None,
     ) -> None:
         """Write every file anew. teacher: mean accuracy of the teacher's head, %."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -48,34 +54,92 @@ class ComparisonFolder:
             "name": config.name,
             "confidence": config.compare.confidence,
             "teacher_top1": teacher,
+            "finished": all(cell.state == "done" for cell in planned),
+            "planned": [asdict(cell) for cell in planned],
             "cells": [self._cell(cell) for cell in cells],
             "rows": [_finite(asdict(row)) for row in rows],
         }
         replace_file(self.path / "config.yaml", to_yaml(config).encode())
         replace_file(self.path / "cells.csv", _csv([self._cell(cell) for cell in cells]).encode())
-        replace_file(self.path / "table.md", markdown(rows).encode())
+        replace_file(self.path / "table.md", markdown(rows, planned).encode())
         # Last: whoever finds it finds the others.
         replace_file(self.path / RECORD, json.dumps(record, indent=2, allow_nan=False).encode())
 
     def read(self) -> dict[str, Any]:
-        """The content of comparison.json. Raises UsageError if this is no such folder."""
+        """The content of comparison.json, with what an older egapipe did not write worked out.
+
+        Raises UsageError if this is no such folder, it is damaged, or no training is done yet.
+        """
         file = self.path / RECORD
         if not file.is_file():
             raise UsageError(f"{self.path} is not the folder of a comparison: it has no {RECORD}")
-        return read_json_object(file)
+        content = read_json_object(file)
+        try:
+            return _complete(content, self.path)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            raise UsageError(
+                f"{file} is damaged: run the same `egapipe compare` again, which writes it anew"
+            ) from None
 
     def _cell(self, cell: Cell) -> dict[str, Any]:
         return {**asdict(cell), "run": os.path.relpath(cell.run, self.path)}
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The table of a poster: a line a variant, a column a student, mean ± standard deviation."""
-    students = list(dict.fromkeys(row.student for row in rows))
-    variants = list(dict.fromkeys(row.variant for row in rows))
-    scores = {(row.variant, row.student): score(row) for row in rows}
+def _complete(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    cells = [Cell(**{**cell, "run": path / cell["run"]}) for cell in content["cells"]]
+    if not cells:
+        raise UsageError(
+            f"no training of the comparison {path} is done yet: run the same"
+            " `egapipe compare` again"
+        )
+    done = [asdict(Planned(c.student, c.variant, c.seed, "done")) for c in cells]
+    planned = content.get("planned", done)
+    first = planned[0]["variant"]
+    rows = [_finite(asdict(row)) for row in table(cells, content["confidence"], first)]
+    # Its own numbers stay, whatever this version would make of its cells.
+    own = {(row["student"], row["variant"]): row for row in content["rows"]}
+    rows = [{**row, **own.get((row["student"], row["variant"]), {})} for row in rows]
+    finished = content.get("finished", True)
+    return {**content, "finished": finished, "planned": planned, "rows": rows}
+
+
+def markdown(rows: Sequence[Row], planned: Sequence[Planned]) -> str:
+    """The table of a poster: a line a variant, a column a student, mean ± standard deviation.
+
+    Bold is what separates from the baseline; a mean of fewer trainings than are planned says so.
+    """
+    students = list(dict.fromkeys(cell.student for cell in planned))
+    variants = list(dict.fromkeys(cell.variant for cell in planned))
+    found = {(row.variant, row.student): row for row in rows}
     lines = [["top-1 %", *students], ["---", *("---:" for _ in students)]]
-    lines += [[name, *(scores.get((name, s), "") for s in students)] for name in variants]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    for name in variants:
+        cells = [_entry(found.get((name, s)), count(planned, s, name)) for s in students]
+        lines.append([name, *cells])
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    note = said_of(planned)
+    return f"{text}\n{note}\n" if note else text
+
+
+def _entry(row: Row | None, planned: int) -> str:
+    if row is None:
+        return f"0 of {planned}"
+    text = f"**{score(row)}**" if row.separates else score(row)
+    return text if row.n == planned else f"{text} ({row.n} of {planned})"
+
+
+def count(planned: Sequence[Planned], student: str, variant: str) -> int:
+    """Trainings that are planned of a row."""
+    return sum((cell.student, cell.variant) == (student, variant) for cell in planned)
+
+
+def said_of(planned: Sequence[Planned]) -> str:
+    """What is missing of an unfinished comparison, in words; empty for a finished one."""
+    states = [cell.state for cell in planned]
+    done, failed = states.count("done"), states.count("failed")
+    if done == len(states):
+        return ""
+    broken = f", {failed} failed" if failed else ""
+    return f"unfinished: {done} of {len(states)} trainings done{broken}"
 
 
 def score(row: Row) -> str:
@@ -85,7 +149,8 @@ def score(row: Row) -> str:
 
 def _csv(records: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    names = [field.name for field in fields(Cell)]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     return text.getvalue()

@@ -3,8 +3,9 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,20 @@ class Cell:
     run: Path
     top1: float
     seconds: float
+
+
+State = Literal["planned", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell, whether it is trained or not. error: why it failed, in one line."""
+
+    student: str
+    variant: str
+    seed: int
+    state: State
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,18 +54,36 @@ class Row:
     pairs: int
     seconds: float
     """Mean of the trainings."""
+    n: int
+    """Trainings done."""
+    p: float
+    """Of a gain this far from 0 if there were none: Student's t of the paired differences, times
+    what Holm's correction over the student's variants makes of it; NaN without two pairs."""
+    separates: bool
+    """Whether the gain differs from 0 at the level of the intervals, after that correction."""
 
 
-def table(cells: Sequence[Cell], confidence: float = 0.95) -> list[Row]:
+def table(
+    cells: Sequence[Cell], confidence: float = 0.95, baseline: str | None = None
+) -> list[Row]:
     """A row a student and variant, in the order of the cells.
 
-    The first variant is the baseline. The interval is Student's t of the paired differences:
-    mean ± t(n - 1) std / sqrt(n).
+    baseline: the variant that the others are compared with; the first one if it is not given. The
+    interval is Student's t of the paired differences: mean ± t(n - 1) std / sqrt(n).
     """
+    if not cells:
+        return []
     by = {(cell.student, cell.variant, cell.seed): cell for cell in cells}
-    baseline = cells[0].variant
+    first = cells[0].variant if baseline is None else baseline
     names = dict.fromkeys((cell.student, cell.variant) for cell in cells)
-    return [_row(student, variant, baseline, by, confidence) for student, variant in names]
+    rows = [_row(student, variant, first, by, confidence) for student, variant in names]
+    corrected = {}
+    for student in dict.fromkeys(row.student for row in rows):
+        mine = [row for row in rows if row.student == student and row.variant != first]
+        known = [row for row in mine if not math.isnan(row.p)]
+        for row, p in zip(known, holm([row.p for row in known]), strict=True):
+            corrected[row] = replace(row, p=p, separates=p <= 1 - confidence)
+    return [corrected.get(row, row) for row in rows]
 
 
 def _row(
@@ -66,7 +99,8 @@ def _row(
         for cell in mine
         if (student, baseline, cell.seed) in by
     ]
-    gain, half = statistics.fmean(gains), half_width(gains, confidence)
+    gain = statistics.fmean(gains) if gains else math.nan
+    half = half_width(gains, confidence)
     return Row(
         student=student,
         variant=variant,
@@ -78,7 +112,37 @@ def _row(
         high=gain + half,
         pairs=len(gains),
         seconds=statistics.fmean(cell.seconds for cell in mine),
+        n=len(mine),
+        p=math.nan if variant == baseline else p_value(gains),
+        separates=False,
     )
+
+
+def p_value(gains: Sequence[float]) -> float:
+    """Of Student's t, two-sided, that paired differences have mean 0; NaN for fewer than two."""
+    if len(gains) < 2:
+        return math.nan
+    from scipy.stats import t
+
+    mean, std = statistics.fmean(gains), statistics.stdev(gains)
+    if std == 0:
+        return float(mean == 0)
+    return float(2 * t.sf(abs(mean) * math.sqrt(len(gains)) / std, len(gains) - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (Scand. J. Statist. 6, 1979): adjusted values, in their order."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    for rank, place in enumerate(order):
+        largest = max(largest, (len(order) - rank) * p_values[place])
+        adjusted[place] = min(1.0, largest)
+    return adjusted
+
+
+def percent(share: float) -> str:
+    """A share as it is given, `95 %` or `99.83 %`, never rounded to 100 %."""
+    return f"{float(f'{100 * share:.12g}'):.12g} %"
 
 
 def half_width(values: Sequence[float], confidence: float) -> float:

@@ -1,5 +1,6 @@
 """Parallel coordinates: every trial as a line through its settings to its value."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 from egapipe.stages.report.curves import shade
 from egapipe.stages.report.figure import GREY, WIDTH, Figure, draw, shortened
+from egapipe.stages.sweep.folder import short_value, value_names
 
 Trial = Mapping[str, Any]
 """A trial of a sweep's summary.json."""
@@ -69,11 +71,17 @@ def scale(values: Sequence[Any], *, wide: bool = True) -> Scale:
     absent = {_ABSENT: "not set"} if len(known) < len(values) else {}
     if known and all(map(is_number, known)) and len(set(known)) > 1:
         return _numbers([float(value) for value in known], absent, wide)
-    order = sorted({shown(value) for value in known})
+    names = {whole(v): text for v, text in zip(known, value_names(known), strict=True)}
+    order = sorted(names.values())
     places = {text: _even(number, len(order)) for number, text in enumerate(order)}
     every = -(-len(order) // _MOST_TICKS)
     ticks = {place: text for text, place in list(places.items())[::every]}
-    return Scale(lambda v: _ABSENT if v is None else places[shown(v)], {**absent, **ticks})
+    return Scale(lambda v: _ABSENT if v is None else places[names[whole(v)]], {**absent, **ticks})
+
+
+def whole(value: Any) -> str:
+    """A value as text that no other value has."""
+    return json.dumps(value, sort_keys=True)
 
 
 def short(path: str) -> str:
@@ -82,12 +90,8 @@ def short(path: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a few characters: four digits of a number, the keys of a section."""
-    if value is None:
-        return ""
-    if isinstance(value, dict):
-        return " + ".join(map(str, value)) or "none"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """A value in a few characters, as the command's table has it."""
+    return "" if value is None else short_value(value)
 
 
 def is_number(value: Any) -> bool:

@@ -57,12 +57,14 @@ def _run(config: "Config", restart: bool, retry_failed: bool) -> "SweepReport":
 def lines(config: "Config", report: "SweepReport") -> list[str]:
     """The trials as lines of text, the best first, and where everything is."""
     from egapipe.stages.distill.choice import ON_TEST
-    from egapipe.stages.sweep.folder import short_name, short_value
+    from egapipe.stages.sweep.folder import setting_names, short_name
 
     space = list(config.sweep.space)
     rows = [["trial", *map(short_name, space), "epochs", report.metric, ""]]
-    for trial in report.ranked():
-        settings = [short_value(trial.changes[p]) if p in trial.changes else "" for p in space]
+    trials = report.ranked()
+    columns = {path: setting_names(path, [trial.changes for trial in trials]) for path in space}
+    for place, trial in enumerate(trials):
+        settings = [columns[path][place] for path in space]
         value = "" if trial.value is None else f"{trial.value:.4g}"
         ended = trial.error or trial.status
         rows.append([str(trial.number), *settings, str(trial.epochs), value, ended])
@@ -78,6 +80,7 @@ def lines(config: "Config", report: "SweepReport") -> list[str]:
         "",
         f"{counts}; {report.concurrent} at once, {report.seconds:.1f} s",
         f"sweep: {report.folder}",
+        *([f"the best: {report.verdict()}"] if report.best else []),
         f"best: egapipe distill -c {report.best_config}",
         *([f"the best was {ON_TEST}"] if report.metric.startswith("test/") else []),
     ]

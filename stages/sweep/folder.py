@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,14 +80,26 @@ class SweepFolder(RunFolder):
         label = f"-{label_of(changes)}" if changes else ""
         return RunFolder(self.trials / f"{number:04d}{label}")
 
-    def remove_others(self, number: int, run: RunFolder) -> None:
+    def remove_others(self, number: int, run: RunFolder, config: Config) -> None:
         """Remove what a trial of this number with other settings left.
 
-        A searcher may propose something else after the sweep's driver was killed.
+        A searcher may propose something else after the sweep's driver was killed. config: the
+        trial's; a label is short, so two settings may have one.
         """
         for other in self.trials.iterdir():
-            if other.name.partition("-")[0] == f"{number:04d}" and other != run.path:
+            mine = other == run.path and not _is_of_another(run, config)
+            if other.name.partition("-")[0] == f"{number:04d}" and not mine:
                 shutil.rmtree(other)
+
+
+def _is_of_another(run: RunFolder, config: Config) -> bool:
+    """Whether a trial's folder, or the error in it, is of other settings than these."""
+    identity = run_identity(config)
+    if (run.path / "config.yaml").is_file():
+        return run_identity(run.config()) != identity
+    if (run.path / ERROR).is_file():
+        return bool(run.read_json(ERROR).get("identity", identity) != identity)
+    return False
 
 
 def label_of(changes: Mapping[str, Any]) -> str:
@@ -102,7 +114,39 @@ def short_name(path: str) -> str:
 
 
 def short_value(value: Any) -> str:
-    """A value in a few characters: four digits of a number, the keys of a section."""
+    """A value in a few characters: four digits of a number, `ega=0.1+kd` for a section.
+
+    Sections that differ have other texts, as long as their numbers differ in four digits.
+    """
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "+".join(value) or "none" if isinstance(value, dict) else str(value)
+    if not isinstance(value, dict):
+        return str(value)
+    parts = (f"{key}{_short_part(part)}" for key, part in value.items())
+    return "+".join(parts) or "none"
+
+
+def _short_part(value: Any) -> str:
+    """What follows a key: nothing where it is all defaults."""
+    if value == {}:
+        return ""
+    return f"({short_value(value)})" if isinstance(value, dict) else f"={short_value(value)}"
+
+
+def value_names(values: Iterable[Any]) -> list[str]:
+    """A text for each value: the short one, or all of it where those of unlike values agree."""
+    listed = list(values)
+    kinds: dict[str, set[str]] = {}
+    for value in listed:
+        kinds.setdefault(short_value(value), set()).add(json.dumps(value, sort_keys=True))
+    return [
+        short if len(kinds[short := short_value(value)]) == 1 else json.dumps(value, sort_keys=True)
+        for value in listed
+    ]
+
+
+def setting_names(path: str, trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The texts of one setting of several trials, by `value_names`; empty where one has it not."""
+    having = [changes[path] for changes in trials if path in changes]
+    names = iter(value_names(having))
+    return [next(names) if path in changes else "" for changes in trials]

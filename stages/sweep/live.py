@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from egapipe.pipeline.config import Config
-from egapipe.stages.sweep.folder import short_name, short_value
+from egapipe.stages.sweep.folder import setting_names, short_name
 from egapipe.stages.sweep.state import TrialState, best
 
 if TYPE_CHECKING:
@@ -76,9 +76,12 @@ def table(config: Config, states: Sequence[TrialState], room: int) -> "Group":
     for name in ("epoch", sweep.metric, "left"):
         drawn.add_column(name, justify="right")
     drawn.add_column("", overflow="ellipsis", no_wrap=True)
-    for state in shown(states, sweep.mode, room):
+    order = shown(states, sweep.mode, room)
+    columns = [setting_names(path, [state.changes for state in order]) for path in sweep.space]
+    for place, state in enumerate(order):
+        settings = [column[place] for column in columns]
         mark = "best" if state is first else state.error or state.status
-        drawn.add_row(*cells(config, state), mark, style=_STYLES.get(state.status))
+        drawn.add_row(*cells(state, settings), mark, style=_STYLES.get(state.status))
     hidden = len(states) - room
     more = [Text(f"and {hidden} more")] if hidden > 0 else []
     return Group(Text(f"{config.name}: {counts}"), drawn, *more)
@@ -100,12 +103,8 @@ def shown(states: Sequence[TrialState], mode: str, room: int) -> list[TrialState
     return ranked[:room]
 
 
-def cells(config: Config, state: TrialState) -> list[str]:
+def cells(state: TrialState, settings: Sequence[str]) -> list[str]:
     """The words of one trial: number, settings, epoch, metric, time left."""
-    settings = [
-        short_value(state.changes[path]) if path in state.changes else ""
-        for path in config.sweep.space
-    ]
     return [
         str(state.number),
         *settings,

@@ -10,7 +10,7 @@ import numpy as np
 
 from egapipe.pipeline.config import Config, override
 from egapipe.pipeline.config.load import check
-from egapipe.pipeline.config.sweep import Dimension
+from egapipe.pipeline.config.sweep import Dimension, direction
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.sweep.space import draw, ends, every
 
@@ -44,6 +44,11 @@ def plan(config: Config) -> list[Trial]:
         raise UsageError(
             "sweep.space is empty: name a setting and its values, e.g. "
             "--set 'sweep.space={distill.objective.ega.weight: {loguniform: [0.05, 5]}}'"
+        )
+    if direction(sweep.metric) not in (None, sweep.mode):
+        raise UsageError(
+            f"sweep.mode is {sweep.mode}, so the best of {sweep.metric} would be the worst: leave"
+            " it out, the metric says which way is better"
         )
     for path, dimension in space.items():
         _check_path(config, path, dimension)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from egapipe.pipeline.tracking import read_metrics
 from egapipe.pipeline.versions import installed, source_commit
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.plan import Changes, changed
+from egapipe.stages.sweep.settings import SEED, Group, by_settings, unseparated
 from egapipe.stages.sweep.slots import Slots
 from egapipe.stages.sweep.state import Status, TrialState, best
 from egapipe.stages.sweep.trial import threads
@@ -69,6 +71,33 @@ class SweepReport:
     def count(self, status: Status) -> int:
         """Trials that ended so."""
         return sum(trial.status == status for trial in self.trials)
+
+    def settings(self) -> list[Group[SweepTrial]]:
+        """The settings without their seeds, the best first."""
+        return by_settings(self.trials, self.mode)
+
+    @property
+    def several_seeds(self) -> bool:
+        """Whether a seed is among what trials differ in."""
+        return len({trial.changes.get(SEED) for trial in self.trials}) > 1
+
+    def verdict(self) -> str:
+        """The best settings in words, and how sure that is; empty if no trial finished."""
+        groups = self.settings()
+        if not groups:
+            return ""
+        first, others, tied = groups[0], len(groups) - 1, unseparated(groups)
+        spread = "" if math.isnan(first.std) else f" ± {first.std:.2g}"
+        n = len(first.trials)
+        of = "" if n == first.planned else f" of {first.planned}"
+        text = f"{self.metric} {first.mean:.4g}{spread} over {n}{of} seed{'s'[: n != 1]}"
+        if not others:
+            return text
+        if tied:
+            text += f", which does not separate from {tied} of {others} other settings"
+        else:
+            text += f", which separates from all {others} other settings"
+        return text + ("" if self.several_seeds else " (one seed says nothing of chance)")
 
     def ranked(self) -> list[SweepTrial]:
         """Finished trials first, the best first, those without a value last."""
@@ -142,6 +171,8 @@ def best_yaml(config: Config, report: SweepReport, slots: Slots) -> str:
     tree = tree.model_copy(update={"distill": distill, "sweep": SweepConfig()})
     value = f"{report.metric} {report.best.value:.6g}"
     comment = f"# Trial {report.best.number} of {report.folder.name}: {value}.\n"
+    if report.several_seeds:
+        comment += f"# Of its settings: {report.verdict()}.\n"
     return comment + to_yaml(tree)
 
 
@@ -151,6 +182,17 @@ def _summary(config: Config, folder: SweepFolder, report: SweepReport) -> dict[s
         "metric": report.metric,
         "mode": report.mode,
         "best": None if report.best is None else report.best.number,
+        "verdict": report.verdict(),
+        "settings": [
+            {
+                "changes": group.changes,
+                "trials": [trial.number for trial in group.trials],
+                "planned": group.planned,
+                "mean": group.mean,
+                "std": None if math.isnan(group.std) else group.std,
+            }
+            for group in report.settings()
+        ],
         "seconds": report.seconds,
         "concurrent": report.concurrent,
         "commit": source_commit(),

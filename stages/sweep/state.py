@@ -9,6 +9,7 @@ from egapipe.pipeline.runs import RunFolder
 from egapipe.stages.sweep.folder import ERROR
 from egapipe.stages.sweep.plan import Changes
 from egapipe.stages.sweep.reports import EPOCHS
+from egapipe.stages.sweep.settings import by_settings
 from egapipe.stages.sweep.trial import CHANGES, Setting, trial_number
 
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]
@@ -51,11 +52,9 @@ def states(trials: Iterable[Any], setting: Setting) -> list[TrialState]:
 
 
 def best(states: Iterable[TrialState], mode: str) -> TrialState | None:
-    """The finished trial with the best metric after its last epoch."""
-    sign = 1 if mode == "max" else -1
-    finished = [s for s in states if s.status == "finished" and s.value is not None]
-    # Of equals the first: it was not drawn because of another.
-    return max(finished, key=lambda s: sign * (s.value or 0.0), default=None)
+    """The first finished trial of the best settings by their mean over seeds, see `by_settings`."""
+    groups = by_settings(states, mode)
+    return groups[0].trials[0] if groups else None
 
 
 def _state(trial: Any, setting: Setting) -> TrialState:

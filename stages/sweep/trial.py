@@ -9,7 +9,7 @@ from typing import Any
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import EgapipeError, TrainingError
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.runs import RunFolder, run_identity
 from egapipe.stages import distill
 from egapipe.stages.sweep.folder import ERROR, SweepFolder
 from egapipe.stages.sweep.plan import Changes, changed
@@ -75,20 +75,27 @@ def train(setting: Setting, values: Mapping[str, Any]) -> None:
     number = trial_number(context.get_trial_id(), values)
     run = setting.run(number, changes)
     base = Config.model_validate(setting.config)
+    config = trial_config(base, changes, setting.slots)
     _wait_until_free(run)
-    SweepFolder(Path(setting.folder)).remove_others(number, run)
+    # Population based training changes settings within a folder.
+    recorded = run.config() if setting.copy_epochs and _begun(run) else config
+    SweepFolder(Path(setting.folder)).remove_others(number, run, recorded)
     _repeat_error(run)
     _take_over(run)
     try:
-        config = _saving_copies(trial_config(base, changes, setting.slots), setting.copy_epochs)
+        config = _saving_copies(config, setting.copy_epochs)
         reports = Reports(run, config, setting.copy_epochs)
         # Ray Tune ends the process once a trial is to end, whichever thread reports.
         distill.run(config, folder=run, report=reports.epoch)
         reports.last()
     except EgapipeError as error:
         run.path.mkdir(exist_ok=True)
-        run.write_json(ERROR, {"error": str(error)})
+        run.write_json(ERROR, {"error": str(error), "identity": run_identity(config)})
         raise
+
+
+def _begun(run: RunFolder) -> bool:
+    return (run.path / "config.yaml").is_file()
 
 
 def _saving_copies(config: Config, copy_epochs: int | None) -> Config:

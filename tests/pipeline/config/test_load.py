@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from egapipe.pipeline.config import Config, load_config, override, to_yaml
 from egapipe.pipeline.config.files import is_part, read_tree, shipped
 from egapipe.pipeline.config.load import check, parse_overrides
+from egapipe.pipeline.config.merge import merge
 from egapipe.pipeline.config.syntax import parse
 from egapipe.pipeline.errors import UsageError
 
@@ -241,6 +242,35 @@ def test_an_objective_may_be_given_by_its_weight_first() -> None:
     assert (ega.weight, ega.edge_weight) == (2, 3)
     with pytest.raises(UsageError, match=r"distill\.lr is 0\.01, not a section"):
         load_config("quickstart", ["distill.lr.weight=1"])
+
+
+NUMBERS = st.floats(0, 9)
+TERMS = st.none() | st.floats(0, 9) | st.dictionaries(st.sampled_from(["weight", "form"]), NUMBERS)
+OBJECTIVES = st.dictionaries(st.sampled_from(["ega", "kd"]), TERMS)
+UNDER = st.sampled_from(["ega", "kd", "ega.weight", "ega.form", "kd.weight"])
+
+
+@given(OBJECTIVES, UNDER, NUMBERS)
+def test_a_value_that_is_set_does_what_it_does_in_a_file(
+    objective: dict[str, Any], path: str, value: float
+) -> None:
+    """`--set distill.objective.ega=1` keeps the options that a file's `ega: 1` keeps."""
+    tree = {"distill": {"objective": objective}}
+    above: Any = value
+    for name in reversed(f"distill.objective.{path}".split(".")):
+        above = {name: above}
+    set_, merged = override(tree, {f"distill.objective.{path}": value}), merge([tree, above])
+    # Either form of a weight is one.
+    assert merge([{}, set_]) == merged
+
+
+def test_the_weight_of_an_objective_leaves_its_options() -> None:
+    ega = overridden("distill.objective.ega.edge_weight=3", "distill.objective.ega=2").distill
+    assert ega.objective.ega is not None
+    assert (ega.objective.ega.weight, ega.objective.ega.edge_weight) == (2, 3)
+    whole = overridden("distill.objective.ega.edge_weight=3", "distill.objective={ega: 2}").distill
+    assert whole.objective.ega is not None
+    assert whole.objective.ega.edge_weight == 0.24
 
 
 def test_a_section_that_is_set_forgets_its_other_keys() -> None:

@@ -1,18 +1,25 @@
 """Variants side by side: the same store, the same seeds, a table of paired differences."""
 
+import json
 import math
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from egapipe.pipeline.config import load_config
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.errors import StoreError, TrainingError, UsageError
+from egapipe.pipeline.progress import OpenProgress, Progress, silent_progress
 from egapipe.pipeline.runs import RunFolder
 from egapipe.stages import compare, extract
 from egapipe.stages.compare import Cell, ComparisonFolder
 from egapipe.stages.compare.command import table_lines
-from egapipe.stages.compare.table import half_width, table
+from egapipe.stages.compare.table import half_width, holm, percent, table
 
 
 @pytest.fixture(scope="module")
@@ -139,12 +146,160 @@ def test_the_interval_is_students_t() -> None:
         (["compare.variants={}"], "compare.variants"),
         (["compare.variants={ce: {distill.objectives: {}}}"], "distill.objectives"),
         (["compare.students={resnet8: {distill.momentun: 0}}"], "momentum"),
+        (["dataset.test=null"], "no dataset.test"),
+        (
+            ["compare.students={digits_cnn: {}, resnet8: {distill.student.args: {maps: 3}}}"],
+            "student resnet8, variant ce: .*maps",
+        ),
+        (["compare.variants.grids={distill.objective.sp.features: grid}"], "variant grids: .*grid"),
+        (["compare.variants.again={distill.objective: {}}"], "ce and .* again are the same"),
     ],
 )
 def test_a_variant_that_does_not_fit_is_refused_before_any_training(
     small: list[str], tmp_path: Path, sets: list[str], said: str
 ) -> None:
-    with pytest.raises(UsageError, match=said) as raised:
+    with pytest.raises((UsageError, StoreError), match=said) as raised:
         compare.run(load_config("quickstart", [*small, f"runs={tmp_path / 'runs'}", *sets]))
     assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+class StoppedError(Exception):
+    """The user's interrupt, at a cell of this name."""
+
+
+def stopping_at(name: str) -> OpenProgress:
+    def opened(title: str, *rest: Any, **options: Any) -> AbstractContextManager[Progress]:
+        if title == name:
+            raise StoppedError
+        return silent_progress(title, *rest, **options)
+
+    return opened
+
+
+def test_an_unfinished_comparison_says_how_far_it_is(small: list[str], tmp_path: Path) -> None:
+    """One variant fails at once, and it is stopped before the last of four cells."""
+    variants = "{ce: {distill.objective: {}}, wild: {distill.lr: 1.0e+30}}"
+    sets = [*small, f"runs={tmp_path}", f"compare.variants={variants}"]
+    config = load_config("quickstart", sets)
+    with pytest.raises(StoppedError):
+        compare.run(config, progress=stopping_at("digits_cnn wild seed 1"))
+    [path] = tmp_path.glob("*/compare-*")
+    record = ComparisonFolder(path).read()
+    states = {(cell["variant"], cell["seed"]): cell["state"] for cell in record["planned"]}
+    assert states == {
+        ("ce", 0): "done",
+        ("wild", 0): "failed",
+        ("ce", 1): "done",
+        ("wild", 1): "planned",
+    }
+    assert not record["finished"]
+    assert [(row["variant"], row["n"]) for row in record["rows"]] == [("ce", 2)]
+    assert (path / "table.md").read_text("utf-8").splitlines()[3:] == [
+        "| wild | 0 of 2 |",
+        "",
+        "unfinished: 2 of 4 trainings done, 1 failed",
+    ]
+    ended = compare.run(config)
+    lines = table_lines(ended)
+    assert lines[1] == "unfinished: 2 of 4 trainings done, 2 failed"
+    assert sum("wild seed" in line and "not finite" in line for line in lines) == 2
+    with pytest.raises(TrainingError, match=r"all trainings failed: .*not finite"):
+        compare.run(load_config("quickstart", [*sets, "compare.variants={w: {distill.lr: 1e30}}"]))
+
+
+def test_a_comparison_of_which_nothing_is_done_has_no_page(
+    small: list[str], tmp_path: Path
+) -> None:
+    config = load_config("quickstart", [*small, f"runs={tmp_path}"])
+    with pytest.raises(StoppedError):
+        compare.run(config, progress=stopping_at("digits_cnn ce seed 0"))
+    [path] = tmp_path.glob("*/compare-*")
+    with pytest.raises(UsageError, match=r"no training of the comparison .* is done yet"):
+        ComparisonFolder(path).read()
+
+
+def made(tops: dict[tuple[str, int], float]) -> list[Cell]:
+    return [Cell("s", v, seed, Path("run"), top1, 1.0) for (v, seed), top1 in tops.items()]
+
+
+def test_every_row_has_its_own_n() -> None:
+    tops = {("ce", 0): 50.0, ("ega", 0): 52.0, ("kd", 0): 51.0, ("ce", 1): 60.0, ("ega", 1): 62.5}
+    rows = table(made(tops))
+    assert [(row.variant, row.n, row.pairs) for row in rows] == [
+        ("ce", 2, 2),
+        ("ega", 2, 2),
+        ("kd", 1, 1),
+    ]
+
+
+def test_a_variant_without_its_baseline_has_no_gain() -> None:
+    [row] = table(made({("ega", 0): 52.0}), baseline="ce")
+    assert (row.n, row.pairs, row.separates) == (1, 0, False)
+    assert math.isnan(row.gain)
+
+
+def test_the_largest_mean_is_not_marked_where_its_interval_holds_0() -> None:
+    tops = {("ce", 0): 50.0, ("ce", 1): 60.0, ("ce", 2): 55.0}
+    tops |= {("noisy", 0): 59.0, ("noisy", 1): 58.0, ("noisy", 2): 63.0}
+    tops |= {("sure", 0): 51.0, ("sure", 1): 61.1, ("sure", 2): 55.9}
+    _, noisy, sure = table(made(tops))
+    assert noisy.mean > sure.mean
+    assert noisy.low < 0 < noisy.high
+    assert (noisy.separates, sure.separates) == (False, True)
+
+
+def test_of_many_variants_that_do_nothing_none_is_marked() -> None:
+    """At 95 % one in twenty separates by itself: here 40 of them, in 50 comparisons."""
+    rng = np.random.default_rng(0)
+    alone = corrected = 0
+    for _ in range(50):
+        noise = rng.normal(70, 1, (41, 5))
+        rows = table(made({(f"v{i}", s): float(noise[i, s]) for i in range(41) for s in range(5)}))
+        alone += any(row.low > 0 or row.high < 0 for row in rows[1:])
+        corrected += any(row.separates for row in rows)
+    assert alone > 20
+    # 5 % of 50 are 2.5; the differences share a baseline, which makes them fewer.
+    assert corrected <= 6
+
+
+P_VALUES = st.lists(st.floats(0, 1), max_size=6)
+
+
+@given(P_VALUES)
+def test_holm_rejects_as_its_step_down_procedure(values: list[float]) -> None:
+    level, order, rejected = 0.05, sorted(values), 0
+    while rejected < len(order) and (len(order) - rejected) * order[rejected] <= level:
+        rejected += 1
+    adjusted = holm(values)
+    assert sum(p <= level for p in adjusted) == rejected
+    assert all(one >= other for one, other in zip(adjusted, values, strict=True))
+
+
+@given(st.floats(0.001, 0.99999))
+def test_a_level_is_printed_as_it_is_given(share: float) -> None:
+    assert float(percent(share).removesuffix(" %")) == pytest.approx(100 * share, rel=1e-9)
+
+
+def test_levels_for_people() -> None:
+    assert [percent(share) for share in (0.95, 0.9983, 0.999, 0.5)] == [
+        "95 %",
+        "99.83 %",
+        "99.9 %",
+        "50 %",
+    ]
+
+
+def test_a_record_of_an_older_version_is_read(small: list[str], tmp_path: Path) -> None:
+    report = compare.run(load_config("quickstart", small))
+    file = tmp_path / "comparison.json"
+    record = json.loads((report.folder / file.name).read_text("utf-8"))
+    new = {"planned", "finished"}, {"n", "p", "separates"}
+    old = {key: value for key, value in record.items() if key not in new[0]}
+    old["rows"] = [{k: v for k, v in row.items() if k not in new[1]} for row in record["rows"]]
+    file.write_text(json.dumps(old), "utf-8")
+    assert ComparisonFolder(tmp_path).read() == record
+    for damaged in ('{"cells": 3}', "[", "{}", '{"cells": [{}]}'):
+        file.write_text(damaged, "utf-8")
+        with pytest.raises(UsageError, match=r"comparison\.json"):
+            ComparisonFolder(tmp_path).read()

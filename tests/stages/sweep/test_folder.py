@@ -1,11 +1,23 @@
 """The folder of a sweep: which sweep is which, and what belongs to a trial."""
 
+import itertools
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from egapipe.pipeline.config import Config, load_config
-from egapipe.stages.sweep.folder import SweepFolder, short_name, short_value, sweep_folder
+from egapipe.pipeline.runs import run_identity
+from egapipe.stages.sweep.folder import (
+    SweepFolder,
+    short_name,
+    short_value,
+    sweep_folder,
+    value_names,
+)
 
 SPACE = "sweep.space={distill.lr: {uniform: [0.01, 0.1]}}"
 
@@ -49,6 +61,8 @@ def test_workers_make_another_where_each_normalises_over_its_own_rows() -> None:
         "sweep.metric=train/loss",
         "distill.epochs=61",
         "distill.seed=1",
+        # Batch normalisation sees a worker's own rows.
+        "distill.workers=2",
     ],
 )
 def test_what_decides_the_trials_does(other: str) -> None:
@@ -71,14 +85,29 @@ def test_a_trial_is_named_by_its_number_and_settings(tmp_path: Path) -> None:
 def test_words_for_people() -> None:
     assert short_name("distill.objective.ega.weight") == "ega.weight"
     assert short_name("distill.head.lr") == "head.lr"
-    assert [short_value(v) for v in (0.31249999, 3, "a", None, {}, {"ega": 1, "kd": 1})] == [
-        "0.3125",
-        "3",
-        "a",
-        "None",
-        "none",
-        "ega+kd",
-    ]
+    values = (0.31249999, 3, "a", None, {}, {"ega": {}, "kd": {"weight": 0.5}})
+    texts = ["0.3125", "3", "a", "None", "none", "ega+kd(weight=0.5)"]
+    assert [short_value(value) for value in values] == texts
+
+
+VALUES = st.recursive(
+    st.floats(0, 1) | st.integers(0, 3) | st.sampled_from(["a", "0.1", "ega", "ega=1", "None"]),
+    lambda inner: st.dictionaries(st.sampled_from(["ega", "kd", "weight"]), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+@given(st.lists(VALUES | st.none(), max_size=5))
+def test_unlike_values_have_unlike_names(values: list[Any]) -> None:
+    names = value_names(values)
+    for (one, first), (other, second) in itertools.combinations(zip(values, names, strict=True), 2):
+        same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+        assert (first == second) == same
+
+
+def test_variants_of_one_objective_are_two() -> None:
+    assert value_names([{"ega": 0.1}, {"ega": 1.0}]) == ["ega=0.1", "ega=1"]
+    assert value_names([0.12341, 0.12342, 0.5]) == ["0.12341", "0.12342", "0.5"]
 
 
 def test_what_another_trial_of_the_number_left_is_removed(tmp_path: Path) -> None:
@@ -88,5 +117,21 @@ def test_what_another_trial_of_the_number_left_is_removed(tmp_path: Path) -> Non
     )
     for run in (old, mine, other):
         run.path.mkdir(parents=True)
-    folder.remove_others(1, mine)
+    folder.remove_others(1, mine, config())
     assert {path.name for path in folder.trials.iterdir()} == {mine.path.name, other.path.name}
+
+
+def test_what_a_trial_of_the_same_label_left_is_removed(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path)
+    old, new = (config(f"distill.lr={lr}") for lr in ("0.123451", "0.123452"))
+    mine = folder.trial(1, {"distill.lr": 0.123451})
+    assert mine == folder.trial(1, {"distill.lr": 0.123452})
+    mine.begin(old, {})
+    folder.remove_others(1, mine, old)
+    assert (mine.path / "config.yaml").is_file()
+    folder.remove_others(1, mine, new)
+    assert not mine.path.exists()
+    mine.path.mkdir()
+    mine.write_json("error.json", {"error": "of old", "identity": run_identity(old)})
+    folder.remove_others(1, mine, new)
+    assert not mine.path.exists()
