@@ -29,13 +29,14 @@ def run(
     probe_images: int = PROBE_IMAGES,
     progress: OpenProgress = silent_progress,
 ) -> Evaluation:
-    """Measure the student of a run's `last` or `best` checkpoint and write evaluation.json.
+    """Measure a student, of a run's `last` or `best` checkpoint or its average, `ema`.
 
-    The summary.json of a finished run gets it too, as `evaluation.last` or `evaluation.best`.
-    device: where the student embeds images (`auto`, `cpu` or `cuda`). probe_images: most labelled
-    training images that neighbours and linear probe learn from; 0 leaves both out. What the run has
-    no data for (no test images, no store) is left out, with the reason. Raises UsageError if the
-    folder is no run, has no such checkpoint, or its test images are not where its config says.
+    Writes evaluation.json; the summary.json of a finished run gets it too, as `evaluation.last`,
+    `evaluation.best` or `evaluation.ema`. device: where the student embeds images (`auto`, `cpu` or
+    `cuda`). probe_images: most labelled training images that neighbours and linear probe learn
+    from; 0 leaves both out. What the run has no data for (no test images, no store) is left out,
+    with the reason. Raises UsageError if the folder is no run, has no such checkpoint, or its test
+    images are not where its config says.
     """
     if probe_images < 0:
         raise UsageError(f"probe_images is {probe_images}: give a number of images, or 0 for none")

@@ -1,9 +1,11 @@
 """`egapipe export`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from egapipe.pipeline.options import Checkpoint
 
 if TYPE_CHECKING:
     from egapipe.stages.export import ExportReport
@@ -16,9 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def export(
     run: Annotated[Path, typer.Argument(help="The run folder that `egapipe distill` printed.")],
-    checkpoint: Annotated[
-        Literal["last", "best"], typer.Option(help="Which epoch's weights.")
-    ] = "last",
+    checkpoint: Checkpoint = "last",
     to: Annotated[
         Path | None, typer.Option(help="Folder to write; default: export in the run folder.")
     ] = None,

@@ -67,7 +67,7 @@ def run(
     images: str | Path | None = None,
     licence: str = "unknown",
 ) -> ExportReport:
-    """Export the student of a run's `last` or `best` checkpoint, with a model card.
+    """Export the student of a run's `last` or `best` checkpoint, or its average, `ema`.
 
     to: the folder, default `export` in the run folder; what an earlier export left there is
     replaced. formats: see `FORMATS`. images: a folder of images to check outputs on; default: the

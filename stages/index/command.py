@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides
+from egapipe.pipeline.options import Checkpoint, ConfigName, Overrides
 
 if TYPE_CHECKING:
     from egapipe.stages.index import Leak, LeakReport
@@ -56,6 +56,7 @@ def neighbours(
         Path | None,
         typer.Option(help="In the space of this run's student; default: the teacher's."),
     ] = None,
+    checkpoint: Checkpoint = "last",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Show the images of a data set that are nearest to others, in teacher or student space."""
@@ -63,7 +64,8 @@ def neighbours(
     from egapipe.stages.index import neighbours as find
 
     loaded = load_config(config, overrides or [])
-    for path, found in find(loaded, images, split=split, k=k, run=run).items():
+    near_by = find(loaded, images, split=split, k=k, run=run, checkpoint=checkpoint)
+    for path, found in near_by.items():
         if as_json:
             near = [asdict(neighbour) for neighbour in found]
             typer.echo(json.dumps({"path": str(path), "neighbours": near}))

@@ -52,19 +52,25 @@ def neighbours(
     split: Split = "train",
     k: int = 10,
     run: str | Path | None = None,
+    checkpoint: str = "last",
 ) -> dict[Path, list[Neighbour]]:
     """The k images of a split that are nearest to each image file, the nearest first.
 
-    In the space of the teacher (its store must be there), or of the student of a run folder; all
-    images are embedded once a student then. Raises UsageError (no such split or file, an image
-    that cannot be read, imported embeddings), StoreError or TeacherError.
+    In the space of the teacher (its store must be there), or of the student of a run folder, of
+    its `checkpoint` (`last`, `best` or `ema`); all images are embedded once a student then. Raises
+    UsageError (no such split or file, an image that cannot be read, imported embeddings),
+    StoreError or TeacherError.
     """
     if k < 1:
         raise UsageError(f"k is {k}: ask for at least one neighbour")
     dataset = open_split(config, split)
     paths = [Path(image) for image in images]
     pictures = [_open(path) for path in paths]
-    space = TeacherSpace(config, dataset, split) if run is None else StudentSpace(run, dataset)
+    space: Space
+    if run is None:
+        space = TeacherSpace(config, dataset, split)
+    else:
+        space = StudentSpace(run, dataset, checkpoint)
     cosines, rows = space.nearest(pictures, k)
     return {
         path: _named(dataset, near, cosine)
@@ -91,8 +97,8 @@ class TeacherSpace:
 class StudentSpace:
     """The nodes of a trained student."""
 
-    def __init__(self, run: str | Path, dataset: Dataset) -> None:
-        self._student = load_student(run)
+    def __init__(self, run: str | Path, dataset: Dataset, checkpoint: str = "last") -> None:
+        self._student = load_student(run, checkpoint)
         self._rows, self._nodes = _embedded(self._student, dataset)
 
     def nearest(self, images: Sequence[Image.Image], k: int) -> tuple[Floats, Ints]:

@@ -36,17 +36,19 @@ def run(
     model: str | Path | Predictor,
     images: Sequence[str | Path],
     *,
+    checkpoint: str = "last",
     top: int = 5,
     device: str = "auto",
 ) -> Iterator[Prediction]:
     """Predict image files, in order; a folder stands for every image below it.
 
-    model: see `load_predictor`. top: classes an image. A file that cannot be read is a Prediction
-    with an error. Raises UsageError, before the first image: no such model, file or image.
+    model, checkpoint: see `load_predictor`. top: classes an image. A file that cannot be read is a
+    Prediction with an error. Raises UsageError, before the first image: no such model, file or
+    image.
     """
     if top < 1:
         raise UsageError(f"top is {top}: ask for at least one class")
-    predictor = model if isinstance(model, Predictor) else load_predictor(model, device)
+    predictor = model if isinstance(model, Predictor) else load_predictor(model, device, checkpoint)
     paths = list(_files(images))
     return _predict(predictor, paths, top)
 

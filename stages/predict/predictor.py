@@ -41,13 +41,19 @@ class Predictor:
         return names[number] if names is not None and number < len(names) else str(number)
 
 
-def load_predictor(model: str | Path, device: str = "auto") -> Predictor:
+def load_predictor(model: str | Path, device: str = "auto", checkpoint: str = "last") -> Predictor:
     """The student of a run folder, of a folder of `egapipe export`, or of its ONNX file.
 
-    device: `auto`, `cpu` or `cuda`; ONNX files run on the CPU. Raises UsageError if it is none of
-    them or does not load.
+    device: `auto`, `cpu` or `cuda`; ONNX files run on the CPU. checkpoint: of a run folder, `last`,
+    `best` or `ema`; an export has the weights that it was made of. Raises UsageError if it is none
+    of them, does not load or has no such checkpoint.
     """
     path = Path(model)
+    if checkpoint != "last" and not (path / "config.yaml").is_file():
+        raise UsageError(
+            f"{path} is no run folder, so there is no checkpoint to choose: leave --checkpoint "
+            f"{checkpoint}, or name the run"
+        )
     if path.suffix == ".onnx":
         if device == "cuda":
             raise UsageError("ONNX files run on the CPU here: leave --device, or name the folder")
@@ -60,7 +66,7 @@ def load_predictor(model: str | Path, device: str = "auto") -> Predictor:
         raise UsageError(
             f"{path} is no student: name a run folder, a folder of `egapipe export` or its .onnx"
         )
-    return Predictor.of(load_student(path, device=device))
+    return Predictor.of(load_student(path, checkpoint, device))
 
 
 def _torch(module: Inference, device: torch.device) -> Callable[[Tensor], tuple[Floats, ...]]:
