@@ -5,6 +5,9 @@ from dataclasses import replace
 from math import isnan
 from pathlib import Path
 
+import numpy as np
+
+from egapipe.pipeline.datasets import open_split
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.runs import RunFolder
@@ -58,6 +61,22 @@ def run(
     evaluation = replace(found, seconds=time.perf_counter() - started)
     _record(folder, evaluation)
     return evaluation
+
+
+def predictions_of(
+    student: TrainedStudent, progress: OpenProgress = silent_progress
+) -> Predictions:
+    """Accuracy and calibration of a student on its labelled test images, and nothing else.
+
+    Raises UsageError if there are none, or they are not where the run's configuration says.
+    """
+    try:
+        dataset = open_split(student.config, "test")
+        images = Images(dataset, np.flatnonzero(dataset.labels >= 0), None)
+        with progress("test", len(images.rows), unit="images") as shown:
+            return predictions(collect(student, images, shown.update), LeftOut())
+    except UnavailableError as error:
+        raise UsageError(str(error)) from None
 
 
 def _record(folder: RunFolder, evaluation: Evaluation) -> None:

@@ -9,6 +9,7 @@ from egapipe.pipeline.options import Checkpoint
 
 if TYPE_CHECKING:
     from egapipe.stages.export import ExportReport
+    from egapipe.stages.export.measured import Accuracy
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +37,7 @@ def export(
 
     Every file is compared with the student on real images, and timed.
     """
+    from egapipe.pipeline.progress import open_progress
     from egapipe.stages.export import FORMATS
     from egapipe.stages.export import run as export_run
 
@@ -46,6 +48,7 @@ def export(
         formats=formats or FORMATS,
         images=images,
         licence=licence,
+        progress=open_progress,
     )
     typer.echo("\n".join(table_lines(report)))
 
@@ -55,6 +58,7 @@ def table_lines(report: "ExportReport") -> list[str]:
     batches = list(report.reference)
     heading = "".join(f"{f'ms, batch {batch}':>14}" for batch in batches)
     lines = [
+        _accuracy(report.accuracy),
         f"checked on {report.images} real images, one CPU thread",
         "",
         f"{'file':<20}{'MB':>8}{'error':>10}{heading}",
@@ -65,6 +69,14 @@ def table_lines(report: "ExportReport") -> list[str]:
         for file in report.files
     ]
     return [*lines, "", f"export: {report.folder}"]
+
+
+def _accuracy(found: "Accuracy | str") -> str:
+    if isinstance(found, str):
+        return f"accuracy unknown: {found}"
+    many = "" if found.images is None else f" of {found.images:,}"
+    note = f": {found.note}" if found.note else ""
+    return f"top-1 {found.top1:.2f} %{many} {found.split} images, {found.which} checkpoint{note}"
 
 
 def _times(milliseconds: dict[int, float]) -> str:

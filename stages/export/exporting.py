@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import EgapipeError, UsageError
 from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.timing import median_time, one_thread
 from egapipe.pipeline.views import key_hashes
@@ -24,7 +25,9 @@ from egapipe.stages.distill.images import StreamedImages, readable
 from egapipe.stages.export import FORMATS
 from egapipe.stages.export.card import model_card
 from egapipe.stages.export.folder import CARD, RECORD
+from egapipe.stages.export.measured import Accuracy, measured
 from egapipe.stages.export.module import OUTPUTS, Inference
+from egapipe.stages.export.preprocessing import KEY, preprocessing
 from egapipe.stages.export.programs import FILES, WRITERS, Arrays, Run, arrays
 
 TOLERANCE = 1e-4
@@ -50,12 +53,14 @@ class Checked:
 @dataclass(frozen=True)
 class ExportReport:
     """The folder and its files. images: real images that every file was checked on. reference:
-    milliseconds of the student itself, as in `Checked`."""
+    milliseconds of the student itself, as in `Checked`. accuracy: of the weights that were
+    exported, or why it is not known."""
 
     folder: Path
     images: int
     reference: dict[int, float]
     files: list[Checked]
+    accuracy: Accuracy | str
 
 
 def run(
@@ -66,13 +71,15 @@ def run(
     formats: Sequence[str] = FORMATS,
     images: str | Path | None = None,
     licence: str = "unknown",
+    progress: OpenProgress = silent_progress,
 ) -> ExportReport:
     """Export the student of a run's `last` or `best` checkpoint, or its average, `ema`.
 
     to: the folder, default `export` in the run folder; what an earlier export left there is
     replaced. formats: see `FORMATS`. images: a folder of images to check outputs on; default: the
-    run's test images, else its training images. licence: an identifier for the model card. Every
-    file is read back, compared on real images and timed before the folder appears. Raises
+    run's test images, else its training images. licence: an identifier for the model card, which
+    has the accuracy of the weights that are exported, see `measured`. Every file is read back,
+    compared on real images and timed before the folder appears. Raises
     UsageError (no such run, checkpoint, format or images; a library is missing) or EgapipeError
     (the student cannot be traced; a file gives other outputs).
     """
@@ -84,12 +91,18 @@ def run(
     out = Path(to) if to is not None else folder.path / "export"
     _check_replaceable(out)
     pixels = sample_images(student, images)
+    accuracy = measured(folder, student, checkpoint, progress)
     beside = out.parent / f".{out.name}.partial"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        report = _write(student, pixels, beside, formats)
-        record = {"checkpoint": student.checkpoint.name, **_plain(report)}
+        report = _write(student, pixels, beside, formats, accuracy)
+        record = {
+            "checkpoint": student.checkpoint.name,
+            "which": checkpoint,
+            KEY: preprocessing(student.spec),
+        }
+        record |= _plain(report)
         replace_file(beside / RECORD, (json.dumps(record, indent=2) + "\n").encode())
         card = model_card(student, _summary(folder), record, licence)
         replace_file(beside / CARD, card.encode())
@@ -98,7 +111,7 @@ def run(
         beside.rename(out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return ExportReport(out, report.images, report.reference, report.files)
+    return replace(report, folder=out)
 
 
 def sample_images(student: TrainedStudent, folder: str | Path | None) -> Tensor:
@@ -134,7 +147,11 @@ def _check_replaceable(out: Path) -> None:
 
 
 def _write(
-    student: TrainedStudent, pixels: Tensor, folder: Path, formats: Sequence[str]
+    student: TrainedStudent,
+    pixels: Tensor,
+    folder: Path,
+    formats: Sequence[str],
+    accuracy: Accuracy | str,
 ) -> ExportReport:
     module = Inference(student.student).eval()
     reference = arrays(module)
@@ -145,7 +162,7 @@ def _write(
         error = _compare(name, run, pixels, expected)
         file = folder / FILES[name]
         files.append(Checked(name, file.name, file.stat().st_size, error, _time(run, pixels)))
-    return ExportReport(folder, len(pixels), _time(reference, pixels), files)
+    return ExportReport(folder, len(pixels), _time(reference, pixels), files, accuracy)
 
 
 def _compare(name: str, run: Run, pixels: Tensor, expected: Arrays) -> float:
@@ -175,8 +192,13 @@ def _time(run: Run, pixels: Tensor) -> dict[int, float]:
 
 
 def _plain(report: ExportReport) -> dict[str, Any]:
-    files = [asdict(file) for file in report.files]
-    return {"images": report.images, "reference_milliseconds": report.reference, "files": files}
+    found = report.accuracy
+    return {
+        "accuracy": {"left_out": found} if isinstance(found, str) else asdict(found),
+        "images": report.images,
+        "reference_milliseconds": report.reference,
+        "files": [asdict(file) for file in report.files],
+    }
 
 
 def _summary(folder: RunFolder) -> dict[str, Any]:

@@ -44,6 +44,8 @@ def better_before(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     save_file(heads, best / "heads.safetensors")
     pointer = json.dumps({"folder": best.name})
     (run / "checkpoints" / "best.json").write_text(pointer, "utf-8")
+    tops = {distill.load_student(run, which).accuracy().top1 for which in ("last", "best", "ema")}
+    assert len(tops) == 3
     return run
 
 
