@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import EgapipeError
@@ -11,6 +12,7 @@ from egapipe.pipeline.pairing import open_pair
 from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import CLEAN
 from egapipe.stages.distill import TrainedStudent
+from egapipe.stages.distill.model import Head
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -20,7 +22,8 @@ Ints = npt.NDArray[np.int64]
 class Sample:
     """n labelled test images. names: of at least C classes. rows: int64 [n] of the data set.
     labels: int64 [n]. nodes: float32 [n, D] of the student. logits: float32 [n, C]. features: the
-    teacher's, or None, and `why` then."""
+    teacher's, or None, and `why` then. head: of the teacher, as trained beside the student; None
+    where the checkpoint has none. checkpoint: the folder of the student's weights."""
 
     dataset: Dataset
     names: list[str]
@@ -30,6 +33,8 @@ class Sample:
     logits: Floats
     features: Features | None
     why: str = ""
+    head: Head | None = None
+    checkpoint: str = ""
 
     @property
     def predicted(self) -> Ints:
@@ -49,6 +54,17 @@ class Sample:
             return None
         taken: Floats = self.features.take(self.rows[places], CLEAN).float().flatten(1).numpy()
         return taken
+
+    @torch.no_grad()
+    def teacher_nodes(self, places: Ints) -> Floats | None:
+        """float32 [k, D]: what the loss compares the student's nodes with, the nodes of the
+        teacher's head; places: int64 [k] of the n. None without store or head."""
+        features = self.teacher(places)
+        if features is None or self.head is None:
+            return None
+        device = self.head.classifier.weight.device
+        nodes: Floats = self.head.node(torch.from_numpy(features).to(device)).cpu().numpy()
+        return nodes
 
     def embedded(self) -> Ints:
         """int64 [k]: places of the images that both student and teacher have an embedding of."""
@@ -84,6 +100,8 @@ def take_sample(student: TrainedStudent) -> Sample | None:
         logits=np.concatenate([part.logits.cpu().numpy() for part in parts]),
         features=features,
         why=why,
+        head=None if features is None else student.teacher_head(),
+        checkpoint=student.checkpoint.name,
     )
 
 

@@ -1,18 +1,30 @@
 """The page of a run, a comparison and a sweep: complete, self-contained, and true to its source."""
 
 import json
+import math
 import shutil
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from egapipe.pipeline.config import load_config
+from egapipe.pipeline.correlation import correlations
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.runs import RunFolder
 from egapipe.stages import report
+from egapipe.stages.distill import load_student
+from egapipe.stages.evaluate.cost import Cost, Latency
+from egapipe.stages.evaluate.evaluation import Evaluation, Predictions, Probes
+from egapipe.stages.evaluate.graphs import Agreement
+from egapipe.stages.evaluate.left_out import LeftOut
+from egapipe.stages.report.embedding import chosen, edge_figure
 from egapipe.stages.report.figure import draw
+from egapipe.stages.report.sample import take_sample
 from egapipe.stages.report.timing import Costs
 from tests.command import egapipe
 from tests.stages.report.conftest import EditRun, MakeSweep
@@ -164,14 +176,96 @@ def test_an_unfinished_run_is_drawn_from_its_last_checkpoint(edit_run: EditRun) 
 
 def test_what_evaluate_measured_is_on_the_page(edit_run: EditRun) -> None:
     run = RunFolder(edit_run(dataset__test=None))
-    found = {
-        "embeddings": {"nodes": {"width": 64, "knn": 81.234, "linear": None}},
-        "graphs": {"node_layers": {"edge_correlation": 0.12345, "neighbour_recall": 0.5}},
-    }
-    run.write_json("summary.json", {**run.summary(), "evaluation": {"last": found}})
+    cost = Cost(1234, 1000, 56_789, (Latency(1, 0.125, 9), Latency(64, 3.5, 9)))
+    found = Evaluation(
+        run=run.path,
+        which="best",
+        checkpoint="epoch00001-step0000000",
+        student="digits_cnn",
+        cost=cost,
+        predictions=Predictions(81.5, 97.25, 6.125, 360),
+        embeddings={"nodes": Probes(64, 81.234, math.nan)},
+        graphs={"node_layers": Agreement(0.12345, 0.5)},
+        left_out=LeftOut({"embeddings.teacher": "no store"}),
+    ).as_json()
+    run.write_json("summary.json", {**run.summary(), "evaluation": {"best": found}})
     page = check_page(report.run(run.path))
-    assert page.tables[0][1] == ["student's nodes", "64", "81.23", ""]
-    assert page.tables[1][1] == ["node layers of both", "0.123", "0.500"]
+    assert "Evaluation of the best epoch" in page.text
+    # A field that is added to an evaluation has to be shown, or to be named here.
+    shown = {"which", "cost", "predictions", "embeddings", "graphs", "left_out"}
+    not_shown = {"run", "checkpoint", "student", "test_images", "probe_images", "seconds"}
+    assert shown | not_shown | {"protocol"} == found.keys()
+    assert page.tables[:5] == [
+        [
+            ["test images", "top-1 %", "top-5 %", "expected calibration error %"],
+            ["360", "81.50", "97.25", "6.12"],
+        ],
+        [
+            ["embeddings", "width", "20-NN %", "linear probe %"],
+            ["student's nodes", "64", "81.23", ""],
+        ],
+        [
+            ["graphs that are compared", "edge r", "recall@10"],
+            ["node layers of both", "0.123", "0.500"],
+        ],
+        [
+            ["cost", ""],
+            ["parameters", "1,234"],
+            ["of them in the backbone", "1,000"],
+            ["multiply-accumulates an image", "56,789"],
+            ["ms on one CPU thread, batch 1", "0.12"],
+            ["ms on one CPU thread, batch 64", "3.50"],
+        ],
+        [["left out", "why"], ["embeddings.teacher", "no store"]],
+    ]
+
+
+def test_the_edges_are_those_that_the_loss_compares(finished: Path) -> None:
+    """Both behind their node layers, not the teacher's embeddings as they were stored."""
+    student = load_student(finished)
+    sample = take_sample(student)
+    assert sample is not None
+    head = student.teacher_head()
+    assert head is not None
+    places = chosen(sample, 64, 10)
+    raw = sample.teacher(places)
+    assert raw is not None
+    with torch.no_grad():
+        nodes = head.node(torch.from_numpy(raw)).numpy()
+    mine = correlations(sample.nodes[places])
+    by_nodes, by_embeddings = (np.abs(mine - correlations(of)).mean() for of in (nodes, raw))
+    assert f"{by_nodes:.3f}" != f"{by_embeddings:.3f}"
+    figure = edge_figure(sample)
+    assert figure is not None
+    assert f"mean absolute difference is {by_nodes:.3f}" in figure.caption
+    assert "teacher's nodes" in figure.panels[0]
+    without = edge_figure(sample, aligned=False)
+    assert without is not None
+    assert "trained without EGA" in without.caption
+    headless = edge_figure(replace(sample, head=None))
+    assert headless is not None
+    assert "difference" not in headless.caption
+
+
+def test_captions_say_what_was_measured(run_page: report.Report, finished: Path) -> None:
+    page = Page(run_page.page)
+    assert "Of training images the mean over the epoch's steps" in page.text
+    assert '"loss" is what training makes small, the weighted sum' in page.text
+    last = load_student(finished).checkpoint.name
+    assert page.text.count(f"The student of the last checkpoint, {last}, on 360 test images") == 2
+
+
+@pytest.mark.parametrize("chosen_on", ["test", "validation", "nothing recorded"])
+def test_a_choice_on_test_images_is_called_one(edit_run: EditRun, chosen_on: str) -> None:
+    run = RunFolder(edit_run(dataset__test=None))
+    summary = {**run.summary(), "chosen_on": chosen_on}
+    if chosen_on == "nothing recorded":
+        del summary["chosen_on"]
+    run.write_json("summary.json", summary)
+    said = (
+        "chosen on the test images that it is reported on" in Page(report.run(run.path).page).text
+    )
+    assert said == (chosen_on != "validation")
 
 
 def test_without_a_store_the_student_is_drawn_alone(edit_run: EditRun, tmp_path: Path) -> None:
