@@ -1,5 +1,6 @@
 """The page of a run, a comparison and a sweep: complete, self-contained, and true to its source."""
 
+import itertools
 import json
 import math
 import shutil
@@ -7,10 +8,14 @@ import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import t
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.correlation import correlations
@@ -25,6 +30,7 @@ from egapipe.stages.evaluate.left_out import LeftOut
 from egapipe.stages.report.embedding import chosen, edge_figure
 from egapipe.stages.report.figure import draw
 from egapipe.stages.report.sample import take_sample
+from egapipe.stages.report.separation import holm
 from egapipe.stages.report.timing import Costs
 from tests.command import egapipe
 from tests.stages.report.conftest import EditRun, MakeSweep
@@ -85,12 +91,14 @@ def test_a_comparison_has_the_table_and_its_intervals(
     page = check_page(comparison_page)
     record = json.loads((comparison / "comparison.json").read_text("utf-8"))
     heading, ce, ega = page.tables[0]
-    assert heading == ["variant", "top-1 %", "std", "against ce", "95% interval", "seconds"]
+    statistics = ["against ce", "pairs", "95% interval", "reading"]
+    assert heading == ["variant", "n", "top-1 %", "std", *statistics, "seconds"]
     row = record["rows"][1]
     low, high = f"{row['low']:+.2f}", f"{row['high']:+.2f}"
-    assert ega[:3] == ["ega", f"{row['mean']:.2f}", f"{row['std']:.2f}"]
-    assert ega[3:5] == [f"{row['gain']:+.2f}", f"{low} to {high}"]
-    assert ce[3:5] == ["", ""]
+    assert ega[:4] == ["ega", "2", f"{row['mean']:.2f}", f"{row['std']:.2f}"]
+    assert ega[4:7] == [f"{row['gain']:+.2f}", "2", f"{low} to {high}"]
+    assert ce[4:8] == ["", "", "", ""]
+    assert "not finished" not in page.text
     assert page.figures == ["curves", "scores-0", "gains-0", "timing"]
     assert f"{record['teacher_top1']:.2f} %" in page.text
 
@@ -109,8 +117,83 @@ def test_a_comparison_of_one_seed_has_no_intervals(comparison: Path, tmp_path: P
     # Its runs are not beside the copy: there is nothing to draw curves from.
     assert page.figures == ["scores-0", "timing"]
     assert page.tables[0][2][0] == hostile
-    assert page.tables[0][2][4] == ""
+    assert page.tables[0][2][6] == ""
+    assert page.tables[0][2][7] == "one pair says nothing of chance"
     assert "alert" not in "".join(page.source.split("<script>")[1:]).split("</script>")[0]
+
+
+def edited(comparison: Path, folder: Path, **values: Any) -> Page:
+    """The page of that comparison with other values in its record."""
+    shutil.copytree(comparison, folder)
+    record = json.loads((folder / "comparison.json").read_text("utf-8"))
+    (folder / "comparison.json").write_text(json.dumps({**record, **values}), "utf-8")
+    return check_page(report.run(folder))
+
+
+def test_an_unfinished_comparison_says_so_and_each_row_its_n(
+    comparison: Path, tmp_path: Path
+) -> None:
+    record = json.loads((comparison / "comparison.json").read_text("utf-8"))
+    cells = [cell for cell in record["cells"] if (cell["variant"], cell["seed"]) != ("ega", 1)]
+    page = edited(comparison, tmp_path / "three", cells=cells)
+    assert "3 of 4 planned trainings, 2 seeds" in page.text
+    student = cells[0]["student"]
+    assert f"not finished: there is no result of {student} ega seed 1." in page.text
+    assert [row[:2] for row in page.tables[0][1:]] == [["ce", "2"], ["ega", "1"]]
+    failed = [{"student": student, "variant": "ega", "seed": 1, "error": "out of <b>memory</b>"}]
+    page = edited(comparison, tmp_path / "failed", cells=cells, failed=failed)
+    assert page.tables[0] == [
+        ["failed", "error"],
+        [f"{student} ega seed 1", "out of <b>memory</b>"],
+    ]
+    page = edited(comparison, tmp_path / "none", cells=[], rows=[])
+    assert "0 of 4 planned trainings" in page.text
+    assert page.figures == []
+
+
+def test_a_comparison_marks_what_separates_and_nothing_else(
+    comparison: Path, tmp_path: Path
+) -> None:
+    """Not the largest mean; and of many differences those that hold together."""
+    record = json.loads((comparison / "comparison.json").read_text("utf-8"))
+    base, like = record["rows"]
+
+    def row(variant: str, gain: float, half: float, pairs: int) -> dict[str, Any]:
+        std = half * math.sqrt(pairs) / float(t.ppf(0.975, pairs - 1))
+        values = {"gain": gain, "gain_std": std, "pairs": pairs}
+        return {**like, "variant": variant, "mean": 50 + gain, "low": gain - half} | {
+            "high": gain + half,
+            **values,
+        }
+
+    rows = [base, row("sure", 2.0, 0.2, 5), row("large", 3.0, 4.0, 3), row("bad", -2.0, 0.1, 5)]
+    rows += [row("close", 1.0, 0.99, 5), row("wide", 32.5, 222.36, 3)]
+    page = edited(comparison, tmp_path / "rows", rows=rows, confidence=0.95)
+    assert [line[-2] for line in page.tables[0][1:]] == [
+        "",
+        "better",
+        "not separated",
+        "worse",
+        "not separated among 5 differences",
+        "says nothing: 3 pairs are too few",
+    ]
+    marked = [of.get("class") == "best" for tag, of in page.elements if tag == "tr"]
+    assert marked[: len(rows) + 1] == [False, False, True, False, False, False, False]
+    page = edited(comparison, tmp_path / "sure", rows=rows[:2], confidence=0.9983)
+    assert "99.83% interval" in page.tables[0][0]
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_is_stepwise_and_never_below_the_raw_values(values: list[float]) -> None:
+    adjusted = holm(values)
+    order = sorted(range(len(values)), key=values.__getitem__)
+    assert all(raw <= new <= 1 for raw, new in zip(values, adjusted, strict=True))
+    assert [adjusted[i] for i in order] == sorted(adjusted)
+    # By its definition: hypotheses are rejected from the smallest on, until one is not.
+    rejected = itertools.takewhile(
+        lambda place: (len(values) - place[0]) * values[place[1]] < 0.05, enumerate(order)
+    )
+    assert {i for _, i in rejected} == {i for i, p in enumerate(adjusted) if p < 0.05}
 
 
 def test_a_sweep_has_lambda_against_accuracy_and_parallel_coordinates(
@@ -129,6 +212,25 @@ def test_a_sweep_has_lambda_against_accuracy_and_parallel_coordinates(
     assert rows[0] == ["2", "5", "0.05", "finished", "2", "62.5"]
     assert [row[0] for row in rows] == ["2", "0", "1"]
     assert "The best is trial 2: ega.weight 5, lr 0.05; test/top1 62.5." in page.text
+
+
+def test_seeds_in_a_sweep_are_repeats_of_a_setting(make_sweep: MakeSweep) -> None:
+    seed = "distill.seed"
+    folder = make_sweep(
+        ({RATE: 0.1, seed: 0}, "finished", 40.0),
+        ({RATE: 0.1, seed: 1}, "finished", 44.0),
+        ({RATE: 0.2, seed: 0}, "finished", 43.0),
+        ({RATE: 0.2, seed: 1}, "failed", None),
+    )
+    page = check_page(report.run(folder))
+    assert page.tables[0] == [
+        ["settings", "n", "mean test/top1", "std"],
+        ["lr 0.2", "1", "43", ""],
+        ["lr 0.1", "2", "42", "2.828"],
+    ]
+    run = RunFolder(folder)
+    run.write_json("summary.json", {**run.summary(), "planned": 6})
+    assert "not finished: 6 trials were planned, 4 are here" in Page(report.run(folder).page).text
 
 
 def test_a_sweep_with_failed_trials_and_conditional_settings(make_sweep: MakeSweep) -> None:
