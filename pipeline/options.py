@@ -1,6 +1,6 @@
 """Command-line options that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,4 +23,11 @@ TrustRemoteCode = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a value: --set distill.lr=0.1 (repeatable)."),
+]
+Checkpoint = Annotated[
+    Literal["last", "best", "ema"],
+    typer.Option(
+        "--checkpoint",
+        help="Which weights: of the last epoch, of the best one, or the moving average of all.",
+    ),
 ]

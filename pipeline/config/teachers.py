@@ -105,8 +105,8 @@ class RunTeacher(Section):
     backend: Literal["run"]
     model: Text
     """Its run folder."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which of its checkpoints."""
+    checkpoint: Literal["last", "best", "ema"] = "last"
+    """Which of its checkpoints; `ema`: the moving average of its weights (`distill.ema_decay`)."""
     output: Literal["features", "nodes"] = "features"
     """The backbone's features, or the nodes of the graph, behind the node layer."""
     precision: Precision = "float32"

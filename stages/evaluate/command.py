@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from egapipe.pipeline.options import TrustRemoteCode
+from egapipe.pipeline.options import Checkpoint, TrustRemoteCode
 from egapipe.stages.evaluate import PROBE_IMAGES
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The run folder that `egapipe distill` printed.")],
-    checkpoint: Annotated[
-        Literal["last", "best"], typer.Option(help="Which epoch's weights.")
-    ] = "last",
+    checkpoint: Checkpoint = "last",
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where the student embeds images.")
     ] = "auto",

@@ -45,7 +45,7 @@ class Probes:
 class Evaluation:
     """Everything measured of one student; what could not be is in `left_out`, with the reason.
 
-    run, which: the run folder, and `last` or `best`. checkpoint: the folder of the weights.
+    run, which: the run folder, and `last`, `best` or `ema`. checkpoint: the folder of the weights.
     embeddings: `nodes` and `features` of the student, `teacher` of the store. graphs: agreement on
     the test images of the student's `nodes` and `features` with the teacher's embeddings, and as
     `node_layers` of the student's nodes with the teacher's nodes, which EGA aligns. test_images,

@@ -5,6 +5,9 @@ from dataclasses import replace
 from math import isnan
 from pathlib import Path
 
+import numpy as np
+
+from egapipe.pipeline.datasets import open_split
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.runs import RunFolder
@@ -30,14 +33,14 @@ def run(
     progress: OpenProgress = silent_progress,
     trust_remote_code: bool = False,
 ) -> Evaluation:
-    """Measure the student of a run's `last` or `best` checkpoint and write evaluation.json.
+    """Measure a student, of a run's `last` or `best` checkpoint or its average, `ema`.
 
-    The summary.json of a finished run gets it too, as `evaluation.last` or `evaluation.best`.
-    device: where the student embeds images (`auto`, `cpu` or `cuda`). probe_images: most labelled
-    training images that neighbours and linear probe learn from; 0 leaves both out. What the run has
-    no data for (no test images, no store) is left out, with the reason. trust_remote_code: see
-    `load_student`. Raises UsageError if the
-    folder is no run, has no such checkpoint, or its test images are not where its config says.
+    Writes evaluation.json; the summary.json of a finished run gets it too, as `evaluation.last`,
+    `evaluation.best` or `evaluation.ema`. device: where the student embeds images (`auto`, `cpu` or
+    `cuda`). probe_images: most labelled training images that neighbours and linear probe learn
+    from; 0 leaves both out. What the run has no data for (no test images, no store) is left out,
+    with the reason. trust_remote_code: see `load_student`. Raises UsageError if the folder is no
+    run, has no such checkpoint, or its test images are not where its config says.
     """
     if probe_images < 0:
         raise UsageError(f"probe_images is {probe_images}: give a number of images, or 0 for none")
@@ -59,6 +62,22 @@ def run(
     evaluation = replace(found, seconds=time.perf_counter() - started)
     _record(folder, evaluation)
     return evaluation
+
+
+def predictions_of(
+    student: TrainedStudent, progress: OpenProgress = silent_progress
+) -> Predictions:
+    """Accuracy and calibration of a student on its labelled test images, and nothing else.
+
+    Raises UsageError if there are none, or they are not where the run's configuration says.
+    """
+    try:
+        dataset = open_split(student.config, "test")
+        images = Images(dataset, np.flatnonzero(dataset.labels >= 0), None)
+        with progress("test", len(images.rows), unit="images") as shown:
+            return predictions(collect(student, images, shown.update), LeftOut())
+    except UnavailableError as error:
+        raise UsageError(str(error)) from None
 
 
 def _record(folder: RunFolder, evaluation: Evaluation) -> None:

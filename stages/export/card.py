@@ -1,5 +1,6 @@
 """The model card of an exported student, in the layout of the Hugging Face hub."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,11 @@ import yaml
 
 from egapipe.stages.distill import TrainedStudent
 from egapipe.stages.export.folder import ONNX
+from egapipe.stages.export.preprocessing import KEY, snippet
 
+_WHICH = {"last": "last epoch", "best": "best epoch", "ema": "moving average of the weights"}
+# A bar inside a cell would end it.
+_BAR = r"\|"
 _TAGS = ["knowledge-distillation", "embedding-graph-alignment", "egapipe"]
 
 
@@ -16,47 +21,50 @@ def model_card(
 ) -> str:
     """README.md: what the student is, what it learned from, how good and how fast it is.
 
-    summary: of the run, empty while it is not finished. record: the content of export.json.
+    summary: of the run, empty while it is not finished; where it comes from, not how good it is.
+    record: the content of export.json.
     """
     parts = [
         "---",
-        yaml.safe_dump(_front(student, summary, licence), sort_keys=False).rstrip(),
+        yaml.safe_dump(_front(student, record, licence), sort_keys=False).rstrip(),
         "---",
         "",
         f"# {_title(student)}",
         "",
         _what(student),
         "",
-        *_provenance(student, summary),
-        *_results(summary),
+        *_provenance(student, summary, record),
+        *_results(summary, record),
         *_files(record),
-        *_use(student, record),
+        *_use(record),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _front(student: TrainedStudent, summary: Mapping[str, Any], licence: str) -> dict[str, Any]:
+def _front(student: TrainedStudent, record: Mapping[str, Any], licence: str) -> dict[str, Any]:
     front: dict[str, Any] = {
         "license": licence,
         "library_name": "egapipe",
         "pipeline_tag": "image-classification",
         "tags": [*_TAGS, student.spec.student.name],
     }
-    if "top1" in summary:
-        front |= {"metrics": ["accuracy"], "model-index": [_index(student, summary)]}
+    if "top1" in record["accuracy"]:
+        index = _index(student, record["accuracy"])
+        front |= {"metrics": ["accuracy"], "model-index": [index]}
     return front
 
 
-def _index(student: TrainedStudent, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _index(student: TrainedStudent, accuracy: Mapping[str, Any]) -> dict[str, Any]:
     test = student.config.dataset.test
     metrics = [
-        {"type": "accuracy", "name": name, "value": round(float(summary[key]), 2)}
+        {"type": "accuracy", "name": name, "value": round(float(accuracy[key]), 2)}
         for key, name in (("top1", "top-1, %"), ("top5", "top-5, %"))
-        if key in summary
+        if accuracy[key] is not None
     ]
+    dataset = {"type": test.kind if test else "none", "name": student.config.name}
     result = {
         "task": {"type": "image-classification"},
-        "dataset": {"type": test.kind if test else "none", "name": student.config.name},
+        "dataset": {**dataset, "split": accuracy["split"]},
         "metrics": metrics,
     }
     return {"name": _title(student), "results": [result]}
@@ -81,7 +89,9 @@ def _teacher_name(student: TrainedStudent) -> str:
     return str(getattr(student.config.teacher, "model", student.config.teacher.backend))
 
 
-def _provenance(student: TrainedStudent, summary: Mapping[str, Any]) -> list[str]:
+def _provenance(
+    student: TrainedStudent, summary: Mapping[str, Any], record: Mapping[str, Any]
+) -> list[str]:
     distill = student.config.distill
     terms = distill.objective.model_dump(mode="json", exclude_none=True)
     objective = ", ".join(f"{name} {options['weight']:g}" for name, options in terms.items())
@@ -89,7 +99,7 @@ def _provenance(student: TrainedStudent, summary: Mapping[str, Any]) -> list[str
         "objective": f"cross-entropy {distill.ce_weight:g}" + (objective and f", {objective}"),
         "lambda_EGA": f"{terms['ega']['weight']:g}" if "ega" in terms else None,
         "epochs, batch, seed": f"{distill.epochs}, {distill.batch_size}, {distill.seed}",
-        "checkpoint": _code(student.checkpoint.name),
+        "checkpoint": f"{_WHICH[record['which']]}, {_code(student.checkpoint.name)}",
     }
     store = summary.get("store", {})
     if store:
@@ -104,19 +114,27 @@ def _provenance(student: TrainedStudent, summary: Mapping[str, Any]) -> list[str
     return ["## Made from", "", *_table(["", ""], [[k, v] for k, v in rows.items() if v]), ""]
 
 
-def _results(summary: Mapping[str, Any]) -> list[str]:
+def _results(summary: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+    """Of the exported weights and no others."""
+    found = record["accuracy"]
+    if "left_out" in found:
+        return ["## Results", "", f"The accuracy is not known: {_text(found['left_out'])}.", ""]
     names = {
-        "top1": "top-1 on the test images, %",
+        "top1": "top-1, %",
         "top5": "top-5, %",
+        "calibration_error": "expected calibration error, %",
         "teacher_top1": "the teacher's head on the same labels, top-1, %",
-        "parameters": "parameters without the head",
     }
-    rows = [[text, _number(summary[key])] for key, text in names.items() if key in summary]
-    predictions = summary.get("evaluation", {}).get("last", {}).get("predictions")
-    if predictions:
-        error = f"{predictions['calibration_error']:.2f}"
-        rows.append(["expected calibration error, %", error])
-    return ["## Results", "", *_table(["", ""], rows), ""] if rows else []
+    rows = [[text, _number(found[key])] for key, text in names.items() if found[key] is not None]
+    if "parameters" in summary:
+        rows.append(["parameters without the head", _number(summary["parameters"])])
+    many = "the" if found["images"] is None else f"{found['images']:,}"
+    weights = f"{_WHICH[found['which']]}, {_code(found['checkpoint'])}"
+    about = (
+        f"These weights ({weights}) on {many} labelled images of the {found['split']} split"
+        f"{found['note'] and ': ' + _text(found['note'])}."
+    )
+    return ["## Results", "", about, "", *_table(["", ""], rows), ""]
 
 
 def _files(record: Mapping[str, Any]) -> list[str]:
@@ -143,34 +161,34 @@ def _times(milliseconds: Mapping[Any, float], batches: list[Any]) -> list[str]:
     return [f"{milliseconds[batch]:.2f}" for batch in batches]
 
 
-def _use(student: TrainedStudent, record: Mapping[str, Any]) -> list[str]:
-    height, width = student.spec.size
+def _use(record: Mapping[str, Any]) -> list[str]:
+    """How to run it, with pictures as `egapipe predict` reads them."""
     lines = ["## Use", "", "```sh", "egapipe predict FOLDER_OF_THIS_FILE images/*.jpg", "```", ""]
     if any(file["file"] == ONNX for file in record["files"]):
-        lines += [
-            "```python",
-            "import numpy as np",
-            "import onnxruntime",
-            "from PIL import Image",
-            "",
-            f'session = onnxruntime.InferenceSession("{ONNX}")',
-            'image = Image.open("photo.jpg").convert("RGB")',
-            f"image = image.resize(({width}, {height}), Image.Resampling.BILINEAR)",
-            "batch = np.asarray(image).transpose(2, 0, 1)[None]",
-            'logits, nodes, features = session.run(None, {"images": batch})',
-            "```",
-            "",
-        ]
+        about = (
+            "Or without egapipe. How a picture becomes the input is said inside the file, under "
+            f"{_code(KEY)}:"
+        )
+        lines += [about, "", "```python", *snippet(ONNX), "```", ""]
     return lines
 
 
 def _table(heading: list[str], rows: list[list[str]]) -> list[str]:
     lines = [heading, ["---"] * len(heading), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
+    return [f"| {' | '.join(cell.replace('|', _BAR) for cell in line)} |" for line in lines]
 
 
 def _code(text: str) -> str:
-    return f"`{text}`"
+    """A name as code: between more backticks than it has."""
+    line = " ".join(text.split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    return f"{fence}{line}{fence}" if fence == "`" else f"{fence} {line} {fence}"
+
+
+def _text(text: str) -> str:
+    """A text on one line, in which nothing is markup."""
+    line = " ".join(text.split()).rstrip(".")
+    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", line)
 
 
 def _number(value: float) -> str:

@@ -1,14 +1,15 @@
 """`egapipe export`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egapipe.pipeline.options import TrustRemoteCode
+from egapipe.pipeline.options import Checkpoint, TrustRemoteCode
 
 if TYPE_CHECKING:
     from egapipe.stages.export import ExportReport
+    from egapipe.stages.export.measured import Accuracy
 
 
 def register(app: typer.Typer) -> None:
@@ -18,9 +19,7 @@ def register(app: typer.Typer) -> None:
 
 def export(
     run: Annotated[Path, typer.Argument(help="The run folder that `egapipe distill` printed.")],
-    checkpoint: Annotated[
-        Literal["last", "best"], typer.Option(help="Which epoch's weights.")
-    ] = "last",
+    checkpoint: Checkpoint = "last",
     to: Annotated[
         Path | None, typer.Option(help="Folder to write; default: export in the run folder.")
     ] = None,
@@ -39,6 +38,7 @@ def export(
 
     Every file is compared with the student on real images, and timed.
     """
+    from egapipe.pipeline.progress import open_progress
     from egapipe.stages.export import FORMATS
     from egapipe.stages.export import run as export_run
 
@@ -50,6 +50,7 @@ def export(
         images=images,
         licence=licence,
         trust_remote_code=trust_remote_code,
+        progress=open_progress,
     )
     typer.echo("\n".join(table_lines(report)))
 
@@ -59,6 +60,7 @@ def table_lines(report: "ExportReport") -> list[str]:
     batches = list(report.reference)
     heading = "".join(f"{f'ms, batch {batch}':>14}" for batch in batches)
     lines = [
+        _accuracy(report.accuracy),
         f"checked on {report.images} real images, one CPU thread",
         "",
         f"{'file':<20}{'MB':>8}{'error':>10}{heading}",
@@ -69,6 +71,14 @@ def table_lines(report: "ExportReport") -> list[str]:
         for file in report.files
     ]
     return [*lines, "", f"export: {report.folder}"]
+
+
+def _accuracy(found: "Accuracy | str") -> str:
+    if isinstance(found, str):
+        return f"accuracy unknown: {found}"
+    many = "" if found.images is None else f" of {found.images:,}"
+    note = f": {found.note}" if found.note else ""
+    return f"top-1 {found.top1:.2f} %{many} {found.split} images, {found.which} checkpoint{note}"
 
 
 def _times(milliseconds: dict[int, float]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import EgapipeError, UsageError
 from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.replacing import replacing
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.timing import median_time, one_thread
@@ -24,7 +25,9 @@ from egapipe.stages.distill.images import StreamedImages, readable
 from egapipe.stages.export import FORMATS
 from egapipe.stages.export.card import model_card
 from egapipe.stages.export.folder import CARD, OWN, RECORD
+from egapipe.stages.export.measured import Accuracy, measured
 from egapipe.stages.export.module import OUTPUTS, Inference
+from egapipe.stages.export.preprocessing import KEY, preprocessing
 from egapipe.stages.export.programs import FILES, WRITERS, Arrays, Run, arrays
 
 TOLERANCE = 1e-4
@@ -50,12 +53,14 @@ class Checked:
 @dataclass(frozen=True)
 class ExportReport:
     """The folder and its files. images: real images that every file was checked on. reference:
-    milliseconds of the student itself, as in `Checked`."""
+    milliseconds of the student itself, as in `Checked`. accuracy: of the weights that were
+    exported, or why it is not known."""
 
     folder: Path
     images: int
     reference: dict[int, float]
     files: list[Checked]
+    accuracy: Accuracy | str
 
 
 def run(
@@ -67,16 +72,18 @@ def run(
     images: str | Path | None = None,
     licence: str = "unknown",
     trust_remote_code: bool = False,
+    progress: OpenProgress = silent_progress,
 ) -> ExportReport:
-    """Export the student of a run's `last` or `best` checkpoint, with a model card.
+    """Export the student of a run's `last` or `best` checkpoint, or its average, `ema`.
 
     to: the folder, default `export` in the run folder; the files of an earlier export there are
     replaced, those of anybody else never. formats: see `FORMATS`. images: a folder of images to
     check outputs on; default: the run's test images, else its training images. licence: an
-    identifier for the model card. trust_remote_code: see `load_student`. Every file is read back,
-    compared on real images and timed before any appears. Raises UsageError (no such run,
-    checkpoint, format or images; a library is missing; a file there is somebody else's) or
-    EgapipeError (the student cannot be traced; a file gives other outputs).
+    identifier for the model card, which has the accuracy of the weights that are exported, see
+    `measured`. trust_remote_code: see `load_student`. Every file is read back, compared on real
+    images and timed before any appears. Raises UsageError (no such run, checkpoint, format or
+    images; a library is missing; a file there is somebody else's) or EgapipeError (the student
+    cannot be traced; a file gives other outputs).
     """
     unknown = [name for name in formats if name not in WRITERS]
     if unknown or not formats:
@@ -85,15 +92,21 @@ def run(
     student = load_student(folder, checkpoint, "cpu", trust_remote_code=trust_remote_code)
     out = Path(to) if to is not None else folder.path / "export"
     pixels = sample_images(student, images)
+    accuracy = measured(folder, student, checkpoint, progress)
     # What an earlier export wrote is known by its record; everything else there is somebody's.
     before = OWN if (out / RECORD).is_file() else None
     with replacing(out, RECORD, before, b"{}\n") as beside:
-        report = _write(student, pixels, beside, formats)
-        record = {"checkpoint": student.checkpoint.name, **_plain(report)}
+        report = _write(student, pixels, beside, formats, accuracy)
+        record = {
+            "checkpoint": student.checkpoint.name,
+            "which": checkpoint,
+            KEY: preprocessing(student.spec),
+            **_plain(report),
+        }
         replace_file(beside / RECORD, (json.dumps(record, indent=2) + "\n").encode())
         card = model_card(student, _summary(folder), record, licence)
         replace_file(beside / CARD, card.encode())
-    return ExportReport(out, report.images, report.reference, report.files)
+    return replace(report, folder=out)
 
 
 def sample_images(student: TrainedStudent, folder: str | Path | None) -> Tensor:
@@ -123,7 +136,11 @@ def _open_images(student: TrainedStudent, folder: str | Path | None) -> Dataset:
 
 
 def _write(
-    student: TrainedStudent, pixels: Tensor, folder: Path, formats: Sequence[str]
+    student: TrainedStudent,
+    pixels: Tensor,
+    folder: Path,
+    formats: Sequence[str],
+    accuracy: Accuracy | str,
 ) -> ExportReport:
     module = Inference(student.student).eval()
     reference = arrays(module)
@@ -134,7 +151,7 @@ def _write(
         error = _compare(name, run, pixels, expected)
         file = folder / FILES[name]
         files.append(Checked(name, file.name, file.stat().st_size, error, _time(run, pixels)))
-    return ExportReport(folder, len(pixels), _time(reference, pixels), files)
+    return ExportReport(folder, len(pixels), _time(reference, pixels), files, accuracy)
 
 
 def _compare(name: str, run: Run, pixels: Tensor, expected: Arrays) -> float:
@@ -164,8 +181,13 @@ def _time(run: Run, pixels: Tensor) -> dict[int, float]:
 
 
 def _plain(report: ExportReport) -> dict[str, Any]:
-    files = [asdict(file) for file in report.files]
-    return {"images": report.images, "reference_milliseconds": report.reference, "files": files}
+    found = report.accuracy
+    return {
+        "accuracy": {"left_out": found} if isinstance(found, str) else asdict(found),
+        "images": report.images,
+        "reference_milliseconds": report.reference,
+        "files": [asdict(file) for file in report.files],
+    }
 
 
 def _summary(folder: RunFolder) -> dict[str, Any]:

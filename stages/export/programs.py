@@ -20,6 +20,7 @@ from egapipe.pipeline.files import json_object, replace_file
 from egapipe.stages.distill.spec import StudentSpec
 from egapipe.stages.export.folder import CONFIG, ONNX, PROGRAM, WEIGHTS, config_json, load_exported
 from egapipe.stages.export.module import INPUT, OUTPUTS, Inference
+from egapipe.stages.export.preprocessing import KEY, preprocessing
 
 Arrays = tuple[np.ndarray, ...]
 Run = Callable[[Tensor], Arrays]
@@ -45,7 +46,8 @@ def write_program(module: Inference, spec: StudentSpec, folder: Path) -> Run:
 
 
 def write_onnx(module: Inference, spec: StudentSpec, folder: Path) -> Run:
-    """Write an ONNX file of any batch size that knows its class names; give what it loads to.
+    """Write an ONNX file of any batch size, class names and preprocessing in it; give what it
+    loads to.
 
     Raises UsageError without the libraries of the extra `onnx`.
     """
@@ -61,7 +63,8 @@ def write_onnx(module: Inference, spec: StudentSpec, folder: Path) -> Run:
             verbose=False,
         )
     model = cast(torch.onnx.ONNXProgram, program).model_proto
-    onnx.helper.set_model_props(model, {"egapipe": json.dumps(spec.model_dump(mode="json"))})
+    said = {"egapipe": spec.model_dump(mode="json"), KEY: preprocessing(spec)}
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in said.items()})
     replace_file(folder / ONNX, model.SerializeToString())
     return open_onnx(folder / ONNX)[0]
 

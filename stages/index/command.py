@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.options import Checkpoint, ConfigName, Overrides, TrustRemoteCode
 
 if TYPE_CHECKING:
     from egapipe.stages.index import Leak, LeakReport
@@ -56,6 +56,7 @@ def neighbours(
         Path | None,
         typer.Option(help="In the space of this run's student; default: the teacher's."),
     ] = None,
+    checkpoint: Checkpoint = "last",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -64,8 +65,16 @@ def neighbours(
     from egapipe.stages.index import neighbours as find
 
     loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
-    nearest = find(loaded, images, split=split, k=k, run=run, trust_remote_code=trust_remote_code)
-    for path, found in nearest.items():
+    near_by = find(
+        loaded,
+        images,
+        split=split,
+        k=k,
+        run=run,
+        checkpoint=checkpoint,
+        trust_remote_code=trust_remote_code,
+    )
+    for path, found in near_by.items():
         if as_json:
             near = [asdict(neighbour) for neighbour in found]
             typer.echo(json.dumps({"path": str(path), "neighbours": near}))

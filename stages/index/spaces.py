@@ -53,13 +53,15 @@ def neighbours(
     split: Split = "train",
     k: int = 10,
     run: str | Path | None = None,
+    checkpoint: str = "last",
     trust_remote_code: bool = False,
 ) -> dict[Path, list[Neighbour]]:
     """The k images of a split that are nearest to each image file, the nearest first.
 
-    In the space of the teacher (its store must be there), or of the student of a run folder; all
-    images are embedded once a student then. Raises UsageError (no such split or file, an image
-    that cannot be read, imported embeddings), StoreError or TeacherError.
+    In the space of the teacher (its store must be there), or of the student of a run folder, of
+    its `checkpoint` (`last`, `best` or `ema`); all images are embedded once a student then. Raises
+    UsageError (no such split or file, an image that cannot be read, imported embeddings),
+    StoreError or TeacherError.
     """
     if k < 1:
         raise UsageError(f"k is {k}: ask for at least one neighbour")
@@ -70,7 +72,7 @@ def neighbours(
     if run is None:
         space = TeacherSpace(config, dataset, split)
     else:
-        space = StudentSpace(run, dataset, trust_remote_code=trust_remote_code)
+        space = StudentSpace(run, dataset, checkpoint, trust_remote_code=trust_remote_code)
     cosines, rows = space.nearest(pictures, k)
     return {
         path: _named(dataset, near, cosine)
@@ -98,9 +100,14 @@ class StudentSpace:
     """The nodes of a trained student."""
 
     def __init__(
-        self, run: str | Path, dataset: Dataset, *, trust_remote_code: bool = False
+        self,
+        run: str | Path,
+        dataset: Dataset,
+        checkpoint: str = "last",
+        *,
+        trust_remote_code: bool = False,
     ) -> None:
-        self._student = load_student(run, trust_remote_code=trust_remote_code)
+        self._student = load_student(run, checkpoint, trust_remote_code=trust_remote_code)
         self._rows, self._nodes = _embedded(self._student, dataset)
 
     def nearest(self, images: Sequence[Image.Image], k: int) -> tuple[Floats, Ints]:

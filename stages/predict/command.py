@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from egapipe.pipeline.options import TrustRemoteCode
+from egapipe.pipeline.options import Checkpoint, TrustRemoteCode
 
 if TYPE_CHECKING:
     from egapipe.stages.predict import Prediction
@@ -24,6 +24,7 @@ def predict(
         Path, typer.Argument(help="Run folder, folder of `egapipe export`, or its .onnx file.")
     ],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    checkpoint: Checkpoint = "last",
     top: Annotated[int, typer.Option(min=1, help="Classes an image.")] = 3,
     output: Annotated[
         Path | None,
@@ -47,7 +48,14 @@ def predict(
     errors: list[str] = []
 
     def shown() -> "Iterator[Prediction]":
-        found = run(model, images, top=top, device=device, trust_remote_code=trust_remote_code)
+        found = run(
+            model,
+            images,
+            checkpoint=checkpoint,
+            top=top,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
         for prediction in found:
             typer.echo(json.dumps(record(prediction)) if as_json else line(prediction))
             errors.extend(filter(None, [prediction.error]))

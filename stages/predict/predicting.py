@@ -37,22 +37,23 @@ def run(
     model: str | Path | Predictor,
     images: Sequence[str | Path],
     *,
+    checkpoint: str = "last",
     top: int = 5,
     device: str = "auto",
     trust_remote_code: bool = False,
 ) -> Iterator[Prediction]:
     """Predict image files, in order; a folder stands for every image below it.
 
-    model, trust_remote_code: see `load_predictor`. top: classes an image. A file that cannot be
-    read is a Prediction with an error. Raises UsageError, before the first image: no such model,
-    file or image.
+    model, checkpoint, trust_remote_code: see `load_predictor`. top: classes an image. A file that
+    cannot be read is a Prediction with an error. Raises UsageError, before the first image: no such
+    model, file or image.
     """
     if top < 1:
         raise UsageError(f"top is {top}: ask for at least one class")
     predictor = (
         model
         if isinstance(model, Predictor)
-        else load_predictor(model, device, trust_remote_code=trust_remote_code)
+        else load_predictor(model, device, checkpoint, trust_remote_code=trust_remote_code)
     )
     paths = list(_files(images))
     return _predict(predictor, paths, top)

@@ -42,15 +42,25 @@ class Predictor:
 
 
 def load_predictor(
-    model: str | Path, device: str = "auto", *, trust_remote_code: bool = False
+    model: str | Path,
+    device: str = "auto",
+    checkpoint: str = "last",
+    *,
+    trust_remote_code: bool = False,
 ) -> Predictor:
     """The student of a run folder, of a folder of `egapipe export`, or of its ONNX file.
 
-    device: `auto`, `cpu` or `cuda`; ONNX files run on the CPU. trust_remote_code: import the
-    `module:callable` that a folder names, which runs it. Raises UsageError if it is none of them or
-    does not load.
+    device: `auto`, `cpu` or `cuda`; ONNX files run on the CPU. checkpoint: of a run folder, `last`,
+    `best` or `ema`; an export has the weights that it was made of. trust_remote_code: import the
+    `module:callable` that a folder names, which runs it. Raises UsageError if it is none of them,
+    does not load or has no such checkpoint.
     """
     path = Path(model)
+    if checkpoint != "last" and not (path / "config.yaml").is_file():
+        raise UsageError(
+            f"{path} is no run folder, so there is no checkpoint to choose: leave --checkpoint "
+            f"{checkpoint}, or name the run"
+        )
     if path.suffix == ".onnx":
         if device == "cuda":
             raise UsageError("ONNX files run on the CPU here: leave --device, or name the folder")
@@ -63,7 +73,7 @@ def load_predictor(
         raise UsageError(
             f"{path} is no student: name a run folder, a folder of `egapipe export` or its .onnx"
         )
-    trained = load_student(path, device=device, trust_remote_code=trust_remote_code)
+    trained = load_student(path, checkpoint, device, trust_remote_code=trust_remote_code)
     return Predictor.of(trained)
 
 

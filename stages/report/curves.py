@@ -16,16 +16,31 @@ VALIDATION = "validation/top1"
 TEST_TOP1 = "top-1 on the test images, %"
 _TRAIN = "train/"
 _SHADES = ("#6c8ebf", "#b065b5", "#f08a24")
+_ACCURACY = (
+    "Of test and validation images after each epoch. Of training images the mean over the epoch's "
+    "steps, on augmented images and by weights that were still changing: it is no measure of the "
+    "epoch's end."
+)
+_LOSSES = (
+    'Means over the epoch\'s steps. "loss" is what training makes small, the weighted sum; each '
+    'part is as it is before its weight. "head_ce", the cross-entropy of the teacher\'s head, is '
+    "no part of the sum."
+)
 _NO_LOSS = ("top1", "seconds", "rows_per_s", "data_wait")
 
 
 def run_curves(metrics: Metrics) -> list[Figure]:
-    """Accuracy, and the parts of the loss, of one run by epoch."""
+    """Accuracy, and the parts of the loss, of one run by epoch; captions say what each is."""
     accuracy = {
         "test images": ACCURACY,
         "validation images": VALIDATION,
         "labelled training images": "train/top1",
     }
+    averages = {
+        "test images, moving average": "test/ema_top1",
+        "validation images, moving average": "validation/ema_top1",
+    }
+    accuracy |= {text: name for text, name in averages.items() if name in metrics[-1]}
     parts = {
         name.removeprefix(_TRAIN): name
         for name in metrics[-1]
@@ -44,8 +59,8 @@ def run_curves(metrics: Metrics) -> list[Figure]:
             _plain_ticks(axes)
 
     return [
-        draw("accuracy", "Accuracy", "After each epoch.", paint_accuracy),
-        draw("losses", "Losses", "Each part as it is, before its weight.", paint_losses),
+        draw("accuracy", "Accuracy", _ACCURACY, paint_accuracy),
+        draw("losses", "Losses", _LOSSES, paint_losses),
     ]
 
 

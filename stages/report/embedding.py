@@ -81,32 +81,32 @@ def tsne(vectors: Floats) -> Floats:
     return positions
 
 
-def edge_figure(sample: Sample) -> Figure | None:
-    """Matrices of Pearson correlations between the images of one batch, the edges of EGA.
+def edge_figure(sample: Sample, *, aligned: bool = True) -> Figure | None:
+    """Matrices of Pearson correlations between the nodes of one batch, the edges of EGA.
 
-    None without images.
+    Nodes and not embeddings: those of the teacher's head are what the loss compares the student's
+    with. aligned: whether the student was trained with EGA. None without images.
     """
     places = chosen(sample, **_EDGES)
     if not len(places):
         return None
-    matrices = {name: correlations(of) for name, of in _spaces(sample, places).items()}
-    text = "EGA makes the student's matrix that of the teacher."
+    teacher, student = sample.teacher_nodes(places), sample.nodes[places]
+    spaces = {} if teacher is None else {"teacher's nodes": teacher}
+    matrices = {k: correlations(of) for k, of in {**spaces, "student's nodes": student}.items()}
+    text = f"Pearson correlation of the nodes of {_of_classes(sample, places)}, sorted by class."
+    if aligned:
+        text += " EGA makes the student's matrix that of the teacher's nodes."
+    else:
+        text += " This student was trained without EGA, which compares these."
     if len(matrices) == 2:
-        teacher, student = matrices.values()
-        difference = student - teacher
+        one, other = matrices.values()
+        difference = other - one
         matrices["student minus teacher"] = difference
         text += f" The mean absolute difference is {np.abs(difference).mean():.3f}."
     paints: list[Paint] = [
         partial(_paint_edges, name=name, matrix=matrix) for name, matrix in matrices.items()
     ]
-    return draw(
-        "edges",
-        "Edges of the embedding graph",
-        f"Pearson correlation of the embeddings of {_of_classes(sample, places)}, sorted by class. "
-        + text,
-        *paints,
-        size=(3.4, 3.6),
-    )
+    return draw("edges", "Edges of the embedding graph", text, *paints, size=(3.4, 3.6))
 
 
 def _spaces(sample: Sample, places: Ints) -> dict[str, Floats]:

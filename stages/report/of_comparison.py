@@ -1,12 +1,15 @@
 """The page of a comparison."""
 
+import itertools
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from egapipe.pipeline.config import Config
 from egapipe.pipeline.learned import require_one_source
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
@@ -15,10 +18,13 @@ from egapipe.stages.report.curves import TEST_TOP1, Metrics, group_curves
 from egapipe.stages.report.figure import COLOURS, GREY, WIDTH, Figure, draw, shortened
 from egapipe.stages.report.page import Section
 from egapipe.stages.report.provenance import provenance
+from egapipe.stages.report.separation import BETTER, readings
 from egapipe.stages.report.timing import measure, timing_figure
 
 Row = Mapping[str, Any]
 """A row or a cell of comparison.json."""
+# Trainings without a result that are listed by name.
+_NAMED = 12
 
 
 def comparison_sections(path: Path) -> list[Section]:
@@ -29,7 +35,9 @@ def comparison_sections(path: Path) -> list[Section]:
     record, config = ComparisonFolder(path).read(), RunFolder(path).config()
     cells = record["cells"]
     require_one_source({cell["run"]: RunFolder(path / cell["run"]) for cell in cells})
-    sections = [_results(path, record)]
+    sections = [_results(path, record, config)]
+    if not cells:
+        return [*sections, provenance(config)]
     costs = measure(config, statistics.fmean(cell["seconds"] for cell in cells))
     if costs is not None:
         time = Section("Time")
@@ -39,50 +47,114 @@ def comparison_sections(path: Path) -> list[Section]:
     return [*sections, provenance(config, first.summary() if first.finished else None)]
 
 
-def _results(path: Path, record: Row) -> Section:
+def _results(path: Path, record: Row, config: Config) -> Section:
     section = Section("Results")
     cells, confidence = record["cells"], record["confidence"]
-    seeds = len({cell["seed"] for cell in cells})
-    section.text(
-        f"Top-1 on the test images, {len(cells)} trainings, {seeds} seed{'s'[: seeds != 1]}."
-    )
+    _progress(section, record, config)
+    baseline = next(iter(config.compare.variants), None) or record["rows"][0]["variant"]
     students: dict[str, list[Row]] = {}
-    for row in record["rows"]:
+    for row in _read(record, baseline):
         students.setdefault(row["student"], []).append(row)
     for student, rows in students.items():
         if len(students) > 1:
             section.heading(student)
-        means = [row["mean"] for row in rows]
-        section.table(*_table(rows, confidence), best=means.index(max(means)))
-    if record["teacher_top1"] is not None:
+        better = [i for i, row in enumerate(rows) if row["reading"] == BETTER]
+        section.table(*_table(rows, baseline, confidence), best=better)
+    if any(row["reading"] for rows in students.values() for row in rows):
+        section.text(
+            "n counts trainings, pairs those with the baseline's seed. An interval "
+            f"({_level(confidence)}) is of one difference alone; better and worse hold for all "
+            "differences of this page together, by Holm's method. Only better variants are marked."
+        )
+    if record.get("teacher_top1") is not None:
         section.text(f"The teacher's head on the same labels: {record['teacher_top1']:.2f} %.")
-    figures = [group_curves(_groups(path, cells))]
+    figures = [group_curves(_groups(path, cells))] if cells else []
     for number, (student, rows) in enumerate(students.items()):
         mine = [cell for cell in cells if cell["student"] == student]
         figures.append(_scores(f"scores-{number}", student, rows, mine))
-        if any(row["low"] is not None for row in rows[1:]):
-            figures.append(_gains(f"gains-{number}", student, rows, confidence))
+        others = [row for row in rows if row["variant"] != baseline]
+        if any(row["low"] is not None for row in others):
+            figures.append(_gains(f"gains-{number}", student, others, baseline, confidence))
     section.figure(*(figure for figure in figures if figure is not None))
     return section
 
 
-def _table(rows: Sequence[Row], confidence: float) -> tuple[list[str], list[list[str]]]:
-    baseline = rows[0]["variant"]
-    interval = f"{confidence:.0%} interval"
-    heading = ["variant", "top-1 %", "std", f"against {baseline}", interval, "seconds"]
+def _progress(section: Section, record: Row, config: Config) -> None:
+    """How many of the planned trainings there are, and which are not."""
+    compare = config.compare
+    students = list(compare.students) or [config.distill.student.name]
+    planned = list(itertools.product(students, compare.variants, compare.seeds))
+    done = {_key(cell) for cell in record["cells"]}
+    failed = {_key(cell): str(cell.get("error", "")) for cell in record.get("failed") or []}
+    missing = [key for key in planned if key not in done and key not in failed]
+    seeds = len({cell["seed"] for cell in record["cells"]})
+    count = f"{len(done):,} of {len(planned):,} planned trainings"
+    whole = f"{len(done):,} trainings" if not (missing or failed) else count
+    section.text(
+        f"Top-1 on the test images after the last epoch; {whole}, {seeds} seed{'s'[: seeds != 1]}."
+    )
+    if missing:
+        names = ", ".join(_cell_name(key) for key in missing[:_NAMED])
+        more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+        section.text(f"This comparison is not finished: there is no result of {names}{more}.")
+    if failed:
+        section.long_texts(
+            ["failed", "error"], [(_cell_name(key), error) for key, error in failed.items()]
+        )
+
+
+def _key(cell: Row) -> tuple[Any, Any, Any]:
+    return cell["student"], cell["variant"], cell["seed"]
+
+
+def _cell_name(key: tuple[Any, Any, Any]) -> str:
+    student, variant, seed = key
+    return f"{student} {variant} seed {seed}"
+
+
+def _read(record: Row, baseline: str) -> list[dict[str, Any]]:
+    """The rows, with `n`, the trainings of each, and what each difference says, `reading`."""
+    trained = Counter((cell["student"], cell["variant"]) for cell in record["cells"])
+    others = [row for row in record["rows"] if row["variant"] != baseline]
+    said = iter(readings(others, record["confidence"]))
+    return [
+        {
+            **row,
+            "n": trained[row["student"], row["variant"]],
+            "reading": "" if row["variant"] == baseline else next(said),
+        }
+        for row in record["rows"]
+    ]
+
+
+def _table(
+    rows: Sequence[Row], baseline: str, confidence: float
+) -> tuple[list[str], list[list[str]]]:
+    against = f"against {baseline}"
+    interval = f"{_level(confidence)} interval"
+    heading = ["variant", "n", "top-1 %", "std", against, "pairs", interval, "reading", "seconds"]
     return heading, [_line(row, row["variant"] == baseline) for row in rows]
 
 
 def _line(row: Row, baseline: bool) -> list[str]:
     known = row["low"] is not None and not baseline
+    paired = not baseline and row["gain"] is not None
     return [
         row["variant"],
+        str(row["n"]),
         f"{row['mean']:.2f}",
         "" if row["std"] is None else f"{row['std']:.2f}",
-        "" if baseline else f"{row['gain']:+.2f}",
+        f"{row['gain']:+.2f}" if paired else "",
+        str(row["pairs"]) if paired else "",
         f"{row['low']:+.2f} to {row['high']:+.2f}" if known else "",
+        row["reading"],
         f"{row['seconds']:.1f}",
     ]
+
+
+def _level(confidence: float) -> str:
+    """As it was asked for: 99.83% is not 100%."""
+    return f"{100 * confidence:.6g}%"
 
 
 def _scores(name: str, student: str, rows: Sequence[Row], cells: Sequence[Row]) -> Figure:
@@ -95,36 +167,39 @@ def _scores(name: str, student: str, rows: Sequence[Row], cells: Sequence[Row]) 
             axes.plot(tops, [place] * len(tops), "o", color=colour, alpha=0.7, markersize=5)
             axes.plot([row["mean"]], [place], "|", color=colour, markersize=18, markeredgewidth=2)
         axes.set(xlabel=TEST_TOP1)
-        _places(axes, rows)
+        _places(axes, rows, "n")
 
-    caption = "A point a training; the bar is their mean."
+    caption = "A point a training, of which the numbers in brackets count; the bar is the mean."
     return draw(name, f"Accuracy, {student}", caption, paint, size=_size(rows))
 
 
-def _gains(name: str, student: str, rows: Sequence[Row], confidence: float) -> Figure:
+def _gains(
+    name: str, student: str, others: Sequence[Row], baseline: str, confidence: float
+) -> Figure:
     """Paired differences to the baseline with their intervals."""
-    others = list(rows[1:])
     caption = (
-        f"Mean over seeds of the difference with the same seed; the line is the {confidence:.0%} "
-        f"interval of Student's t over {others[0]['pairs']} pairs."
+        f"Mean over seeds of the difference with the same seed; the line is the "
+        f"{_level(confidence)} interval of Student's t, of each difference alone, over as many "
+        "pairs as stand beside its name."
     )
-    paint = partial(_paint_gains, others=others, baseline=rows[0]["variant"])
+    paint = partial(_paint_gains, others=others, baseline=baseline)
     return draw(name, f"Paired differences, {student}", caption, paint, size=_size(others))
 
 
 def _paint_gains(axes: Any, others: Sequence[Row], baseline: str) -> None:
     for place, row in enumerate(others):
-        low, high = (math.nan if row[k] is None else row[k] for k in ("low", "high"))
+        low, high, gain = (math.nan if row[k] is None else row[k] for k in ("low", "high", "gain"))
         colour = COLOURS[(place + 1) % len(COLOURS)]
         axes.plot([low, high], [place, place], color=colour, linewidth=2.5)
-        axes.plot([row["gain"]], [place], "o", color=colour, markersize=7)
+        axes.plot([gain], [place], "o", color=colour, markersize=7)
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set(xlabel=f"top-1 against {shortened(baseline)}, points")
-    _places(axes, others)
+    _places(axes, others, "pairs")
 
 
-def _places(axes: Any, rows: Sequence[Row]) -> None:
-    axes.set_yticks(range(len(rows)), [shortened(row["variant"]) for row in rows])
+def _places(axes: Any, rows: Sequence[Row], counted: str) -> None:
+    names = [f"{shortened(row['variant'])} ({row[counted]})" for row in rows]
+    axes.set_yticks(range(len(rows)), names)
     axes.set(ylim=(len(rows) - 0.4, -0.6))
 
 

@@ -30,8 +30,10 @@ _RESULTS = {
     "top1": ("top-1 on the test images", "{:.2f} %"),
     "top5": ("top-5", "{:.2f} %"),
     "best_top1": ("top-1 of the best epoch", "{:.2f} %"),
+    "ema_top1": ("top-1 of the weights' average", "{:.2f} %"),
     "validation_top1": ("top-1 on the validation images", "{:.2f} %"),
     "best_validation_top1": ("of the best epoch on them", "{:.2f} %"),
+    "validation_ema_top1": ("of the weights' average on them", "{:.2f} %"),
     "teacher_top1": ("top-1 of the teacher's head", "{:.2f} %"),
     "parameters": ("parameters of the backbone", "{:,}"),
     "train_rows": ("training images", "{:,}"),
@@ -40,6 +42,7 @@ _RESULTS = {
     "rows_per_s": ("images a second", "{:,.0f}"),
     "data_wait": ("of the time waiting for data", "{:.1%}"),
 }
+_WHICH = {"last": "last epoch", "best": "best epoch", "ema": "weights' moving average"}
 # What `egapipe evaluate` measured, by its names.
 _SPACES = {
     "nodes": "student's nodes",
@@ -65,7 +68,8 @@ def run_sections(run: RunFolder, *, trust_remote_code: bool = False) -> list[Sec
     if sample is None:
         sections[0].text("There are no labelled test images, so there are no pictures of any.")
     else:
-        sections += [embeddings_section(sample), classes_section(sample)]
+        aligned = student.config.distill.objective.ega is not None
+        sections += [embeddings_section(sample, aligned=aligned), classes_section(sample)]
     costs = measure(student.config, summary.get("train_seconds"))
     if costs is not None:
         section = Section("Time")
@@ -93,18 +97,32 @@ def _results(run: RunFolder, summary: Mapping[str, Any]) -> Section:
     }
     if shown:
         section.tiles(shown)
-    if summary.get("chosen_on") == "test":
+    # Before there were others to choose by, the choice was made on test images without a word.
+    if summary.get("chosen_on", "test") == "test" and "best_top1" in summary:
         section.text(f"The best epoch was {ON_TEST}.")
-    evaluation = summary.get("evaluation", {}).get("last")
-    if evaluation:
-        _add_evaluation(section, evaluation)
+    for which, evaluation in summary.get("evaluation", {}).items():
+        add_evaluation(section, which, evaluation)
     metrics = read_metrics(run)
     if metrics:
         section.figure(*run_curves(metrics))
     return section
 
 
-def _add_evaluation(section: Section, evaluation: Mapping[str, Any]) -> None:
+def add_evaluation(section: Section, which: str, found: Mapping[str, Any]) -> None:
+    """What `egapipe evaluate` measured of one checkpoint: predictions, embeddings, graphs, cost."""
+    section.heading(f"Evaluation of the {_WHICH.get(which, which)}")
+    predictions, cost = found.get("predictions"), found.get("cost")
+    if predictions:
+        section.table(
+            ["test images", "top-1 %", "top-5 %", "expected calibration error %"],
+            [
+                [
+                    f"{predictions['images']:,}",
+                    *(_shown(predictions[k], ".2f") for k in ("top1", "top5", "calibration_error")),
+                ]
+            ],
+            texts=0,
+        )
     rows = [
         (
             _SPACES.get(name, name),
@@ -112,7 +130,7 @@ def _add_evaluation(section: Section, evaluation: Mapping[str, Any]) -> None:
             _shown(of["knn"], ".2f"),
             _shown(of["linear"], ".2f"),
         )
-        for name, of in evaluation["embeddings"].items()
+        for name, of in found.get("embeddings", {}).items()
     ]
     if rows:
         section.table(["embeddings", "width", "20-NN %", "linear probe %"], rows)
@@ -122,15 +140,36 @@ def _add_evaluation(section: Section, evaluation: Mapping[str, Any]) -> None:
             _shown(of["edge_correlation"], ".3f"),
             _shown(of["neighbour_recall"], ".3f"),
         )
-        for name, of in evaluation["graphs"].items()
+        for name, of in found.get("graphs", {}).items()
     ]
     if edges:
         section.table(["graphs that are compared", "edge r", "recall@10"], edges)
+    if cost:
+        section.table(["cost", ""], _cost(cost))
+    reasons = list(found.get("left_out", {}).items())
+    if reasons:
+        section.long_texts(["left out", "why"], reasons)
 
 
-def embeddings_section(sample: Sample) -> Section:
-    """Where images lie and how they relate, for the student and its teacher."""
+def _cost(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("parameters", f"{cost['parameters']:,}"),
+        ("of them in the backbone", f"{cost['backbone_parameters']:,}"),
+        ("multiply-accumulates an image", f"{cost['macs']:,}"),
+        *(
+            (f"ms on one CPU thread, batch {of['batch']}", f"{of['milliseconds']:.2f}")
+            for of in cost["latency"]
+        ),
+    ]
+
+
+def embeddings_section(sample: Sample, *, aligned: bool = True) -> Section:
+    """Where images lie and how they relate, for the student and its teacher.
+
+    aligned: whether the student was trained with EGA.
+    """
     section = Section("Embeddings")
+    section.text(_of_checkpoint(sample))
     if sample.why:
         section.text(f"Without the teacher's embeddings: {sample.why}")
     places = map_places(sample)
@@ -140,7 +179,7 @@ def embeddings_section(sample: Sample) -> Section:
         section.figure(
             where, sheet=sheet_html(sample.dataset, sample.rows[places].tolist(), labels)
         )
-    edges = edge_figure(sample)
+    edges = edge_figure(sample, aligned=aligned)
     if edges is not None:
         section.figure(edges)
     else:
@@ -151,6 +190,7 @@ def embeddings_section(sample: Sample) -> Section:
 def classes_section(sample: Sample) -> Section:
     """Accuracy by class, confusions, and the worst images."""
     section = Section("Classes")
+    section.text(_of_checkpoint(sample))
     section.figure(class_figure(sample), confusion_figure(sample))
     pairs = confused_pairs(sample)
     if pairs:
@@ -159,6 +199,12 @@ def classes_section(sample: Sample) -> Section:
     section.text("The test images with the largest cross-entropy.")
     section.parts.append(worst_html(sample))
     return section
+
+
+def _of_checkpoint(sample: Sample) -> str:
+    """Which weights, on which images: the best epoch's may be others."""
+    name = f", {sample.checkpoint}" if sample.checkpoint else ""
+    return f"The student of the last checkpoint{name}, on {len(sample.rows):,} test images."
 
 
 def _shown(value: float | None, form: str) -> str:

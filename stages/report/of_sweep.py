@@ -1,6 +1,7 @@
 """The page of a sweep."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from egapipe.stages.report.parallel import (
 )
 from egapipe.stages.report.provenance import provenance
 
+SEED = "distill.seed"
 _STATUS = {"finished": COLOURS[0], "stopped": GREY, "failed": COLOURS[3]}
 
 
@@ -46,6 +48,7 @@ def sweep_sections(path: Path) -> list[Section]:
 def _results(path: Path, summary: Mapping[str, Any]) -> Section:
     section, trials = Section("Results"), _ranked(summary)
     section.text(_headline(summary))
+    _add_unfinished(section, summary)
     names = list(dict.fromkeys(name for trial in trials for name in trial["changes"]))
     known = [trial for trial in trials if _has_value(trial)]
     figures: list[Figure | None] = [
@@ -60,9 +63,16 @@ def _results(path: Path, summary: Mapping[str, Any]) -> Section:
     drawn = [figure for figure in figures if figure is not None]
     section.figure(*(figure for figure in drawn if not figure.wide))
     section.figure(*(figure for figure in drawn if figure.wide))
+    if any(SEED in trial["changes"] for trial in trials):
+        section.heading("Settings over seeds")
+        section.text(
+            "Trials that differ in the seed alone are one setting, with n of them. A setting of "
+            "one trial says nothing of chance."
+        )
+        section.table(*_settings_table(trials, summary))
     section.heading("Trials")
     best = next((i for i, trial in enumerate(trials) if trial["number"] == summary["best"]), None)
-    section.table(*_table(names, trials, summary["metric"]), best=best)
+    section.table(*_table(names, trials, summary["metric"]), best=[] if best is None else [best])
     errors = [(trial["number"], trial["error"]) for trial in trials if trial["error"]]
     if errors:
         section.heading("Errors")
@@ -144,6 +154,43 @@ def _ranked(summary: Mapping[str, Any]) -> list[Trial]:
             sign * t["value"] if _has_value(t) else 0.0,
         ),
     )
+
+
+def _add_unfinished(section: Section, summary: Mapping[str, Any]) -> None:
+    """What was planned and is not there, where the sweep recorded it."""
+    planned = summary.get("planned")
+    count = planned if isinstance(planned, int) else len(planned or [])
+    if count > len(summary["trials"]):
+        section.text(
+            f"This sweep is not finished: {count:,} trials were planned, "
+            f"{len(summary['trials']):,} are here."
+        )
+
+
+def _settings_table(
+    trials: Sequence[Trial], summary: Mapping[str, Any]
+) -> tuple[list[str], list[list[str]]]:
+    """Trials by their settings without the seed, the best mean first."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        rest = {name: value for name, value in trial["changes"].items() if name != SEED}
+        text = ", ".join(f"{short(name)} {shown(value)}" for name, value in rest.items())
+        groups.setdefault(text or "as configured", []).append(trial)
+    found = {
+        name: [t["value"] for t in mine if t["status"] == "finished" and _has_value(t)]
+        for name, mine in groups.items()
+    }
+    sign = -1 if summary["mode"] == "max" else 1
+    order = sorted(found, key=lambda k: sign * statistics.fmean(found[k]) if found[k] else math.inf)
+    return ["settings", "n", f"mean {summary['metric']}", "std"], [
+        [
+            name,
+            str(len(found[name])),
+            shown(statistics.fmean(found[name])) if found[name] else "",
+            shown(statistics.stdev(found[name])) if len(found[name]) > 1 else "",
+        ]
+        for name in order
+    ]
 
 
 def _has_value(trial: Trial) -> bool:

@@ -1,7 +1,7 @@
 """The page: sections of text, tables and figures in one HTML file that needs no network."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -33,10 +33,10 @@ class Section:
         rows: Sequence[Sequence[object]],
         *,
         texts: int = 1,
-        best: int | None = None,
+        best: Collection[int] = (),
     ) -> None:
         """Add a table. texts: how many columns are text; the others, behind them, are numbers.
-        best: a row to mark."""
+        best: rows to mark."""
         self.parts.append(_table_html(heading, rows, texts, best))
 
     def long_texts(self, heading: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -101,13 +101,13 @@ def _table_html(
     heading: Sequence[str],
     rows: Sequence[Sequence[object]],
     texts: int,
-    best: int | None = None,
+    best: Collection[int] = (),
     kind: str = "",
 ) -> str:
     """A table in a box that scrolls sideways on a small screen."""
     top = f"<thead><tr>{_cells_html('th', heading, texts)}</tr></thead>" if heading else ""
     body = "".join(
-        f"<tr{' class=best' if number == best else ''}>{_cells_html('td', row, texts)}</tr>"
+        f"<tr{' class=best' if number in best else ''}>{_cells_html('td', row, texts)}</tr>"
         for number, row in enumerate(rows)
     )
     table = f'<table class="{kind}">{top}<tbody>{body}</tbody></table>'

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.nn.functional import cross_entropy
 
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import EgapipeError
@@ -11,6 +13,8 @@ from egapipe.pipeline.pairing import open_pair
 from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import CLEAN
 from egapipe.stages.distill import TrainedStudent
+from egapipe.stages.distill.model import Head
+from egapipe.stages.distill.trained import Outputs
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -19,29 +23,22 @@ Ints = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class Sample:
     """n labelled test images. names: of at least C classes. rows: int64 [n] of the data set.
-    labels: int64 [n]. nodes: float32 [n, D] of the student. logits: float32 [n, C]. features: the
-    teacher's, or None, and `why` then."""
+    labels: int64 [n]. nodes: float32 [n, D] of the student. predicted: int64 [n], the
+    student's classes. losses: float32 [n], its cross-entropy of each image. features: the
+    teacher's, or None, and `why` then. head: of the teacher, as trained beside the student; None
+    where the checkpoint has none. checkpoint: the folder of the student's weights."""
 
     dataset: Dataset
     names: list[str]
     rows: Ints
     labels: Ints
     nodes: Floats
-    logits: Floats
+    predicted: Ints
+    losses: Floats
     features: Features | None
     why: str = ""
-
-    @property
-    def predicted(self) -> Ints:
-        """int64 [n]: the student's classes."""
-        return np.asarray(self.logits.argmax(axis=1), dtype=np.int64)
-
-    def losses(self) -> Floats:
-        """float32 [n]: the student's cross-entropy of each image."""
-        shifted = self.logits - self.logits.max(axis=1, keepdims=True)
-        log_sum = np.log(np.exp(shifted).sum(axis=1))
-        losses: Floats = log_sum - shifted[np.arange(len(shifted)), self.labels]
-        return losses
+    head: Head | None = None
+    checkpoint: str = ""
 
     def teacher(self, places: Ints) -> Floats | None:
         """float32 [k, T]: stored embeddings of clean images; places: int64 [k] of the n."""
@@ -49,6 +46,17 @@ class Sample:
             return None
         taken: Floats = self.features.take(self.rows[places], CLEAN).float().flatten(1).numpy()
         return taken
+
+    @torch.no_grad()
+    def teacher_nodes(self, places: Ints) -> Floats | None:
+        """float32 [k, D]: what the loss compares the student's nodes with, the nodes of the
+        teacher's head; places: int64 [k] of the n. None without store or head."""
+        features = self.teacher(places)
+        if features is None or self.head is None:
+            return None
+        device = self.head.classifier.weight.device
+        nodes: Floats = self.head.node(torch.from_numpy(features).to(device)).cpu().numpy()
+        return nodes
 
     def embedded(self) -> Ints:
         """int64 [k]: places of the images that both student and teacher have an embedding of."""
@@ -70,21 +78,35 @@ def take_sample(student: TrainedStudent) -> Sample | None:
         return None
     dataset = student.numbered(open_dataset(config.dataset.test))
     wanted = np.flatnonzero((dataset.labels >= 0) & (dataset.labels < student.spec.classes))
-    parts = list(student.outputs(dataset, wanted))
+    parts = [_part(out, dataset.labels[out.rows]) for out in student.outputs(dataset, wanted)]
     if not parts:
         return None
-    rows = np.concatenate([part.rows for part in parts])
+    rows, nodes, predicted, losses = (np.concatenate(of) for of in zip(*parts, strict=True))
     features, why = _features(student, dataset)
     return Sample(
         dataset=dataset,
         names=_names(student, dataset),
         rows=rows,
         labels=dataset.labels[rows],
-        nodes=np.concatenate([part.nodes.cpu().numpy() for part in parts]),
-        logits=np.concatenate([part.logits.cpu().numpy() for part in parts]),
+        nodes=nodes,
+        predicted=predicted,
+        losses=losses,
         features=features,
         why=why,
+        head=None if features is None else student.teacher_head(),
+        checkpoint=student.checkpoint.name,
     )
+
+
+def _part(out: Outputs, labels: Ints) -> tuple[Ints, Floats, Ints, Floats]:
+    """Rows, nodes, predicted classes and losses of a batch: its logits are as wide as there are
+    classes, and are not kept."""
+    losses = cross_entropy(
+        out.logits, torch.from_numpy(labels).to(out.logits.device), reduction="none"
+    )
+    arrays = (out.nodes, out.logits.argmax(dim=1), losses)
+    nodes, predicted, lost = (tensor.cpu().numpy() for tensor in arrays)
+    return out.rows, nodes, predicted, lost
 
 
 def _names(student: TrainedStudent, dataset: Dataset) -> list[str]:

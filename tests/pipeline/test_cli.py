@@ -1,15 +1,19 @@
 """The command line: quick to answer, and a user's mistake is one line."""
 
+import importlib
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
+import typer
 import yaml
 
 from egapipe.pipeline.cli import COMMANDS
+from egapipe.pipeline.config.teachers import RunTeacher
 from tests.command import COMMAND, egapipe, processor_seconds
 
 
@@ -103,3 +107,17 @@ def test_an_interrupt_is_one_line_and_the_next_run_continues(tmp_path: Path) -> 
     lines = [line for line in said.splitlines() if not line.startswith("{")]
     assert lines == ["interrupted: run the same command again to continue"]
     assert not list(tmp_path.glob("runs/*/*/summary.json"))
+
+
+def test_every_command_that_takes_a_run_takes_each_of_its_weights() -> None:
+    app = typer.Typer()
+    for name in COMMANDS:
+        importlib.import_module(name).register(app)
+    offered = {
+        callback.__name__: get_args(get_type_hints(callback)["checkpoint"])
+        for callback in (command.callback for command in app.registered_commands)
+        if callback is not None and "checkpoint" in callback.__annotations__
+    }
+    weights = get_args(RunTeacher.model_fields["checkpoint"].annotation)
+    assert weights == ("last", "best", "ema")
+    assert offered == dict.fromkeys(("evaluate", "export", "predict", "neighbours"), weights)

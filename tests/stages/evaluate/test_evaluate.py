@@ -88,6 +88,18 @@ def test_the_best_checkpoint_is_evaluated_when_asked_for(finished: Path, copy_ru
     assert (run / "checkpoints" / found.checkpoint).is_dir()
 
 
+def test_the_average_of_the_weights_is_evaluated_when_asked_for(copy_run: CopyRun) -> None:
+    run = copy_run()
+    done = egapipe("evaluate", str(run), "--checkpoint", "ema", "--probe-images", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = RunFolder(run).summary()
+    assert summary["ema_top1"] != summary["top1"]
+    found = json.loads(done.stdout)
+    assert (found["which"], summary["evaluation"]["ema"]) == ("ema", found)
+    assert found["predictions"]["top1"] == pytest.approx(summary["ema_top1"])
+    assert found["predictions"]["top5"] == pytest.approx(summary["ema_top5"])
+
+
 def test_without_test_images_cost_is_left(copy_run: CopyRun) -> None:
     found = evaluate.run(copy_run(dataset__test=None))
     assert (found.predictions, found.embeddings, found.graphs) == (None, {}, {})

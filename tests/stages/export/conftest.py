@@ -1,5 +1,5 @@
 """The trained student of the evaluation's tests."""
 
-from tests.stages.evaluate.conftest import digits_store, finished
+from tests.stages.evaluate.conftest import better_before, copy_run, digits_store, finished
 
-__all__ = ["digits_store", "finished"]
+__all__ = ["better_before", "copy_run", "digits_store", "finished"]

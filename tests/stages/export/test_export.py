@@ -1,20 +1,26 @@
 """An exported student gives the same outputs in every format, and says what it is."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import ExifTags, Image, ImageOps
 
+from egapipe.pipeline.config.data import DigitsSource
+from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import EgapipeError, UsageError
 from egapipe.pipeline.runs import RunFolder
-from egapipe.stages import distill, export
+from egapipe.stages import distill, evaluate, export, predict
 from egapipe.stages.export.module import OUTPUTS, Inference
 from egapipe.stages.export.programs import open_onnx
 from tests.command import egapipe
+from tests.stages.evaluate.conftest import CopyRun
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +31,6 @@ def report(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> "export.
 
 def images(count: int) -> torch.Tensor:
     """uint8 [count, 3, 8, 8]: real digits of the data set behind the run."""
-    from egapipe.pipeline.config.data import DigitsSource
-    from egapipe.pipeline.datasets import open_dataset
-
     digits = open_dataset(DigitsSource(kind="digits", split="test"))
     pixels = np.stack([np.asarray(digits.image(row)) for row in range(count)])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
@@ -73,16 +76,93 @@ def test_the_card_says_where_the_student_comes_from(
     card = yaml.safe_load(front)
     summary = RunFolder(finished).summary()
     assert card["license"] == "apache-2.0"
-    metrics = card["model-index"][0]["results"][0]["metrics"]
-    assert metrics[0]["value"] == round(summary["top1"], 2)
+    result = card["model-index"][0]["results"][0]
+    assert result["metrics"][0]["value"] == round(summary["top1"], 2)
+    assert result["dataset"]["split"] == "test"
+    assert "| top-1, % | " + f"{summary['top1']:.2f} |" in body
+    assert f"| {summary['teacher_top1']:.2f} |" in body
     assert summary["store"]["manifest_hash"] in body
     assert "| lambda_EGA | 1 |" in body
     assert "| `model.onnx` |" in body
 
 
-def test_the_python_of_the_card_runs(report: "export.ExportReport", tmp_path: Path) -> None:
-    from PIL import Image
+@pytest.mark.parametrize("which", ["last", "best", "ema"])
+def test_the_card_has_the_numbers_of_the_very_weights_it_lies_beside(
+    better_before: Path, tmp_path: Path, which: Any
+) -> None:
+    to = tmp_path / "out"
+    found = export.run(better_before, to=to, checkpoint=which, formats=["safetensors"])
+    body = (to / "README.md").read_text("utf-8")
+    digits = open_dataset(DigitsSource(kind="digits", split="test"))
+    rows = list(predict.run(to, [write_test_digits(tmp_path / "digits")], top=1))
+    right = [int(row.classes[0][0]) == digits.labels[i] for i, row in enumerate(rows)]
+    top1 = 100 * sum(right) / len(right)
+    assert f"| top-1, % | {top1:.2f} |" in body
+    assert "on 360 labelled images of the test split" in body
+    name = distill.load_student(better_before, which).checkpoint.name
+    assert f"`{name}`" in body
+    assert ("chosen on the test images" in body) == (which == "best")
+    # The teacher's head was measured at the end, and is not that of an earlier checkpoint.
+    assert ("teacher's head" in body) == (which != "best")
+    record = json.loads((to / "export.json").read_text("utf-8"))
+    assert record["accuracy"]["top1"] == pytest.approx(top1)
+    assert (record["which"], record["accuracy"]["checkpoint"]) == (which, name)
+    assert not isinstance(found.accuracy, str)
+    assert found.accuracy.images == 360
 
+
+def write_test_digits(folder: Path) -> Path:
+    folder.mkdir()
+    digits = open_dataset(DigitsSource(kind="digits", split="test"))
+    for row in range(len(digits)):
+        digits.image(row).save(folder / f"{row:03}.png")
+    return folder
+
+
+def test_what_evaluate_measured_of_the_same_weights_is_taken(
+    copy_run: CopyRun, tmp_path: Path
+) -> None:
+    run = copy_run()
+    evaluate.run(run, probe_images=0)
+    folder = RunFolder(run)
+    summary = folder.summary()
+    summary["evaluation"]["last"]["predictions"]["top1"] = 12.34
+    folder.write_json("summary.json", summary)
+    to = tmp_path / "out"
+    export.run(run, to=to, formats=["safetensors"])
+    assert "| top-1, % | 12.34 |" in (to / "README.md").read_text("utf-8")
+    # Of the average of the same checkpoint it says nothing.
+    export.run(run, to=to, checkpoint="ema", formats=["safetensors"])
+    assert "12.34" not in (to / "README.md").read_text("utf-8")
+
+
+def test_without_the_test_images_training_s_record_of_those_weights_is_shown_as_such(
+    copy_run: CopyRun, photos: Path, tmp_path: Path
+) -> None:
+    run = copy_run(dataset__test={"kind": "folder", "path": str(tmp_path / "gone")})
+    summary = RunFolder(run).summary()
+    to = tmp_path / "out"
+    export.run(run, to=to, checkpoint="ema", formats=["safetensors"], images=photos)
+    body = (to / "README.md").read_text("utf-8")
+    assert f"| top-1, % | {summary['ema_top1']:.2f} |" in body
+    assert "as training recorded it, for it cannot be measured now" in body
+    (run / "summary.json").unlink()
+    found = export.run(run, to=to, formats=["safetensors"], images=photos)
+    assert isinstance(found.accuracy, str)
+    body = (to / "README.md").read_text("utf-8")
+    assert "The accuracy is not known" in body
+    assert "model-index" not in body
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with a picture."""
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(images(1)[0].permute(1, 2, 0).numpy()).save(tmp_path / "photos" / "0.png")
+    return tmp_path / "photos"
+
+
+def test_the_python_of_the_card_runs(report: "export.ExportReport", tmp_path: Path) -> None:
     text = (report.folder / "README.md").read_text("utf-8")
     code = text.split("```python\n")[1].split("```")[0]
     shutil.copy(report.folder / "model.onnx", tmp_path)
@@ -92,6 +172,57 @@ def test_the_python_of_the_card_runs(report: "export.ExportReport", tmp_path: Pa
     exec(code.replace('"photo.jpg"', repr(str(tmp_path / "photo.png"))), names)  # noqa: S102
     run, _ = open_onnx(report.folder / "model.onnx")
     assert names["logits"] == pytest.approx(run(images(1))[0], rel=1e-6)
+
+
+def photographs(folder: Path) -> list[Path]:
+    """A real digit as cameras and drawing programs leave it: lying on its side, see-through, in
+    16-bit grey, with a palette that has a clear colour."""
+    digit = Image.fromarray(images(3)[2].permute(1, 2, 0).numpy()).resize((40, 24))
+    digit = ImageOps.colorize(digit.convert("L"), "navy", "orange")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    clear = digit.convert("RGBA")
+    clear.putalpha(digit.convert("L"))
+    grey = Image.fromarray(np.asarray(digit.convert("L")).astype(np.uint16) * 257)
+    files = {
+        "turned.jpg": (digit, {"exif": exif, "quality": 95}),
+        "clear.png": (clear, {}),
+        "grey.png": (grey, {}),
+        "palette.png": (digit.convert("P"), {"transparency": 0}),
+        "colour.png": (digit, {}),
+    }
+    for name, (image, options) in files.items():
+        image.save(folder / name, **options)
+    return [folder / name for name in files]
+
+
+def test_the_python_of_the_card_sees_photographs_as_predict_does(
+    report: "export.ExportReport", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (report.folder / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(report.folder)
+    paths = photographs(tmp_path)
+    found = predict.run(report.folder / "model.onnx", paths)
+    answers = []
+    for path, prediction in zip(paths, found, strict=True):
+        names: dict[str, Any] = {}
+        exec(code.replace('"photo.jpg"', repr(str(path))), names)  # noqa: S102
+        assert prediction.error == ""
+        assert names["nodes"][0] == pytest.approx(prediction.nodes, abs=1e-5), path.name
+        answers.append(names["nodes"][0])
+    # Each is another picture: to leave out a step would be seen.
+    for one, other in itertools.combinations(answers, 2):
+        assert not np.allclose(one, other, atol=1e-3)
+
+
+def test_the_preprocessing_is_said_in_the_file(report: "export.ExportReport") -> None:
+    import onnxruntime  # type: ignore[import-untyped]
+
+    session = onnxruntime.InferenceSession(str(report.folder / "model.onnx"))
+    said = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
+    record = json.loads((report.folder / "export.json").read_text("utf-8"))
+    assert said == record["preprocessing"]
+    assert said["resize"] == {"height": 8, "width": 8, "resample": "bilinear", "crop": None}
 
 
 def test_another_export_replaces_the_first_and_nothing_else(finished: Path, tmp_path: Path) -> None:

@@ -54,6 +54,29 @@ def test_run_export_and_onnx_say_the_same_as_training(
             assert ordered == sorted(ordered, reverse=True)
 
 
+@pytest.mark.parametrize("checkpoint", ["best", "ema"])
+def test_a_run_predicts_with_each_of_its_weights(
+    better_before: Path, photos: Path, checkpoint: str
+) -> None:
+    run = better_before
+    done = egapipe("predict", str(run), str(photos), "--checkpoint", checkpoint, "--json")
+    assert done.returncode == 0, done.stderr
+    student = distill.load_student(run, checkpoint, "cpu")
+    digits = open_dataset(DigitsSource(kind="digits", split="test"))
+    [expected] = student.outputs(digits, np.arange(DIGITS))
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    nodes = np.array([line["nodes"] for line in found])
+    assert nodes == pytest.approx(expected.nodes.numpy(), abs=1e-3)
+    [last] = distill.load_student(run, device="cpu").outputs(digits, np.arange(DIGITS))
+    assert not np.allclose(last.nodes.numpy(), expected.nodes.numpy(), atol=1e-2)
+
+
+def test_an_export_has_no_other_checkpoint(exported: Path, photos: Path) -> None:
+    for model in (exported, exported / "model.onnx"):
+        with pytest.raises(UsageError, match="no checkpoint to choose"):
+            predict.run(model, [photos], checkpoint="best")
+
+
 def test_images_of_another_size_are_resized(exported: Path, photos: Path, tmp_path: Path) -> None:
     Image.open(photos / "000.png").resize((300, 200)).save(tmp_path / "large.jpg")
     [prediction] = predict.run(exported, [tmp_path / "large.jpg"], top=2)

@@ -1,5 +1,7 @@
 """What is drawn of images: whatever their classes are called, and whatever the student became."""
 
+import re
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,12 @@ from PIL import Image
 from egapipe.pipeline.correlation import correlations
 from egapipe.pipeline.runs import RunFolder
 from egapipe.stages.distill import load_student
-from egapipe.stages.report.classes import confused_pairs, confusion
+from egapipe.stages.report.classes import (
+    by_class,
+    confused_classes,
+    confused_pairs,
+    confusion,
+)
 from egapipe.stages.report.embedding import chosen, tsne
 from egapipe.stages.report.of_run import classes_section, embeddings_section
 from egapipe.stages.report.page import Section, page_html
@@ -52,11 +59,15 @@ def test_the_sample_is_the_run_s_accuracy(sample: Sample, finished: Path) -> Non
     assert sample.rows.tolist() == list(range(360))
     accuracy = 100 * float((sample.predicted == sample.labels).mean())
     assert accuracy == pytest.approx(RunFolder(finished).summary()["top1"])
-    assert float(np.diag(confusion(sample)).sum()) == pytest.approx(3.6 * accuracy)
-    logits = sample.logits.astype(np.float64)
+    matrix = confusion(sample, np.arange(10))
+    assert matrix.sum() == 360
+    assert float(np.diag(matrix).sum()) == pytest.approx(3.6 * accuracy)
+    student = load_student(RunFolder(finished))
+    [out] = student.outputs(sample.dataset, sample.rows)
+    logits = out.logits.cpu().numpy().astype(np.float64)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     expected = -np.log(shares[np.arange(360), sample.labels])
-    np.testing.assert_allclose(sample.losses(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(sample.losses, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +129,8 @@ def test_a_student_that_diverged_has_no_map_but_a_page(sample: Sample, tmp_path:
     broken = replace(
         sample,
         nodes=np.full_like(sample.nodes, np.nan),
-        logits=np.full_like(sample.logits, np.nan),
+        predicted=np.zeros_like(sample.predicted),
+        losses=np.full_like(sample.losses, np.nan),
     )
     sections = [embeddings_section(broken), classes_section(broken)]
     page = Page(written(tmp_path, "broken", *sections))
@@ -141,7 +153,8 @@ def test_a_few_images_of_one_class(sample: Sample, images: int) -> None:
         rows=sample.rows[:images],
         labels=np.zeros(images, dtype=np.int64),
         nodes=sample.nodes[:images],
-        logits=sample.logits[:images, :1],
+        predicted=np.zeros(images, dtype=np.int64),
+        losses=sample.losses[:images],
     )
     named = [figure.name for figure in embeddings_section(few).figures]
     assert named == (["map", "edges"] if images >= 5 else ["edges"])
@@ -195,10 +208,80 @@ def test_the_page_of_ten_thousand_images_stays_small(tmp_path: Path) -> None:
         rows=np.arange(10_000),
         labels=data.labels,
         nodes=random.normal(size=(10_000, 256)).astype(np.float32),
-        logits=random.normal(size=(10_000, 100)).astype(np.float32),
+        predicted=random.integers(0, 100, 10_000),
+        losses=random.exponential(size=10_000).astype(np.float32),
         features=None,
         why="none was extracted",
     )
     page = written(tmp_path, "noise", embeddings_section(sample), classes_section(sample))
     assert page.stat().st_size < 5 * MEGABYTE
     assert Page(page).figures == ["map", "edges", "classes", "confusions"]
+
+
+@pytest.mark.parametrize("classes", [10, 100, 1_000, 21_841])
+def test_a_page_of_any_number_of_classes_can_be_read(classes: int, tmp_path: Path) -> None:
+    """Few images, many classes: memory and page follow the images, not the classes squared."""
+    random, images = np.random.default_rng(0), 60
+    labels = random.integers(0, classes, images)
+    predicted = np.where(random.random(images) < 0.5, labels, random.integers(0, classes, images))
+    sample = Sample(
+        dataset=Noise(),
+        names=[f"class number {number}" for number in range(classes)],
+        rows=np.arange(images),
+        labels=labels,
+        nodes=random.normal(size=(images, 16)).astype(np.float32),
+        predicted=predicted,
+        losses=random.exponential(size=images).astype(np.float32),
+        features=None,
+        why="none was extracted",
+    )
+    tracemalloc.start()
+    try:
+        confusion(sample, confused_classes(sample, 30))
+        confused_pairs(sample)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * MEGABYTE
+    sections = [embeddings_section(sample), classes_section(sample)]
+    file = written(tmp_path, "many", *sections)
+    assert file.stat().st_size < MEGABYTE
+    page = Page(file)
+    assert page.figures == ["map", "edges", "classes", "confusions"]
+    wrong = (labels != predicted).sum()
+    assert sum(int(row[2]) for row in page.tables[0][1:]) <= wrong
+    # What is named in a figure is few enough to be read, and what is left out is said.
+    named = {
+        figure.name: re.findall("class number [0-9]+", "".join(figure.panels))
+        for section in sections
+        for figure in section.figures
+    }
+    assert len(named["classes"]) == min(30, len(np.unique(labels)))
+    assert len(named["map"]) <= 20
+    assert len(named["confusions"]) == {10: 20, 100: 0}.get(classes, 60)
+    caption = sections[1].figures[1].caption
+    assert (f"of {classes:,} classes" in caption) == (classes > 100)
+
+
+def test_the_confusions_of_many_classes_are_the_most_frequent_ones() -> None:
+    """Beside a dense count of the same."""
+    random, classes = np.random.default_rng(1), 200
+    labels, predicted = random.integers(0, classes, (2, 5_000)) // random.integers(1, 9, (2, 5_000))
+    blank = np.zeros((5_000, 1), dtype=np.float32)
+    names = [str(c) for c in range(classes)]
+    rows = np.arange(5_000)
+    sample = Sample(Noise(), names, rows, labels, blank, predicted, blank[:, 0], None)
+    dense = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(dense, (labels, predicted), 1)
+    counts, right = by_class(sample)
+    assert (counts == dense.sum(axis=1)).all()
+    assert (right == np.diag(dense)).all()
+    assert (confusion(sample, np.arange(classes)) == dense).all()
+    some = confused_classes(sample, 30)
+    assert (confusion(sample, some) == dense[np.ix_(some, some)]).all()
+    np.fill_diagonal(dense, 0)
+    assert [n for _, _, n, _ in confused_pairs(sample)] == sorted(dense.ravel())[::-1][:12]
+    assert all(dense[int(a), int(b)] == n for a, b, n, _ in confused_pairs(sample))
+    involved = dense.sum(axis=0) + dense.sum(axis=1)
+    others = np.setdiff1d(np.arange(classes), some)
+    assert involved[some].min() >= involved[others].max()

@@ -1,19 +1,37 @@
 """The page of a run, a comparison and a sweep: complete, self-contained, and true to its source."""
 
+import itertools
 import json
+import math
 import os
 import shutil
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import t
 
 from egapipe.pipeline.config import load_config
+from egapipe.pipeline.correlation import correlations
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.runs import RunFolder
 from egapipe.stages import report
+from egapipe.stages.distill import load_student
+from egapipe.stages.evaluate.cost import Cost, Latency
+from egapipe.stages.evaluate.evaluation import Evaluation, Predictions, Probes
+from egapipe.stages.evaluate.graphs import Agreement
+from egapipe.stages.evaluate.left_out import LeftOut
+from egapipe.stages.report.embedding import chosen, edge_figure
 from egapipe.stages.report.figure import draw
+from egapipe.stages.report.sample import take_sample
+from egapipe.stages.report.separation import holm
 from egapipe.stages.report.timing import Costs
 from tests.command import egapipe
 from tests.stages.report.conftest import EditRun, MakeSweep
@@ -74,12 +92,14 @@ def test_a_comparison_has_the_table_and_its_intervals(
     page = check_page(comparison_page)
     record = json.loads((comparison / "comparison.json").read_text("utf-8"))
     heading, ce, ega = page.tables[0]
-    assert heading == ["variant", "top-1 %", "std", "against ce", "95% interval", "seconds"]
+    statistics = ["against ce", "pairs", "95% interval", "reading"]
+    assert heading == ["variant", "n", "top-1 %", "std", *statistics, "seconds"]
     row = record["rows"][1]
     low, high = f"{row['low']:+.2f}", f"{row['high']:+.2f}"
-    assert ega[:3] == ["ega", f"{row['mean']:.2f}", f"{row['std']:.2f}"]
-    assert ega[3:5] == [f"{row['gain']:+.2f}", f"{low} to {high}"]
-    assert ce[3:5] == ["", ""]
+    assert ega[:4] == ["ega", "2", f"{row['mean']:.2f}", f"{row['std']:.2f}"]
+    assert ega[4:7] == [f"{row['gain']:+.2f}", "2", f"{low} to {high}"]
+    assert ce[4:8] == ["", "", "", ""]
+    assert "not finished" not in page.text
     assert page.figures == ["curves", "scores-0", "gains-0", "timing"]
     assert f"{record['teacher_top1']:.2f} %" in page.text
 
@@ -98,8 +118,83 @@ def test_a_comparison_of_one_seed_has_no_intervals(comparison: Path, tmp_path: P
     # Its runs are not beside the copy: there is nothing to draw curves from.
     assert page.figures == ["scores-0", "timing"]
     assert page.tables[0][2][0] == hostile
-    assert page.tables[0][2][4] == ""
+    assert page.tables[0][2][6] == ""
+    assert page.tables[0][2][7] == "one pair says nothing of chance"
     assert "alert" not in "".join(page.source.split("<script>")[1:]).split("</script>")[0]
+
+
+def edited(comparison: Path, folder: Path, **values: Any) -> Page:
+    """The page of that comparison with other values in its record."""
+    shutil.copytree(comparison, folder)
+    record = json.loads((folder / "comparison.json").read_text("utf-8"))
+    (folder / "comparison.json").write_text(json.dumps({**record, **values}), "utf-8")
+    return check_page(report.run(folder))
+
+
+def test_an_unfinished_comparison_says_so_and_each_row_its_n(
+    comparison: Path, tmp_path: Path
+) -> None:
+    record = json.loads((comparison / "comparison.json").read_text("utf-8"))
+    cells = [cell for cell in record["cells"] if (cell["variant"], cell["seed"]) != ("ega", 1)]
+    page = edited(comparison, tmp_path / "three", cells=cells)
+    assert "3 of 4 planned trainings, 2 seeds" in page.text
+    student = cells[0]["student"]
+    assert f"not finished: there is no result of {student} ega seed 1." in page.text
+    assert [row[:2] for row in page.tables[0][1:]] == [["ce", "2"], ["ega", "1"]]
+    failed = [{"student": student, "variant": "ega", "seed": 1, "error": "out of <b>memory</b>"}]
+    page = edited(comparison, tmp_path / "failed", cells=cells, failed=failed)
+    assert page.tables[0] == [
+        ["failed", "error"],
+        [f"{student} ega seed 1", "out of <b>memory</b>"],
+    ]
+    page = edited(comparison, tmp_path / "none", cells=[], rows=[])
+    assert "0 of 4 planned trainings" in page.text
+    assert page.figures == []
+
+
+def test_a_comparison_marks_what_separates_and_nothing_else(
+    comparison: Path, tmp_path: Path
+) -> None:
+    """Not the largest mean; and of many differences those that hold together."""
+    record = json.loads((comparison / "comparison.json").read_text("utf-8"))
+    base, like = record["rows"]
+
+    def row(variant: str, gain: float, half: float, pairs: int) -> dict[str, Any]:
+        std = half * math.sqrt(pairs) / float(t.ppf(0.975, pairs - 1))
+        values = {"gain": gain, "gain_std": std, "pairs": pairs}
+        return {**like, "variant": variant, "mean": 50 + gain, "low": gain - half} | {
+            "high": gain + half,
+            **values,
+        }
+
+    rows = [base, row("sure", 2.0, 0.2, 5), row("large", 3.0, 4.0, 3), row("bad", -2.0, 0.1, 5)]
+    rows += [row("close", 1.0, 0.99, 5), row("wide", 32.5, 222.36, 3)]
+    page = edited(comparison, tmp_path / "rows", rows=rows, confidence=0.95)
+    assert [line[-2] for line in page.tables[0][1:]] == [
+        "",
+        "better",
+        "not separated",
+        "worse",
+        "not separated among 5 differences",
+        "says nothing: 3 pairs are too few",
+    ]
+    marked = [of.get("class") == "best" for tag, of in page.elements if tag == "tr"]
+    assert marked[: len(rows) + 1] == [False, False, True, False, False, False, False]
+    page = edited(comparison, tmp_path / "sure", rows=rows[:2], confidence=0.9983)
+    assert "99.83% interval" in page.tables[0][0]
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_is_stepwise_and_never_below_the_raw_values(values: list[float]) -> None:
+    adjusted = holm(values)
+    order = sorted(range(len(values)), key=values.__getitem__)
+    assert all(raw <= new <= 1 for raw, new in zip(values, adjusted, strict=True))
+    assert [adjusted[i] for i in order] == sorted(adjusted)
+    # By its definition: hypotheses are rejected from the smallest on, until one is not.
+    rejected = itertools.takewhile(
+        lambda place: (len(values) - place[0]) * values[place[1]] < 0.05, enumerate(order)
+    )
+    assert {i for _, i in rejected} == {i for i, p in enumerate(adjusted) if p < 0.05}
 
 
 def test_a_sweep_has_lambda_against_accuracy_and_parallel_coordinates(
@@ -118,6 +213,25 @@ def test_a_sweep_has_lambda_against_accuracy_and_parallel_coordinates(
     assert rows[0] == ["2", "5", "0.05", "finished", "2", "62.5"]
     assert [row[0] for row in rows] == ["2", "0", "1"]
     assert "The best is trial 2: ega.weight 5, lr 0.05; test/top1 62.5." in page.text
+
+
+def test_seeds_in_a_sweep_are_repeats_of_a_setting(make_sweep: MakeSweep) -> None:
+    seed = "distill.seed"
+    folder = make_sweep(
+        ({RATE: 0.1, seed: 0}, "finished", 40.0),
+        ({RATE: 0.1, seed: 1}, "finished", 44.0),
+        ({RATE: 0.2, seed: 0}, "finished", 43.0),
+        ({RATE: 0.2, seed: 1}, "failed", None),
+    )
+    page = check_page(report.run(folder))
+    assert page.tables[0] == [
+        ["settings", "n", "mean test/top1", "std"],
+        ["lr 0.2", "1", "43", ""],
+        ["lr 0.1", "2", "42", "2.828"],
+    ]
+    run = RunFolder(folder)
+    run.write_json("summary.json", {**run.summary(), "planned": 6})
+    assert "not finished: 6 trials were planned, 4 are here" in Page(report.run(folder).page).text
 
 
 def test_a_sweep_with_failed_trials_and_conditional_settings(make_sweep: MakeSweep) -> None:
@@ -165,14 +279,96 @@ def test_an_unfinished_run_is_drawn_from_its_last_checkpoint(edit_run: EditRun) 
 
 def test_what_evaluate_measured_is_on_the_page(edit_run: EditRun) -> None:
     run = RunFolder(edit_run(dataset__test=None))
-    found = {
-        "embeddings": {"nodes": {"width": 64, "knn": 81.234, "linear": None}},
-        "graphs": {"node_layers": {"edge_correlation": 0.12345, "neighbour_recall": 0.5}},
-    }
-    run.write_json("summary.json", {**run.summary(), "evaluation": {"last": found}})
+    cost = Cost(1234, 1000, 56_789, (Latency(1, 0.125, 9), Latency(64, 3.5, 9)))
+    found = Evaluation(
+        run=run.path,
+        which="best",
+        checkpoint="epoch00001-step0000000",
+        student="digits_cnn",
+        cost=cost,
+        predictions=Predictions(81.5, 97.25, 6.125, 360),
+        embeddings={"nodes": Probes(64, 81.234, math.nan)},
+        graphs={"node_layers": Agreement(0.12345, 0.5)},
+        left_out=LeftOut({"embeddings.teacher": "no store"}),
+    ).as_json()
+    run.write_json("summary.json", {**run.summary(), "evaluation": {"best": found}})
     page = check_page(report.run(run.path))
-    assert page.tables[0][1] == ["student's nodes", "64", "81.23", ""]
-    assert page.tables[1][1] == ["node layers of both", "0.123", "0.500"]
+    assert "Evaluation of the best epoch" in page.text
+    # A field that is added to an evaluation has to be shown, or to be named here.
+    shown = {"which", "cost", "predictions", "embeddings", "graphs", "left_out"}
+    not_shown = {"run", "checkpoint", "student", "test_images", "probe_images", "seconds"}
+    assert shown | not_shown | {"protocol"} == found.keys()
+    assert page.tables[:5] == [
+        [
+            ["test images", "top-1 %", "top-5 %", "expected calibration error %"],
+            ["360", "81.50", "97.25", "6.12"],
+        ],
+        [
+            ["embeddings", "width", "20-NN %", "linear probe %"],
+            ["student's nodes", "64", "81.23", ""],
+        ],
+        [
+            ["graphs that are compared", "edge r", "recall@10"],
+            ["node layers of both", "0.123", "0.500"],
+        ],
+        [
+            ["cost", ""],
+            ["parameters", "1,234"],
+            ["of them in the backbone", "1,000"],
+            ["multiply-accumulates an image", "56,789"],
+            ["ms on one CPU thread, batch 1", "0.12"],
+            ["ms on one CPU thread, batch 64", "3.50"],
+        ],
+        [["left out", "why"], ["embeddings.teacher", "no store"]],
+    ]
+
+
+def test_the_edges_are_those_that_the_loss_compares(finished: Path) -> None:
+    """Both behind their node layers, not the teacher's embeddings as they were stored."""
+    student = load_student(finished)
+    sample = take_sample(student)
+    assert sample is not None
+    head = student.teacher_head()
+    assert head is not None
+    places = chosen(sample, 64, 10)
+    raw = sample.teacher(places)
+    assert raw is not None
+    with torch.no_grad():
+        nodes = head.node(torch.from_numpy(raw)).numpy()
+    mine = correlations(sample.nodes[places])
+    by_nodes, by_embeddings = (np.abs(mine - correlations(of)).mean() for of in (nodes, raw))
+    assert f"{by_nodes:.3f}" != f"{by_embeddings:.3f}"
+    figure = edge_figure(sample)
+    assert figure is not None
+    assert f"mean absolute difference is {by_nodes:.3f}" in figure.caption
+    assert "teacher's nodes" in figure.panels[0]
+    without = edge_figure(sample, aligned=False)
+    assert without is not None
+    assert "trained without EGA" in without.caption
+    headless = edge_figure(replace(sample, head=None))
+    assert headless is not None
+    assert "difference" not in headless.caption
+
+
+def test_captions_say_what_was_measured(run_page: report.Report, finished: Path) -> None:
+    page = Page(run_page.page)
+    assert "Of training images the mean over the epoch's steps" in page.text
+    assert '"loss" is what training makes small, the weighted sum' in page.text
+    last = load_student(finished).checkpoint.name
+    assert page.text.count(f"The student of the last checkpoint, {last}, on 360 test images") == 2
+
+
+@pytest.mark.parametrize("chosen_on", ["test", "validation", "nothing recorded"])
+def test_a_choice_on_test_images_is_called_one(edit_run: EditRun, chosen_on: str) -> None:
+    run = RunFolder(edit_run(dataset__test=None))
+    summary = {**run.summary(), "chosen_on": chosen_on}
+    if chosen_on == "nothing recorded":
+        del summary["chosen_on"]
+    run.write_json("summary.json", summary)
+    said = (
+        "chosen on the test images that it is reported on" in Page(report.run(run.path).page).text
+    )
+    assert said == (chosen_on != "validation")
 
 
 def test_without_a_store_the_student_is_drawn_alone(edit_run: EditRun, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student")
     small = ["views.count=0", "distill.student_view=clean", "dataset.train.limit=128"]
     sets = [f"store.url={folder / 'stores'}", f"runs={folder / 'runs'}", *small]
-    config = load_config("quickstart", [*sets, "distill.epochs=1", "distill.threads=1"])
+    few = ["distill.epochs=1", "distill.threads=1", "distill.ema_decay=0.5"]
+    config = load_config("quickstart", [*sets, *few])
     for split in config.splits():
         extract.run(config, split=split, local=True)
     return distill.run(config).run
@@ -34,14 +35,16 @@ def settings(run: Path, **fields: Any) -> Settings:
     return Settings(backend="run", model=str(run), **fields)
 
 
-@pytest.mark.parametrize("output", ["features", "nodes"])
-def test_it_encodes_as_the_student_does(output: str, finished: Path) -> None:
-    student = distill.load_student(finished, device="cpu")
+@pytest.mark.parametrize(
+    ("output", "checkpoint"), [("features", "last"), ("nodes", "last"), ("features", "ema")]
+)
+def test_it_encodes_as_the_student_does(output: str, checkpoint: str, finished: Path) -> None:
+    student = distill.load_student(finished, checkpoint, "cpu")
     assert student.config.dataset.test is not None
     dataset = open_dataset(student.config.dataset.test)
     expected = torch.cat([getattr(o, output) for o in student.outputs(dataset, ROWS)])
 
-    teacher = load_teacher(settings(finished, output=output))
+    teacher = load_teacher(settings(finished, output=output, checkpoint=checkpoint))
     images = [teacher.preprocessing.clean(dataset.image(int(row))) for row in ROWS]
     ours = teacher.forward(torch.from_numpy(np.stack(images)))["embedding"]
     assert teacher.outputs == {"embedding": tuple(expected.shape[1:])}
