@@ -1,10 +1,11 @@
 """The command line as a user runs it: another process, and what it printed."""
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
+# The heading of the list, and the Jython that `copy` looks for.
+NO_PACKAGES = {"imported package", "org"}
 COMMAND = [sys.executable, "-m", "egapipe.pipeline.cli"]
 
 
@@ -15,9 +16,14 @@ def egapipe(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
     )
 
 
-def processor_seconds(*arguments: str) -> float:
-    """Of a command, user and system: unlike time by the clock it is not that of other processes."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert egapipe(*arguments).returncode == 0
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+def imported(*arguments: str) -> set[str]:
+    """The packages beside the standard library that a command imports before it ends."""
+    command = [sys.executable, "-X", "importtime", *COMMAND[1:], *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    names = (line.rpartition("|")[2].strip() for line in run.stderr.splitlines() if "|" in line)
+    tops = {name.partition(".")[0] for name in names}
+    return {
+        name
+        for name in tops
+        if name not in sys.stdlib_module_names | NO_PACKAGES and name[:1] != "_"
+    }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from egapipe.pipeline import remembered
@@ -10,6 +11,10 @@ from egapipe.pipeline.config.extract import ClusterConfig
 
 # Ray reads its environment when it is imported, which a test module may do while it is collected.
 quiet_environment(local=True)
+
+# How long an example takes is a matter of the machine.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 LONGEST = "test_readme.py"
 

@@ -16,6 +16,7 @@ class Part(StrEnum):
     DISTILL = "distill"
     SCALE = "scale"
     STORE = "store"
+    HELP = "help"
 
 
 def register(app: typer.Typer) -> None:

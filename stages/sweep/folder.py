@@ -31,23 +31,36 @@ _LABEL = re.compile(r"[^A-Za-z0-9._=+,-]+")
 _LONGEST_LABEL = 80
 
 
-def sweep_identity(config: Config) -> str:
-    """Eight hex digits of everything that decides which trials there are and what they learn."""
+def sweep_identity(config: Config, *, samples: bool = False) -> str:
+    """Eight hex digits of everything that decides which trials there are and what they learn.
+
+    How many draws there are only decides where they end: a sweep can grow. samples: with them, as
+    an older egapipe had it.
+    """
     from egapipe.stages.distill.folder import deciding_workers
 
-    sweep = {key: value for key, value in durable(config.sweep).items() if key not in _LAUNCH}
+    launch = _LAUNCH if samples else {*_LAUNCH, "samples"}
+    sweep = {key: value for key, value in durable(config.sweep).items() if key not in launch}
     content = json.dumps([run_identity(config, deciding_workers(config)), sweep], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def sweep_folder(config: Config) -> "SweepFolder":
-    """The folder of a sweep: the same configuration finds the same folder again."""
-    identity = sweep_identity(config)
-    folder = Path(config.runs) / config.name / f"sweep-{identity}"
-    if not folder.exists() and has_places(config):
-        folder = older_folder(folder.parent, "sweep-", identity, sweep_identity) or folder
+    """The folder of a sweep: the same configuration finds the same folder again.
+
+    Also one of an older egapipe, if it has as many samples or names other places of its images.
+    """
     # Trials may have another working folder.
-    return SweepFolder(folder.absolute())
+    parent = (Path(config.runs) / config.name).absolute()
+    identity = sweep_identity(config)
+    folder = parent / f"sweep-{identity}"
+    if folder.exists():
+        return SweepFolder(folder)
+    older = parent / f"sweep-{sweep_identity(config, samples=True)}"
+    found = older if older.exists() else None
+    if found is None and has_places(config):
+        found = older_folder(parent, "sweep-", identity, sweep_identity)
+    return SweepFolder(found or folder)
 
 
 @dataclass(frozen=True)

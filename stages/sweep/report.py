@@ -59,7 +59,7 @@ class SweepReport:
     seconds: float
     """Of the command that finished it."""
     concurrent: int
-    """Most trials at once."""
+    """Most trials that were seen running at once, by that command."""
     finished_before: bool = False
     """True if the sweep was finished before and nothing was trained now."""
 
@@ -110,18 +110,20 @@ class SweepReport:
 
 
 def make_report(
-    config: Config, folder: SweepFolder, states: Sequence[TrialState], slots: Slots, seconds: float
+    config: Config,
+    folder: SweepFolder,
+    states: Sequence[TrialState],
+    concurrent: int,
+    seconds: float,
 ) -> SweepReport:
-    """The report of trials that have all ended."""
+    """The report of trials that have all ended. concurrent: most that ran at once."""
     sweep = config.sweep
     winner = best(states, sweep.mode)
     trials = [
         SweepTrial(s.number, s.changes, s.status, s.epochs, s.value, s.run, s.error) for s in states
     ]
     first = next((t for t in trials if winner is not None and t.number == winner.number), None)
-    return SweepReport(
-        folder.path, trials, first, sweep.metric, sweep.mode, seconds, slots.concurrent
-    )
+    return SweepReport(folder.path, trials, first, sweep.metric, sweep.mode, seconds, concurrent)
 
 
 def write_report(config: Config, folder: SweepFolder, report: SweepReport, slots: Slots) -> None:

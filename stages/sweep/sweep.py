@@ -41,10 +41,11 @@ def run(
     """Run the trials that `config.sweep` describes and find the best.
 
     The sweep's folder follows from the configuration: an interrupted sweep continues, its finished
-    trials are kept; a finished one is returned as it is unless `restart`, or unless trials have
-    failed and `retry_failed`. progress: shows the epochs of all trials. watch: is told of the state
-    of every trial, often. Raises UsageError or StoreError before any trial starts, TrainingError if
-    no trial reached its last epoch.
+    trials are kept; a finished one is returned as it is unless `restart`, unless trials have failed
+    and `retry_failed`, or unless there are more samples now, of which it has the first ones.
+    progress: shows the epochs of all trials. watch: is told of the state of every trial, often.
+    Raises UsageError or StoreError before any trial starts, TrainingError if no trial reached its
+    last epoch.
     """
     trials = plan(config)
     if isinstance(config.sweep.scheduler, PbtScheduler):
@@ -54,7 +55,7 @@ def run(
         report = read_report(folder)
         for trial in report.ranked()[:1]:
             require_still(RunFolder(trial.run))
-        if not (retry_failed and report.count("failed")):
+        if not (retry_failed and report.count("failed")) and not _grown(config, trials, report):
             if config.sweep.track is not None:
                 check_tracking(config)
                 track_once(config, folder, report)
@@ -93,14 +94,24 @@ def _search(
             shown.update(states)
             watch(states)
 
-        states = tune_trials(config, trials, folder, slots, told, retry_failed=retry_failed)
-    return _conclude(config, folder, states, slots, time.perf_counter() - started)
+        ran = tune_trials(config, trials, folder, slots, told, retry_failed=retry_failed)
+    report = make_report(config, folder, ran.states, ran.concurrent, time.perf_counter() - started)
+    return _conclude(config, folder, ran.states, slots, report)
+
+
+def _grown(config: Config, trials: Sequence[Trial], report: SweepReport) -> bool:
+    """Whether the configuration has trials that a finished sweep does not."""
+    proposed = config.sweep.search == "optuna"
+    return (config.sweep.samples if proposed else len(trials)) > len(report.trials)
 
 
 def _conclude(
-    config: Config, folder: SweepFolder, states: Sequence[TrialState], slots: Slots, seconds: float
+    config: Config,
+    folder: SweepFolder,
+    states: Sequence[TrialState],
+    slots: Slots,
+    report: SweepReport,
 ) -> SweepReport:
-    report = make_report(config, folder, states, slots, seconds)
     left = sum(not state.ended for state in states)
     if left or not states:
         raise TrainingError(

@@ -7,26 +7,36 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
-from ray.tune.search import Searcher
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.sweep import PbtScheduler
 from egapipe.pipeline.errors import TrainingError, UsageError, one_line
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.groups import remove_orphaned_groups, remove_remaining_groups
+from egapipe.stages.sweep.growing import PlannedTrials, ProposedTrials, listed
 from egapipe.stages.sweep.plan import Trial
 from egapipe.stages.sweep.schedulers import make_scheduler
 from egapipe.stages.sweep.slots import Machine, Slots
 from egapipe.stages.sweep.state import TrialState, states
-from egapipe.stages.sweep.trial import CHANGES, Setting, train
+from egapipe.stages.sweep.trial import Setting, train
 
 Watch = Callable[[Sequence[TrialState]], None]
+
+
+class Ran(NamedTuple):
+    """How a sweep went."""
+
+    states: list[TrialState]
+    """The last state of every trial."""
+    concurrent: int
+    """Most trials that were seen running at once."""
+
 
 NAME = "tune"
 _STATE = "experiment_state-*.json"
@@ -66,21 +76,25 @@ def tune_trials(
     watch: Watch,
     *,
     retry_failed: bool = False,
-) -> list[TrialState]:
-    """Run the trials that have not ended yet; the last state of all of them.
+) -> Ran:
+    """Run the trials that have not ended yet.
 
     trials: the planned ones, or examples of those that a searcher will propose. watch: told of all
     states again and again. Trials that failed before are run again only with `retry_failed`.
     Raises TrainingError if Ray is lost.
     """
     setting = make_setting(config, folder, slots)
-    with _quiet(), _watched(setting, watch) as watched:
+    with _quiet(), _watched(setting, watch, config.sweep.max_failures) as watched:
         path = folder.ray / NAME
         require_own(folder.ray)
         if tune.Tuner.can_restore(str(path)) and any(path.glob(_STATE)):
             tuner = tune.Tuner.restore(
                 str(path), trainable=_trainable(setting), resume_errored=retry_failed
             )
+            # Restored with what it was begun with: its searcher too, which would end where it did.
+            internal: Any = tuner._local_tuner
+            internal._tune_config.search_alg = _search(config, trials, setting)
+            internal._tune_config.max_concurrent_trials = None
         else:
             tuner = _new(config, trials, folder, setting)
         try:
@@ -91,7 +105,7 @@ def tune_trials(
             ) from error
         if setting.slots.workers:
             remove_remaining_groups()
-        return watched.last
+        return Ran(watched.last, watched.most)
 
 
 def require_own(folder: Path) -> None:
@@ -118,17 +132,16 @@ def _new(
     sweep = config.sweep
     proposed = sweep.search == "optuna"
     longest = max(trial.config.distill.epochs for trial in trials)
-    space = {CHANGES: tune.grid_search([trial.changes for trial in trials])}
+    space = listed([trial.changes for trial in trials])
     return tune.Tuner(
         _trainable(setting),
         param_space=None if proposed else space,
         tune_config=tune.TuneConfig(
             metric=sweep.metric,
             mode=sweep.mode,
-            search_alg=_searcher(config) if proposed else None,
+            search_alg=_search(config, trials, setting),
             scheduler=make_scheduler(sweep, longest),
             num_samples=sweep.samples if proposed else 1,
-            max_concurrent_trials=setting.slots.concurrent,
             # A new process imports torch for seconds. One that waits for Ray Train cannot go on.
             reuse_actors=not setting.slots.workers,
         ),
@@ -143,10 +156,14 @@ def _new(
     )
 
 
-def _searcher(config: Config) -> Searcher:
+def _search(config: Config, trials: Sequence[Trial], setting: Setting) -> Any:
+    """Where the trials come from."""
+    concurrent = setting.slots.concurrent
+    if config.sweep.search != "optuna":
+        return PlannedTrials([trial.changes for trial in trials], concurrent)
     from egapipe.stages.sweep.searcher import optuna_search
 
-    return optuna_search(config)
+    return ProposedTrials(optuna_search(config), config.sweep.samples, concurrent)
 
 
 def _trainable(setting: Setting) -> Any:
@@ -160,13 +177,20 @@ def _trainable(setting: Setting) -> Any:
 class _Watched:
     """The sweep that this process drives at the moment."""
 
-    def __init__(self, setting: Setting, watch: Watch) -> None:
-        self._setting, self._watch = setting, watch
+    def __init__(self, setting: Setting, watch: Watch, max_failures: int) -> None:
+        self._setting, self._watch, self._max_failures = setting, watch, max_failures
         self._cleaned = time.monotonic()
         self.last: list[TrialState] = []
+        self.most = 0
+
+    def settle(self, trials: Sequence[Any]) -> None:
+        """What a restored trial was made with may have changed since."""
+        for trial in trials:
+            trial.max_failures = self._max_failures
 
     def tell(self, trials: Sequence[Any]) -> None:
         self.last = states(trials, self._setting)
+        self.most = max(self.most, sum(state.status == "running" for state in self.last))
         self._watch(self.last)
         if self._setting.slots.workers and time.monotonic() > self._cleaned + _CLEAN_SECONDS:
             remove_orphaned_groups()
@@ -179,8 +203,8 @@ _watching: list[_Watched] = []
 
 
 @contextmanager
-def _watched(setting: Setting, watch: Watch) -> Iterator[_Watched]:
-    _watching.append(_Watched(setting, watch))
+def _watched(setting: Setting, watch: Watch, max_failures: int) -> Iterator[_Watched]:
+    _watching.append(_Watched(setting, watch, max_failures))
     try:
         yield _watching[-1]
     finally:
@@ -189,6 +213,10 @@ def _watched(setting: Setting, watch: Watch) -> Iterator[_Watched]:
 
 class _Told(tune.Callback):
     """Is told by Ray Tune where its trials are."""
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        for watched in _watching[-1:]:
+            watched.settle(trials)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         for watched in _watching[-1:]:

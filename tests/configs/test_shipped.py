@@ -182,3 +182,17 @@ def test_the_documentations_commands_and_file_load(
     config = load_config("mine.yaml")
     assert (config.name, config.distill.epochs) == ("mine", 100)
     assert config.distill.objective.model_dump(exclude_none=True).keys() == {"ega", "kd"}
+
+
+def test_all_objectives_are_compared() -> None:
+    from egapipe.pipeline.config.objectives import ObjectiveConfig
+    from egapipe.stages.compare.comparison import plan
+
+    cells = plan(load_config("cifar100+objectives"))
+    alone = {
+        variant: tree.distill.objective.model_dump(exclude_none=True)
+        for (_, variant, _), tree in cells.items()
+    }
+    assert {*ObjectiveConfig.model_fields} <= alone.keys()
+    assert all(alone[name].keys() == {name} for name in ObjectiveConfig.model_fields)
+    assert alone["ce"] == {}

@@ -8,7 +8,7 @@ import pytest
 
 from egapipe.pipeline.config import load_config, to_yaml
 from egapipe.pipeline.config.files import description, is_part, shipped
-from tests.command import egapipe, processor_seconds
+from tests.command import egapipe
 
 HEAVY = ("torch", "ray", "zarr", "pyarrow", "numpy", "datasets", "transformers", "sklearn", "PIL")
 
@@ -62,10 +62,9 @@ def test_a_mistake_is_one_line_and_prints_no_configuration(
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["config", "show"]], ids=" ".join)
-def test_it_imports_nothing_heavy_and_takes_less_than_half_a_second(arguments: list[str]) -> None:
+def test_it_imports_nothing_heavy(arguments: list[str]) -> None:
     code = [sys.executable, "-c", WATCHED, *arguments]
     watched = subprocess.run(code, capture_output=True, text=True, check=False)
     modules = watched.stderr.splitlines()[-1].split()
     assert "egapipe.pipeline.cli" in modules
     assert not set(HEAVY) & set(modules)
-    assert min(processor_seconds(*arguments) for _ in range(3)) < 0.5

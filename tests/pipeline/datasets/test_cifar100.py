@@ -1,7 +1,6 @@
 """A real data set of the hub's layout, through the parquet and the hub kind."""
 
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -36,20 +35,13 @@ def test_the_shipped_configuration_opens_both_splits() -> None:
     assert train.image(0).size == test.image(9_999).size == (32, 32)
 
 
-def test_the_fingerprint_of_50_000_rows_is_quick_and_then_remembered(tmp_path: Path) -> None:
+def test_the_fingerprint_of_50_000_rows_stays(tmp_path: Path) -> None:
     (tmp_path / "train.parquet").symlink_to(CIFAR100 / "train.parquet")
     dataset = open_dataset(parquet(tmp_path / "train.parquet"))
     for file in dataset.files():
         os.utime(file, (1_600_000_000, 1_600_000_000))
-    start = time.perf_counter()
     fingerprint = dataset.fingerprint()
-    cold = time.perf_counter() - start
-    start = time.perf_counter()
     assert dataset.fingerprint() == fingerprint
-    cached = time.perf_counter() - start
-    # 0.2 s and under 1 ms on an idle machine; a busy one gets a wide margin.
-    assert cold < 20
-    assert cached < min(cold, 0.5)
 
 
 def test_the_folder_as_a_hub_repository() -> None:

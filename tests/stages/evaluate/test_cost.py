@@ -1,5 +1,6 @@
 """Multiply-accumulates counted by hand, and latency that is time on one thread."""
 
+import statistics
 import time
 
 import pytest
@@ -88,9 +89,12 @@ class Sleepy(nn.Module):
     def __init__(self, seconds: list[float]) -> None:
         super().__init__()
         self.seconds, self.threads = seconds, set[int]()
+        self.slept: list[float] = []
 
     def forward(self, images: Tensor) -> Tensor:
+        began = time.perf_counter()
         time.sleep(self.seconds.pop(0))
+        self.slept.append(1000 * (time.perf_counter() - began))
         self.threads.add(torch.get_num_threads())
         return images
 
@@ -106,7 +110,8 @@ def test_latency_is_the_median_on_one_thread_without_the_first_call() -> None:
         torch.set_num_threads(before)
     assert module.threads == {1}
     assert (found.batch, found.repeats) == (3, 3)
-    assert 50 <= found.milliseconds < 290
+    _, *slept = module.slept
+    assert statistics.median(slept) <= found.milliseconds < max(slept)
 
 
 def test_a_student_is_left_as_it_was() -> None:

@@ -137,7 +137,7 @@ def test_the_seconds_are_those_of_all_threads() -> None:
     with decoder(reader(3), batch_size=16) as made:
         images = made.open(range(100))
         pixels(made, images)
-    assert 0 < images.seconds < 60
+    assert images.seconds > 0
 
 
 @pytest.fixture

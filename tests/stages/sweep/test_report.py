@@ -52,7 +52,7 @@ def report(config: Config, folder: SweepFolder) -> SweepReport:
             run.metrics.write_text(json.dumps({"epoch": 4, "test/top1": value}) + "\n")
         error = "it is broken" if status == "failed" else None
         states.append(TrialState(number, changes, status, 5, 60, value, None, run.path, error))
-    made = make_report(config, folder, states, SLOTS, 1.5)
+    made = make_report(config, folder, states, 2, 1.5)
     write_report(config, folder, made, SLOTS)
     finish(config, folder, made)
     return made

@@ -126,6 +126,27 @@ def check_the_best_trains_again(report: SweepReport, tmp_path: Path) -> None:
     assert_same_weights(done.run, report.best.run)
 
 
+@pytest.mark.slow  # two searches, each trial in a process that imports torch
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_sweep_grows_and_runs_as_it_is_told_now(small: MakeConfig) -> None:
+    """Three samples instead of two keep the first two; limits are those of the last command."""
+    space = f"sweep.space={{{LR}: {{uniform: [0.001, 0.01]}}}}"
+    sets = (space, "sweep.scheduler=fifo", "distill.epochs=1")
+    first = sweep.run(small(*sets, "sweep.samples=2", "sweep.max_concurrent=1"))
+    assert (len(first.trials), first.concurrent) == (2, 1)
+    before = {t.run: (t.run / "summary.json").stat().st_mtime_ns for t in first.trials}
+    more = sweep.run(small(*sets, "sweep.samples=5", "sweep.max_concurrent=3"))
+    assert more.folder == first.folder
+    assert [t.number for t in more.trials] == list(range(5))
+    assert [t.changes for t in more.trials[:2]] == [t.changes for t in first.trials]
+    assert before == {run: (run / "summary.json").stat().st_mtime_ns for run in before}
+    assert len({t.changes[LR] for t in more.trials}) == 5
+    assert more.concurrent > 1
+    fewer = sweep.run(small(*sets, "sweep.samples=2"))
+    assert fewer.finished_before
+    assert fewer.trials == more.trials
+
+
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_sweep_of_which_nothing_is_left_says_why(small: MakeConfig) -> None:
     """A trial that failed is left alone unless it is asked for."""
