@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from egapipe.stages.report.curves import shade
-from egapipe.stages.report.figure import GREY, WIDTH, Figure, draw, shortened
+from egapipe.stages.report.figure import GREY, WIDTH, Figure, draw
+from egapipe.stages.report.names import shortened
 
 Trial = Mapping[str, Any]
 """A trial of a sweep's summary.json."""
