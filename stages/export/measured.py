@@ -1,14 +1,16 @@
 """How good the exported weights are: measured on those very weights, never on another epoch's."""
 
+import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.progress import OpenProgress
 from egapipe.pipeline.runs import RunFolder
-from egapipe.stages.distill import TrainedStudent, load_student
+from egapipe.stages.distill import TrainedStudent
 from egapipe.stages.distill.choice import ON_TEST
+from egapipe.stages.distill.setup import pick_device
 from egapipe.stages.evaluate import predictions_of
 
 SPLIT = "test"
@@ -50,7 +52,7 @@ def measured(
     reason = ""
     if known is None:
         try:
-            known = _now(folder, which, progress)
+            known = _now(student, progress)
         except UsageError as error:
             known, reason = _recorded(summary, which), str(error)
     if known is None:
@@ -76,9 +78,11 @@ def _evaluated(
     return None
 
 
-def _now(folder: RunFolder, which: str, progress: OpenProgress) -> dict[str, Any]:
+def _now(student: TrainedStudent, progress: OpenProgress) -> dict[str, Any]:
     """Raises UsageError if there are no labelled test images."""
-    of = predictions_of(load_student(folder, which), progress)
+    device = pick_device("auto")
+    copied = copy.deepcopy(student.student).to(device)
+    of = predictions_of(replace(student, student=copied, device=device), progress)
     return {
         "top1": of.top1,
         "top5": of.top5,

@@ -3,15 +3,19 @@
 from collections.abc import Mapping
 
 _NOTABLE = 0.15
+# Of a shorter run the shares are chance, and there is nothing to gain.
+_LEAST_SECONDS = 5.0
 
 
 def advise(shares: Mapping[str, float], *, working: float, seconds: float) -> str:
-    """One line on the bottleneck.
+    """One line on the bottleneck; empty for a run that was too short to say.
 
     shares: of the workers' time, `decode` (the wait for images), `infer` and `write`. working:
     seconds of all workers together. seconds: of the run, start-up included.
     """
     decode, infer, write = (shares.get(phase, 0.0) for phase in ("decode", "infer", "write"))
+    if seconds < _LEAST_SECONDS:
+        return ""
     if working < seconds / 2:
         return "most of it went into the start of Ray and its workers"
     if decode > max(_NOTABLE, write):

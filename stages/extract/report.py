@@ -40,7 +40,7 @@ class ExtractReport:
 
     @property
     def advice(self) -> str:
-        """What held the run up, and what would make it faster."""
+        """What held the run up, and what would make it faster; empty for a short run."""
         return advise(self.shares, working=self.working, seconds=self.seconds)
 
     def line(self) -> str:
@@ -51,8 +51,7 @@ class ExtractReport:
             return f"{what}{failed}: complete already"
         rate = f"{self.seconds:.1f} s, {self.rows_per_second:,.0f} rows/s"
         shares = ", ".join(f"{phase} {share:.0%}" for phase, share in self.shares.items())
-        spent = f"; {shares}; {self.advice}" if shares else ""
-        return f"{what}{failed}, {rate}{spent}"
+        return "; ".join(filter(None, [f"{what}{failed}, {rate}", shares, shares and self.advice]))
 
 
 @dataclass

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from egapipe.stages.report.figure import COLOURS, Figure, draw, shortened
+from egapipe.stages.report.figure import COLOURS, Figure, draw
+from egapipe.stages.report.names import shortened
 
 Metrics = list[dict[str, Any]]
 """The epochs of a run, as in metrics.jsonl."""
@@ -78,7 +79,8 @@ def group_curves(groups: Mapping[str, Sequence[Metrics]]) -> Figure | None:
         for number, (name, table) in enumerate(tables.items()):
             colour, epochs = COLOURS[number % len(COLOURS)], np.arange(1, table.shape[1] + 1)
             mean = np.ma.masked_invalid(table).mean(axis=0).filled(np.nan)
-            axes.plot(epochs, mean, color=colour, label=shortened(name), **_marker(epochs))
+            # A space, for matplotlib leaves out what begins with an underscore.
+            axes.plot(epochs, mean, color=colour, label=f" {shortened(name)}", **_marker(epochs))
             if len(table) > 1:
                 low, high = np.fmin.reduce(table), np.fmax.reduce(table)
                 axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from egapipe.pipeline.correlation import correlations
-from egapipe.stages.report.figure import GREY, Figure, Paint, draw, shortened
+from egapipe.stages.report.figure import GREY, Figure, Paint, draw
+from egapipe.stages.report.names import shortened
 from egapipe.stages.report.sample import Floats, Ints, Sample
 
 _MAP = {"images": 500, "classes": 20}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from egapipe.pipeline.errors import UsageError
+from egapipe.stages.report.names import families, printing, visible
 
 # Drawn in this colour, shown in the page's colour of text, be it light or dark.
 _INK = "#010203"
@@ -68,20 +69,13 @@ def draw(
         raise UsageError(
             f"reports need matplotlib ({error}): pip install 'egapipe[report]'"
         ) from error
-    with rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        # The page has the reader's fonts; a PNG shows a box for a character that ours lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with rc_context({**_STYLE, "svg.hashsalt": name, "font.family": families()}):
         panels = tuple(
             _inline(_svg(paint, size), f"{name}-{number}", title, size[0])
             for number, paint in enumerate(paints)
         )
         wide = len(paints) > 1 or size[0] > WIDTH
         return Figure(name, title, caption, panels, _png(paints, size), wide)
-
-
-def shortened(text: str, longest: int = 18) -> str:
-    """A text that fits beside an axis."""
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def logarithmic(axis: Any, values: Iterable[float]) -> None:
@@ -104,8 +98,11 @@ def _svg(paint: Paint, size: tuple[float, float]) -> str:
 
     canvas, content = Canvas(figsize=size, layout="constrained"), io.StringIO()
     paint(canvas.subplots())
-    # Without a date the same numbers make the same file.
-    canvas.savefig(content, format="svg", transparent=True, metadata={"Date": None})
+    with warnings.catch_warnings():
+        # The page has the reader's fonts: what ours lack is measured wrongly, and shown all right.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        # Without a date the same numbers make the same file.
+        canvas.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     return content.getvalue()
 
 
@@ -114,8 +111,10 @@ def _png(paints: tuple[Paint, ...], size: tuple[float, float]) -> bytes:
 
     width, height = size
     canvas = Canvas(figsize=(width * len(paints), height), layout="constrained")
-    for paint, axes in zip(paints, canvas.subplots(1, len(paints), squeeze=False)[0], strict=True):
-        paint(axes)
+    with printing():
+        panels = canvas.subplots(1, len(paints), squeeze=False)[0]
+        for paint, axes in zip(paints, panels, strict=True):
+            paint(axes)
     content = io.BytesIO()
     canvas.savefig(content, format="png", dpi=_DPI, facecolor="white")
     return content.getvalue()
@@ -143,4 +142,4 @@ def _renamed(tag: str, name: str) -> str:
 
 
 def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return visible(text).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

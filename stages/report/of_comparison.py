@@ -15,7 +15,8 @@ from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.compare import ComparisonFolder
 from egapipe.stages.report.curves import TEST_TOP1, Metrics, group_curves
-from egapipe.stages.report.figure import COLOURS, GREY, WIDTH, Figure, draw, shortened
+from egapipe.stages.report.figure import COLOURS, GREY, WIDTH, Figure, draw
+from egapipe.stages.report.names import shortened
 from egapipe.stages.report.page import Section
 from egapipe.stages.report.provenance import provenance
 from egapipe.stages.report.separation import BETTER, readings

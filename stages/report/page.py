@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 from egapipe.stages.report.figure import Figure
+from egapipe.stages.report.names import visible
 
 # No script, style, font or image from anywhere else.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -116,14 +117,14 @@ def _table_html(
 
 def _cells_html(tag: str, cells: Sequence[object], texts: int) -> str:
     return "".join(
-        f"<{tag}{' class=text' if number < texts else ''}>{escape(str(cell))}</{tag}>"
+        f"<{tag}{' class=text' if number < texts else ''}>{escape(visible(str(cell)))}</{tag}>"
         for number, cell in enumerate(cells)
     )
 
 
 def escape(text: str) -> str:
     """Text as HTML: names of classes and files may hold anything."""
-    return html.escape(text)
+    return html.escape(text.encode("utf-8", "replace").decode())
 
 
 def _resource(name: str) -> str:

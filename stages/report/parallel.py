@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 from egapipe.stages.report.curves import shade
-from egapipe.stages.report.figure import GREY, WIDTH, Figure, draw, shortened
+from egapipe.stages.report.figure import GREY, WIDTH, Figure, draw
+from egapipe.stages.report.names import shortened
 from egapipe.stages.sweep.folder import short_value, value_names
 
 Trial = Mapping[str, Any]

@@ -12,6 +12,8 @@ from egapipe.pipeline.store import FeatureStore
 from egapipe.stages.report.figure import COLOURS, GREY, Figure, draw
 
 _RUNS = 20
+# Of less work, extraction and a student together, times are those of starting it.
+_LEAST_SECONDS = 5.0
 _WAITED, _INFER = "decode", "infer"
 
 
@@ -82,11 +84,14 @@ def timing_figure(costs: Costs) -> Figure:
         axes.legend()
 
     when = "with the first student" if n <= 1 else f"from {_whole(n)} students on"
+    pays = f" Extraction pays {when}."
+    if costs.cached(1) < _LEAST_SECONDS:
+        pays = " That is too little work to say from when on extraction pays."
     caption = (
         f"Extraction of {costs.views} views took {costs.extract:.1f} s of a worker, "
         f"{costs.infer:.1f} s of them in the teacher's forward pass; a student takes "
         f"{costs.train:.1f} s. A live teacher would add {costs.live_teacher:.1f} s to each: one "
-        f"view of every image in each of {costs.epochs} epochs. Extraction pays {when}."
+        f"view of every image in each of {costs.epochs} epochs.{pays}"
     )
     return draw("timing", "Once against every time", caption, paint)
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egapipe.stages.extract.advice import advise
+from egapipe.stages.extract.report import ExtractReport
 
 NAMED = {
     "decode": ("the images are the bottleneck", "extract.decode_threads"),
@@ -32,6 +33,16 @@ def test_there_is_one_line_for_any_shares(cut: float, other: float) -> None:
     assert "\n" not in advice
     if shares["infer"] > 0.85:
         assert advice.startswith(NAMED["infer"][0])
+
+
+@given(st.sampled_from(list(NAMED)), st.floats(0, 4.99))
+def test_a_run_of_a_moment_gets_no_advice(phase: str, seconds: float) -> None:
+    """Six rows in a tenth of a second say nothing of the storage."""
+    shares = dict.fromkeys(NAMED, 0.02) | {phase: 0.96}
+    assert advise(shares, working=seconds, seconds=seconds) == ""
+    made = ExtractReport("train", "stores/x", 6, 1, 0, 6, seconds, shares, seconds)
+    assert "bottleneck" not in made.line()
+    assert made.line().endswith("write 96%" if phase == "write" else "%")
 
 
 def test_several_workers_do_not_hide_a_long_start() -> None:

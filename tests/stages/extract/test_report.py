@@ -27,7 +27,7 @@ def commit(shard: int, failures: int = 0, **seconds: float) -> Commit:
 def report(**fields: Any) -> ExtractReport:
     shares = {"decode": 0.1, "infer": 0.8, "write": 0.1}
     values: dict[str, Any] = {"split": "train", "url": "s", "rows": 1000, "views": 5}
-    values |= {"failures": 0, "extracted": 400, "seconds": 2.0, "shares": shares, "working": 3.0}
+    values |= {"failures": 0, "extracted": 400, "seconds": 8.0, "shares": shares, "working": 12.0}
     return ExtractReport(**{**values, **fields})
 
 
@@ -41,9 +41,9 @@ def test_shards_of_earlier_runs_count_as_done_and_not_as_extracted() -> None:
 
 
 def test_the_rate_is_of_this_run() -> None:
-    assert report().rows_per_second == 200
+    assert report().rows_per_second == 50
     line = report().line()
-    assert "1,000 rows x 5 views in s, 2.0 s, 200 rows/s; " in line
+    assert "1,000 rows x 5 views in s, 8.0 s, 50 rows/s; " in line
     assert "; decode 10%, infer 80%, write 10%; the teacher is the bottleneck" in line
     assert "\n" not in line
     assert "3 failed" in report(failures=3).line()
@@ -64,7 +64,7 @@ def test_the_advice_names_what_held_the_run_up(decode: float, write: float, advi
 
 
 def test_a_run_that_mostly_started_is_not_blamed_on_a_phase() -> None:
-    late = report(seconds=7.0, shares={"decode": 0.1, "infer": 0.2, "write": 0.7})
+    late = report(seconds=28.0, shares={"decode": 0.1, "infer": 0.2, "write": 0.7})
     assert late.advice == "most of it went into the start of Ray and its workers"
 
 

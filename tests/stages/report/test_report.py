@@ -32,7 +32,7 @@ from egapipe.stages.report.embedding import chosen, edge_figure
 from egapipe.stages.report.figure import draw
 from egapipe.stages.report.sample import take_sample
 from egapipe.stages.report.separation import holm
-from egapipe.stages.report.timing import Costs
+from egapipe.stages.report.timing import Costs, timing_figure
 from tests.command import egapipe
 from tests.stages.report.conftest import EditRun, MakeSweep
 from tests.stages.report.pages import Page
@@ -472,3 +472,11 @@ def test_the_configuration_on_the_page_can_be_loaded(
     start = text.index("name: quickstart")
     (tmp_path / "again.yaml").write_text(text[start : text.index("Manifest of the train")], "utf-8")
     assert load_config(str(tmp_path / "again.yaml")) == RunFolder(finished).config()
+
+
+@pytest.mark.parametrize(("scale", "said"), [(1.0, "Extraction pays from 2"), (0.01, "too little")])
+def test_a_moment_of_work_is_no_ground_for_advice(scale: float, said: str) -> None:
+    costs = Costs(30.0 * scale, 10.0 * scale, views=1, train=7.0 * scale, epochs=2)
+    caption = timing_figure(costs).caption
+    assert said in caption
+    assert ("pays with" in caption or "pays from" in caption) == (scale == 1)
