@@ -1,6 +1,8 @@
 """What tests of several stages share."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -9,6 +11,10 @@ from egapipe.pipeline import remembered
 from egapipe.pipeline.cluster import quiet_environment, ray_session
 from egapipe.pipeline.config.extract import ClusterConfig
 
+# Actors of these modules are imported by Ray's workers, which do not look where they run.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 # Ray reads its environment when it is imported, which a test module may do while it is collected.
 quiet_environment(local=True)
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
-from egapipe.pipeline.datasets import Dataset, open_split
+from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import EgapipeError
 from egapipe.pipeline.pairing import open_pair
 from egapipe.pipeline.store import Features
@@ -52,9 +52,10 @@ def open_images(config: Config, split: Split) -> Images:
     Raises UnavailableError if the configuration has no such split, UsageError if its images are
     not where it says.
     """
-    if config.source(split) is None:
+    source = config.source(split)
+    if source is None:
         raise UnavailableError(f"{config.name} has no dataset.{split}")
-    dataset = open_split(config, split)
+    dataset = open_dataset(source)
     try:
         features = open_features(config, dataset, split)
     except EgapipeError as error:

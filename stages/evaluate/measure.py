@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from egapipe.pipeline.datasets import open_split
+from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.runs import RunFolder
@@ -71,8 +71,11 @@ def predictions_of(
 
     Raises UsageError if there are none, or they are not where the run's configuration says.
     """
+    source = student.config.dataset.test
+    if source is None:
+        raise UsageError(f"{student.config.name} has no dataset.test")
     try:
-        dataset = open_split(student.config, "test")
+        dataset = student.numbered(open_dataset(source))
         images = Images(dataset, np.flatnonzero(dataset.labels >= 0), None)
         with progress("test", len(images.rows), unit="images") as shown:
             return predictions(collect(student, images, shown.update), LeftOut())

@@ -19,7 +19,7 @@ from egapipe.stages.report.figure import COLOURS, GREY, WIDTH, Figure, draw
 from egapipe.stages.report.names import shortened
 from egapipe.stages.report.page import Section
 from egapipe.stages.report.provenance import provenance
-from egapipe.stages.report.separation import BETTER, readings
+from egapipe.stages.report.separation import BETTER, reading
 from egapipe.stages.report.timing import measure, timing_figure
 
 Row = Mapping[str, Any]
@@ -65,7 +65,7 @@ def _results(path: Path, record: Row, config: Config) -> Section:
         section.text(
             "n counts trainings, pairs those with the baseline's seed. An interval "
             f"({_level(confidence)}) is of one difference alone; better and worse hold for all "
-            "differences of this page together, by Holm's method. Only better variants are marked."
+            "variants of a student together, by Holm's method. Only better variants are marked."
         )
     if record.get("teacher_top1") is not None:
         section.text(f"The teacher's head on the same labels: {record['teacher_top1']:.2f} %.")
@@ -116,13 +116,11 @@ def _cell_name(key: tuple[Any, Any, Any]) -> str:
 def _read(record: Row, baseline: str) -> list[dict[str, Any]]:
     """The rows, with `n`, the trainings of each, and what each difference says, `reading`."""
     trained = Counter((cell["student"], cell["variant"]) for cell in record["cells"])
-    others = [row for row in record["rows"] if row["variant"] != baseline]
-    said = iter(readings(others, record["confidence"]))
     return [
         {
             **row,
             "n": trained[row["student"], row["variant"]],
-            "reading": "" if row["variant"] == baseline else next(said),
+            "reading": "" if row["variant"] == baseline else reading(row),
         }
         for row in record["rows"]
     ]

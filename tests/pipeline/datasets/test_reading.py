@@ -88,7 +88,7 @@ def test_a_missing_file_is_a_fact_about_the_data(
     def refuse(*_: object, **__: object) -> None:
         raise system_error(name)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(reading, "read_regular", refuse)
     with pytest.raises(ImageError, match="the file cannot be read: "):
         reading.read_bytes(tmp_path / "0.png")
 

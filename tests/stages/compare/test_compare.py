@@ -16,10 +16,11 @@ from egapipe.pipeline.config import load_config
 from egapipe.pipeline.errors import StoreError, TrainingError, UsageError
 from egapipe.pipeline.progress import OpenProgress, Progress, silent_progress
 from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.significance import holm
 from egapipe.stages import compare, extract
 from egapipe.stages.compare import Cell, ComparisonFolder
 from egapipe.stages.compare.command import table_lines
-from egapipe.stages.compare.table import half_width, holm, percent, table
+from egapipe.stages.compare.table import half_width, percent, table
 
 
 @pytest.fixture(scope="module")

@@ -50,14 +50,14 @@ def test_a_training_leaves_frozen_parts_alone_and_tied_weights_tied(
     torch.manual_seed(config.distill.seed)
     fresh = build_student(config.distill.student.name, {}).state_dict()
     for which in ("last", "ema"):
-        backbone = distill.load_student(whole, which).student.backbone
+        backbone = distill.load_student(whole, which, trust_remote_code=True).student.backbone
         now = backbone.state_dict()
         stem = [name for name in fresh if name.startswith("stem.")]
         assert len(stem) == 7
         assert [name for name in stem if not torch.equal(now[name], fresh[name])] == []
         assert not torch.equal(now["body.1.weight"], fresh["body.1.weight"])
         assert torch.equal(now["body.1.weight"], now["again.weight"])
-    export.run(whole, to=tmp_path / "exported", formats=["safetensors"])
+    export.run(whole, to=tmp_path / "exported", formats=["safetensors"], trust_remote_code=True)
     assert torch.equal(*_tied(tmp_path / "exported" / WEIGHTS))
 
 

@@ -375,15 +375,12 @@ def test_trouble_of_the_machine_ends_the_run_and_records_nothing(
     monkeypatch.setattr(reading, "PAUSES", (0.0,))
     config = quick(f"dataset.train={{kind: folder, path: {images}}}")
     [extraction] = extract.prepare(config, ["train"])
-    real = Path.read_bytes
 
-    def stale(path: Path) -> bytes:
-        if path.is_relative_to(images):
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return real(path)
+    def stale(path: Path, most: int) -> bytes:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", stale)
+        patch.setattr(reading, "read_regular", stale)
         with pytest.raises(MachineError, match=r"row \d+ .* cannot be read on .*ESTALE"):
             extraction.run(local=True)
     assert extraction.job.store.commits() == {}

@@ -22,6 +22,7 @@ from egapipe.pipeline.config import load_config
 from egapipe.pipeline.correlation import correlations
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.significance import holm
 from egapipe.stages import report
 from egapipe.stages.distill import load_student
 from egapipe.stages.evaluate.cost import Cost, Latency
@@ -31,7 +32,6 @@ from egapipe.stages.evaluate.left_out import LeftOut
 from egapipe.stages.report.embedding import chosen, edge_figure
 from egapipe.stages.report.figure import draw
 from egapipe.stages.report.sample import take_sample
-from egapipe.stages.report.separation import holm
 from egapipe.stages.report.timing import Costs, timing_figure
 from tests.command import egapipe
 from tests.stages.report.conftest import EditRun, MakeSweep

@@ -1,0 +1,27 @@
+"""What separates: Student's paired test, and Holm's correction for several of them at once."""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+
+def p_value(gains: Sequence[float]) -> float:
+    """Of Student's t, two-sided, that paired differences have mean 0; NaN for fewer than two."""
+    if len(gains) < 2:
+        return math.nan
+    from scipy.stats import t
+
+    mean, std = statistics.fmean(gains), statistics.stdev(gains)
+    if std == 0:
+        return float(mean == 0)
+    return float(2 * t.sf(abs(mean) * math.sqrt(len(gains)) / std, len(gains) - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (Scand. J. Statist. 6, 1979): adjusted values, in their order."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    for rank, place in enumerate(order):
+        largest = max(largest, (len(order) - rank) * p_values[place])
+        adjusted[place] = min(1.0, largest)
+    return adjusted
