@@ -1,6 +1,5 @@
 """The page of a comparison."""
 
-import itertools
 import math
 import statistics
 from collections import Counter
@@ -51,7 +50,7 @@ def comparison_sections(path: Path) -> list[Section]:
 def _results(path: Path, record: Row, config: Config) -> Section:
     section = Section("Results")
     cells, confidence = record["cells"], record["confidence"]
-    _progress(section, record, config)
+    _progress(section, record)
     baseline = next(iter(config.compare.variants), None) or record["rows"][0]["variant"]
     students: dict[str, list[Row]] = {}
     for row in _read(record, baseline):
@@ -80,14 +79,12 @@ def _results(path: Path, record: Row, config: Config) -> Section:
     return section
 
 
-def _progress(section: Section, record: Row, config: Config) -> None:
+def _progress(section: Section, record: Row) -> None:
     """How many of the planned trainings there are, and which are not."""
-    compare = config.compare
-    students = list(compare.students) or [config.distill.student.name]
-    planned = list(itertools.product(students, compare.variants, compare.seeds))
-    done = {_key(cell) for cell in record["cells"]}
-    failed = {_key(cell): str(cell.get("error", "")) for cell in record.get("failed") or []}
-    missing = [key for key in planned if key not in done and key not in failed]
+    planned = record["planned"]
+    done = [cell for cell in planned if cell["state"] == "done"]
+    failed = {_key(cell): cell.get("error") or "" for cell in planned if cell["state"] == "failed"}
+    missing = [_key(cell) for cell in planned if cell["state"] not in ("done", "failed")]
     seeds = len({cell["seed"] for cell in record["cells"]})
     count = f"{len(done):,} of {len(planned):,} planned trainings"
     whole = f"{len(done):,} trainings" if not (missing or failed) else count

@@ -16,7 +16,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import t
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.correlation import correlations
@@ -135,53 +134,58 @@ def test_an_unfinished_comparison_says_so_and_each_row_its_n(
     comparison: Path, tmp_path: Path
 ) -> None:
     record = json.loads((comparison / "comparison.json").read_text("utf-8"))
-    cells = [cell for cell in record["cells"] if (cell["variant"], cell["seed"]) != ("ega", 1)]
-    page = edited(comparison, tmp_path / "three", cells=cells)
+
+    def state(name: str, **more: str) -> dict[str, Any]:
+        """The last of the planned trainings in another state."""
+        cells = [cell for cell in record["cells"] if (cell["variant"], cell["seed"]) != ("ega", 1)]
+        planned = [
+            {**cell, "state": name, **more}
+            if (cell["variant"], cell["seed"]) == ("ega", 1)
+            else cell
+            for cell in record["planned"]
+        ]
+        return {"cells": cells, "planned": planned}
+
+    page = edited(comparison, tmp_path / "three", **state("planned"))
     assert "3 of 4 planned trainings, 2 seeds" in page.text
-    student = cells[0]["student"]
+    student = record["cells"][0]["student"]
     assert f"not finished: there is no result of {student} ega seed 1." in page.text
     assert [row[:2] for row in page.tables[0][1:]] == [["ce", "2"], ["ega", "1"]]
-    failed = [{"student": student, "variant": "ega", "seed": 1, "error": "out of <b>memory</b>"}]
-    page = edited(comparison, tmp_path / "failed", cells=cells, failed=failed)
+    page = edited(comparison, tmp_path / "failed", **state("failed", error="out of <b>memory</b>"))
     assert page.tables[0] == [
         ["failed", "error"],
         [f"{student} ega seed 1", "out of <b>memory</b>"],
     ]
-    page = edited(comparison, tmp_path / "none", cells=[], rows=[])
-    assert "0 of 4 planned trainings" in page.text
-    assert page.figures == []
 
 
 def test_a_comparison_marks_what_separates_and_nothing_else(
     comparison: Path, tmp_path: Path
 ) -> None:
-    """Not the largest mean; and of many differences those that hold together."""
+    """Not the largest mean; the record says what holds for all variants together."""
     record = json.loads((comparison / "comparison.json").read_text("utf-8"))
     base, like = record["rows"]
-
-    def row(variant: str, gain: float, half: float, pairs: int) -> dict[str, Any]:
-        std = half * math.sqrt(pairs) / float(t.ppf(0.975, pairs - 1))
-        values = {"gain": gain, "gain_std": std, "pairs": pairs}
-        return {**like, "variant": variant, "mean": 50 + gain, "low": gain - half} | {
-            "high": gain + half,
-            **values,
-        }
-
-    rows = [base, row("sure", 2.0, 0.2, 5), row("large", 3.0, 4.0, 3), row("bad", -2.0, 0.1, 5)]
-    rows += [row("close", 1.0, 0.99, 5), row("wide", 32.5, 222.36, 3)]
-    page = edited(comparison, tmp_path / "rows", rows=rows, confidence=0.95)
-    assert [line[-2] for line in page.tables[0][1:]] == [
-        "",
-        "better",
-        "not separated",
-        "worse",
-        "not separated among 5 differences",
-        "says nothing: 3 pairs are too few",
-    ]
-    marked = [of.get("class") == "best" for tag, of in page.elements if tag == "tr"]
-    assert marked[: len(rows) + 1] == [False, False, True, False, False, False, False]
-    page = edited(comparison, tmp_path / "sure", rows=rows[:2], confidence=0.9983)
-    assert "99.83% interval" in page.tables[0][0]
+    said = {}
+    for name, gain, half, separates in (
+        ("better", 2.0, 0.2, True),
+        ("large", 3.0, 4.0, False),
+        ("worse", -2.0, 0.1, True),
+        ("close", 1.0, 0.99, False),
+        ("wide", 32.5, 222.36, False),
+    ):
+        values = {"gain": gain, "low": gain - half, "high": gain + half, "pairs": 3}
+        row = {**like, **values, "mean": 50 + gain, "separates": separates}
+        page = edited(comparison, tmp_path / name, rows=[base, row], confidence=0.9983)
+        assert "99.83% interval" in page.tables[0][0]
+        said[name] = page.tables[0][2][-2]
+        marked = [of.get("class") == "best" for tag, of in page.elements if tag == "tr"]
+        assert marked[:3] == [False, False, name == "better"]
+    assert said == {
+        "better": "better",
+        "large": "not separated",
+        "worse": "worse",
+        "close": "not separated among all variants",
+        "wide": "says nothing: 3 pairs are too few",
+    }
 
 
 @given(st.lists(st.floats(0, 1), max_size=12))
