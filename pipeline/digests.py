@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from egapipe.pipeline.caches import DIGESTS
 from egapipe.pipeline.remembered import remembered
 
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
@@ -11,7 +12,7 @@ _DIGEST = re.compile(rb"[0-9a-f]{64}")
 
 def cached_digest(files: Iterable[Path], extra: str, compute: Callable[[], str]) -> str:
     """`compute()`, 64 lower-case hex digits, for these files; see `remembered`."""
-    return remembered("digests/{}", files, extra, compute, encode=str.encode, decode=_decode)
+    return remembered(DIGESTS, files, extra, compute, encode=str.encode, decode=_decode)
 
 
 def _decode(data: bytes) -> str | None:

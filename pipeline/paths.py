@@ -6,13 +6,36 @@ from pathlib import Path
 
 from egapipe.pipeline.errors import UsageError
 
+# Of this process, in its environment: processes that it starts keep their caches there too.
+_MOVED = "EGAPIPE_STORE_CACHE_DIR"
+
 
 def cache_dir() -> Path:
-    """This node's cache folder: `$EGAPIPE_CACHE`, else `~/.cache/egapipe`. It need not exist yet.
+    """This node's cache folder, which need not exist yet: `store.cache_dir` of the configuration
+    in use, else `$EGAPIPE_CACHE`, else `~/.cache/egapipe`.
 
     Everything in it can be made again: deleting it costs time, never results.
     """
-    return own_folder(Path(os.environ.get("EGAPIPE_CACHE") or "~/.cache/egapipe"))
+    moved = os.environ.get(_MOVED) or os.environ.get("EGAPIPE_CACHE")
+    return own_folder(Path(moved or "~/.cache/egapipe"))
+
+
+def use_cache(folder: str | None) -> None:
+    """Keep all caches of this process, and of those it starts, in `store.cache_dir` from now on.
+
+    folder: None for the default. Whatever opens the parts of a configuration says so first; where
+    a process opens several, the last one counts.
+    """
+    if folder is None:
+        os.environ.pop(_MOVED, None)
+    else:
+        # A home folder is each node's own; any other is the same wherever a process works.
+        os.environ[_MOVED] = folder if folder.startswith("~") else os.path.abspath(folder)
+
+
+def moved_cache() -> str | None:
+    """What `use_cache` was told, for a process that is told by another one."""
+    return os.environ.get(_MOVED)
 
 
 def own_folder(base: Path) -> Path:

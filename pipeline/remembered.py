@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from egapipe.pipeline.caches import Kind, touch
 from egapipe.pipeline.errors import EgapipeError
 from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.paths import cache_dir
@@ -42,7 +43,7 @@ class State(NamedTuple):
 
 
 def remembered(
-    name: str,
+    kind: Kind,
     files: Iterable[Path],
     extra: str,
     compute: Callable[[], T],
@@ -52,23 +53,23 @@ def remembered(
 ) -> T:
     """`compute()`, remembered on this node for as long as `files` and `extra` stay the same.
 
-    name: `{}` in it, the key of an entry, makes it a file's name within the cache folder. files:
-    everything that `compute` reads; their `State` stands for their content. extra: whatever else
-    the result depends on, a version of the method included. decode: None for bytes that are no
-    result. Files that changed in the last two seconds or while `compute` read them, files whose
-    state cannot be read and a cache folder that cannot be written only mean that nothing is
-    remembered. A modification time in the future does not matter, for the inode's own time counts;
-    where that one lies in the future too, a warning says so.
+    kind: of cache, where the result is kept. files: everything that `compute` reads; their `State`
+    stands for their content. extra: whatever else the result depends on, a version of the method
+    included. decode: None for bytes that are no result. Files that changed in the last two seconds
+    or while `compute` read them, files whose state cannot be read and a cache folder that cannot be
+    written only mean that nothing is remembered. A modification time in the future does not matter,
+    for the inode's own time counts; where that one lies in the future too, a warning says so.
     """
     paths = [os.path.abspath(file) for file in files]
     began = time.time()
     states = _states(paths)
     if states is None:
         return compute()
-    entry = cache_dir() / name.format(_key(states, extra))
+    entry = kind.file(cache_dir(), _key(states, extra))
     known = _read(entry)
     result = None if known is None else decode(known)
     if result is not None:
+        touch(entry)
         return result
     result = compute()
     if _settled(states, began) and _states(paths) == states:

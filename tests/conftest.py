@@ -10,6 +10,7 @@ import pytest
 from egapipe.pipeline import remembered
 from egapipe.pipeline.cluster import quiet_environment, ray_session
 from egapipe.pipeline.config.extract import ClusterConfig
+from egapipe.pipeline.paths import use_cache
 
 # Actors of these modules are imported by Ray's workers, which do not look where they run.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -28,6 +29,13 @@ LONGEST = "test_readme.py"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file first: at the end one of several processes would be alone with it."""
     items.sort(key=lambda item: item.path.name != LONGEST)
+
+
+@pytest.fixture(autouse=True)
+def cache_of_no_other_test() -> Iterator[None]:
+    """A configuration's `store.cache_dir` counts until another one is opened in the process."""
+    yield
+    use_cache(None)
 
 
 @pytest.fixture

@@ -148,7 +148,8 @@ class ArchiveSource(Source):
     """STL-10: 5,000, 8,000 and 100,000 images. TinyImageNet: `test` is its labelled validation
     part, `unlabelled` its test part, 10,000 each. CIFAR-100 has no `unlabelled`."""
     folder: Text | None = None
-    """Where it is kept; default `archives` in `$EGAPIPE_CACHE` or `~/.cache/egapipe`."""
+    """Where it is kept; default `archives` in `store.cache_dir`, else in `$EGAPIPE_CACHE` or
+    `~/.cache/egapipe`."""
     url: Text | None = None
     """A mirror of the archive."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
@@ -286,8 +287,8 @@ class StoreConfig(Section):
     shard_rows: Positive = 4096
     """Rows a shard: the unit of work, of writing and of resuming."""
     cache_dir: Text | None = None
-    """Node-local folder of the memory-mapped copies; default `$EGAPIPE_CACHE` or
-    `~/.cache/egapipe`."""
+    """Node-local folder of all caches, the memory-mapped copies among them; default
+    `$EGAPIPE_CACHE` or `~/.cache/egapipe`."""
 
 
 class Normalize(Section):

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from filelock import FileLock
 
+from egapipe.pipeline.caches import ARCHIVES as ARCHIVES_CACHE
+from egapipe.pipeline.caches import lock_of, touch
 from egapipe.pipeline.config.data import ArchiveSource
 from egapipe.pipeline.datasets.binaries import open_cifar100, open_stl10
 from egapipe.pipeline.datasets.download import fetch
@@ -81,13 +83,14 @@ def _prepared(source: ArchiveSource) -> Path:
     archive = ARCHIVES[source.name]
     checksum = f"sha256:{source.sha256}" if source.sha256 else archive.checksum
     url = source.url or archive.url
-    root = Path(source.folder) if source.folder else cache_dir() / "archives"
+    root = Path(source.folder) if source.folder else cache_dir() / ARCHIVES_CACHE.folder
     ready = root / f"{source.name}-{checksum.partition(':')[2][:12]}"
     if ready.is_dir():
+        touch(ready)
         return ready
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{source.name}.lock"):
+        with FileLock(lock_of(ARCHIVES_CACHE, root, ready.name)):
             if not ready.is_dir():
                 # By its published name, which is how somebody without a network brings it.
                 file = root / PurePosixPath(archive.url).name

@@ -11,7 +11,7 @@ from PIL import Image
 from egapipe.pipeline.config.data import ArchiveSource
 from egapipe.pipeline.datasets.base import UNLABELLED, Labels
 from egapipe.pipeline.datasets.reading import of_machine, read_slice
-from egapipe.pipeline.datasets.rows import Rows, RowsDataset
+from egapipe.pipeline.datasets.rows import Rows, RowsDataset, reopened
 from egapipe.pipeline.errors import UsageError
 
 Bytes = npt.NDArray[np.uint8]
@@ -56,7 +56,7 @@ class BinaryDataset(RowsDataset):
         """The configuration travels; another node may have to download for itself."""
         from egapipe.pipeline.datasets.archives import open_archive
 
-        return open_archive, (self.source,)
+        return reopened(open_archive, self.source)
 
     def files(self) -> Sequence[Path]:
         """The unpacked files of the archive, labels included."""

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.datasets.base import UNLABELLED
 from egapipe.pipeline.datasets.images import SUFFIXES
 from egapipe.pipeline.datasets.reading import read_bytes
-from egapipe.pipeline.datasets.rows import Rows, RowsDataset
+from egapipe.pipeline.datasets.rows import Rows, RowsDataset, reopened
 from egapipe.pipeline.errors import UsageError
 
 # Of skipped files, as many endings are named.
@@ -34,9 +35,9 @@ class FolderDataset(RowsDataset):
         super().__init__(source, self._rows)
         self._path = path
 
-    def __reduce__(self) -> tuple[type["FolderDataset"], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Paths travel too: a walk of a million files is slow, and might now find others."""
-        return type(self), (self.source, self._rows)
+        return reopened(type(self), self.source, self._rows)
 
     def files(self) -> Sequence[Path]:
         """Every image file."""

@@ -1,7 +1,7 @@
 """What every kind of data set shares: the limit, bounds, decoding, the fingerprint, pickling."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from egapipe.pipeline.datasets.images import decode
 from egapipe.pipeline.datasets.reading import attempt, naming
 from egapipe.pipeline.digests import cached_digest
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.paths import moved_cache, use_cache
 
 
 class Rows(NamedTuple):
@@ -31,6 +32,19 @@ class Rows(NamedTuple):
     classes: list[str] | None
     numbers: Labels | None = None
     notes: Sequence[str] = ()
+
+
+def reopened(opening: Callable[..., "RowsDataset"], *arguments: object) -> tuple[Any, ...]:
+    """How a data set is pickled: it is opened anew, and what was found in the node's cache before
+    is looked for in the same folder there."""
+    return _reopen, (moved_cache(), opening, *arguments)
+
+
+def _reopen(
+    cache: str | None, opening: Callable[..., "RowsDataset"], *arguments: object
+) -> "RowsDataset":
+    use_cache(cache)
+    return opening(*arguments)
 
 
 class RowsDataset(ABC):
@@ -62,7 +76,7 @@ class RowsDataset(ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The configuration travels; the receiving process opens the files itself."""
-        return type(self), (self.source,)
+        return reopened(type(self), self.source)
 
     @abstractmethod
     def files(self) -> Sequence[Path]:

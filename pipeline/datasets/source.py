@@ -15,6 +15,7 @@ from egapipe.pipeline.datasets.base import Dataset
 from egapipe.pipeline.datasets.classes import aligned
 from egapipe.pipeline.datasets.rows import RowsDataset
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.paths import use_cache
 
 
 def open_split(config: Config, split: Split) -> Dataset:
@@ -23,6 +24,7 @@ def open_split(config: Config, split: Split) -> Dataset:
     Raises UsageError where there is none, or for classes that cannot be matched; else see
     `open_dataset`.
     """
+    use_cache(config.store.cache_dir)
     source = config.source(split)
     if source is None:
         known = " and ".join(config.splits())

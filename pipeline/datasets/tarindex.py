@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from egapipe.pipeline.caches import TARS
 from egapipe.pipeline.datasets.tarscan import Sample, scan
 from egapipe.pipeline.remembered import remembered
 
@@ -28,7 +29,7 @@ def tar_index(path: Path, image: str | None, label_field: str) -> pa.Table:
     Raises UsageError as `scan` does.
     """
     return remembered(
-        "tars/{}.parquet",
+        TARS,
         [path],
         json.dumps([_METHOD, image, label_field]),
         lambda: _table(scan(path, image, label_field)),

@@ -9,7 +9,7 @@ import numpy as np
 from egapipe.pipeline.config.data import ArchiveSource
 from egapipe.pipeline.datasets.base import UNLABELLED
 from egapipe.pipeline.datasets.images import SUFFIXES
-from egapipe.pipeline.datasets.rows import Rows, RowsDataset
+from egapipe.pipeline.datasets.rows import Rows, RowsDataset, reopened
 from egapipe.pipeline.datasets.zips import Zip
 from egapipe.pipeline.errors import ImageError, UsageError
 
@@ -38,7 +38,7 @@ class TinyImageNetDataset(RowsDataset):
         """The configuration travels; another node may have to download for itself."""
         from egapipe.pipeline.datasets.archives import open_archive
 
-        return open_archive, (self.source,)
+        return reopened(open_archive, self.source)
 
     def files(self) -> Sequence[Path]:
         """The zip."""

@@ -7,28 +7,22 @@ sequential pass over the shards, and mapped into memory by all readers of the no
 import io
 import math
 import mmap
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
+from egapipe.pipeline.caches import FEATURES, build_once
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.files import PARTIAL, whole_file
 from egapipe.pipeline.store.dtypes import NUMPY, Stored
-from egapipe.pipeline.store.objects import unusable
 from egapipe.pipeline.store.records import all_failures, content_hash
 from egapipe.pipeline.store.store import FeatureStore
 
-FOLDER = "features"
-SUFFIX = ".arrow"
-LOCK = ".lock"
 _ARROW = {"float16": pa.float16(), "bfloat16": pa.uint16(), "float32": pa.float32()}
-_REMEDY = "set store.cache_dir or EGAPIPE_CACHE to another folder"
 
 
 @dataclass(frozen=True)
@@ -45,22 +39,12 @@ def map_or_build(store: FeatureStore, name: str, content: str, path: Path) -> Ma
     content: the store's content hash. Raises StoreError if the folder cannot be written, or if a
     shard is damaged.
     """
-    mapped = map_cache(store, name, content, path)
-    if mapped is not None:
-        return mapped
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(LOCK)):
-            mapped = map_cache(store, name, content, path)
-            if mapped is None:
-                _remove_abandoned(path.parent)
-                _build(store, name, content, path)
-                mapped = map_cache(store, name, content, path)
-    except OSError as error:
-        raise unusable("write", str(path), error, _REMEDY) from error
-    if mapped is None:
-        raise StoreError(f"{path} does not hold what was written to it: {_REMEDY}")
-    return mapped
+    return build_once(
+        FEATURES,
+        path,
+        partial(map_cache, store, name, content, path),
+        partial(_build, store, name, content),
+    )
 
 
 def map_cache(store: FeatureStore, name: str, content: str, path: Path) -> Mapped | None:
@@ -87,7 +71,7 @@ def map_cache(store: FeatureStore, name: str, content: str, path: Path) -> Mappe
 
 
 def _build(store: FeatureStore, name: str, content: str, path: Path) -> None:
-    """Write the copy beside its place and rename it. Memory: one shard, however many there are."""
+    """Write the copy. Memory: one shard, however many there are."""
     commits = store.finished_commits()
     # A Features that was pickled may arrive after a shard was done again.
     if content_hash(store.manifest.hash(), commits) != content:
@@ -95,8 +79,7 @@ def _build(store: FeatureStore, name: str, content: str, path: Path) -> None:
     valid = np.ones(store.manifest.rows, dtype=bool)
     valid[[failure.row for failure in all_failures(commits)]] = False
     before, after = _around_values(store, name, content, valid)
-    # Its lock file has the same name but for the suffix: see `remove_unlocked`.
-    with whole_file(path, path.with_suffix(PARTIAL)) as file:
+    with path.open("wb") as file:
         file.write(before)
         for shard, rows in enumerate(store.shards):
             file.write(store.chunks.read(commits[shard], name)[: len(rows)].data)
@@ -159,22 +142,3 @@ def _schema(store: FeatureStore, name: str, content: str) -> pa.Schema:
     tensor = pa.fixed_shape_tensor(_ARROW[manifest.dtype], shape)
     fields = [pa.field(name, tensor, nullable=False), pa.field("valid", pa.bool_(), nullable=False)]
     return pa.schema(fields, {"egapipe.content": content, "egapipe.dtype": manifest.dtype})
-
-
-def _remove_abandoned(folder: Path) -> None:
-    for partial in folder.glob(f"*{PARTIAL}"):
-        remove_unlocked(partial)
-
-
-def remove_unlocked(path: Path, *, dry_run: bool = False) -> bool:
-    """Remove a file of the cache, unless somebody builds its copy at this moment; whether it went,
-    or would go.
-
-    Readers that have it mapped keep it until they end. Its lock file stays: removing that would let
-    two processes hold a lock of one name.
-    """
-    with suppress(Timeout), FileLock(path.with_suffix(LOCK), timeout=0):
-        if not dry_run:
-            path.unlink(missing_ok=True)
-        return True
-    return False

@@ -110,17 +110,20 @@ def prune(
     url: Url,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Also remove old node-local copies of stores from this cache folder."),
+        typer.Option(
+            help="Also remove what is old of all that egapipe keeps in this cache folder."
+        ),
     ] = None,
     unused_days: Annotated[
-        float, typer.Option(min=0, help="A copy is old if it was not opened for so long.")
+        float,
+        typer.Option(min=0, help="An entry of the cache is old if it was not opened for so long."),
     ] = 30.0,
     idle_minutes: Annotated[
         float, typer.Option(min=0, help="A writer that wrote nothing for so long is taken as dead.")
     ] = 60.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list them.")] = False,
 ) -> None:
-    """Remove what killed writers left in stores, and old node-local copies; never stored data."""
+    """Remove what killed writers left in stores, and what is old in a cache; never stored data."""
     from egapipe.pipeline.store.prune import DAY, MINUTE, contents, prune_cache, prune_store
 
     stores = _stores(url)

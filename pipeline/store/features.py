@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from egapipe.pipeline.caches import FEATURES
 from egapipe.pipeline.paths import cache_dir as default_cache_dir
 from egapipe.pipeline.paths import own_folder
-from egapipe.pipeline.store.cache import FOLDER, SUFFIX, map_or_build
+from egapipe.pipeline.store.cache import map_or_build
 from egapipe.pipeline.store.records import content_hash
 from egapipe.pipeline.store.store import FeatureStore
 
@@ -37,7 +38,7 @@ class Features:
     ) -> None:
         """Use `open`. content: the content hash of the store, which is not read if it is cached."""
         folder = default_cache_dir() if cache_dir is None else own_folder(Path(cache_dir))
-        path = folder.absolute() / FOLDER / f"{content}-{output}{SUFFIX}"
+        path = FEATURES.file(folder.absolute(), f"{content}-{output}")
         mapped = map_or_build(store, output, content, path)
         self._source = (store, output, content, cache_dir)
         self.shape = store.manifest.outputs[output]

@@ -3,16 +3,13 @@
 Committed data, and data that a resumed extraction writes over, are never touched.
 """
 
-import os
 import time
-from collections.abc import Collection, Iterator
-from contextlib import suppress
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from egapipe.pipeline.files import PARTIAL
+from egapipe.pipeline.caches import Entry, entries, is_abandoned
 from egapipe.pipeline.store import layout
-from egapipe.pipeline.store.cache import FOLDER, SUFFIX, remove_unlocked
 from egapipe.pipeline.store.objects import unusable
 from egapipe.pipeline.store.store import FeatureStore
 
@@ -49,18 +46,19 @@ def prune_store(url: str, *, idle: float, dry_run: bool) -> list[Pruned]:
 def prune_cache(
     folder: Path, keep: Collection[str], *, unused: float, dry_run: bool
 ) -> list[Pruned]:
-    """Remove node-local copies that were not opened lately, and what killed builders left of them.
+    """Remove what a node's cache holds of any kind and was not opened lately, and what killed
+    builders left.
 
-    folder: what `store.cache_dir` names. keep: content hashes whose copies stay whatever their age.
-    unused: seconds since a copy was last mapped, or built where the file system notes no access.
-    A copy that is being built stays. Raises StoreError if the folder cannot be written.
+    folder: what `store.cache_dir` names. keep: content hashes; what was made of them alone stays
+    whatever its age. unused: seconds since an entry was last opened. What is being built stays, and
+    so does every file that is none of egapipe's. Raises StoreError if the folder cannot be written.
     """
     found = []
     try:
-        for path, status in _files(folder / FOLDER):
-            why = _reason(path, status, keep, unused)
-            if why and remove_unlocked(path, dry_run=dry_run):
-                found.append(Pruned(str(path), status.st_size, why))
+        for entry in entries(folder):
+            why = _reason(entry, keep, unused)
+            if why and entry.remove(dry_run=dry_run):
+                found.append(Pruned(str(entry.files[0]), entry.bytes, f"{entry.kind.what}, {why}"))
     except OSError as error:
         raise unusable("prune", str(folder), error, "choose another --cache") from error
     return found
@@ -72,19 +70,11 @@ def contents(urls: Collection[str]) -> set[str]:
     return {store.content_hash() for store in stores if store.complete}
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    for pattern in (f"*{PARTIAL}", f"*{SUFFIX}", "*-nearest*.npy"):
-        for path in sorted(folder.glob(pattern)):
-            # A builder may have renamed its file meanwhile.
-            with suppress(FileNotFoundError):
-                yield path, path.stat()
-
-
-def _reason(path: Path, status: os.stat_result, keep: Collection[str], unused: float) -> str | None:
-    """Why a file of the cache may go; None if it may not."""
-    if path.suffix == PARTIAL:
-        return "left by a killed builder"
-    idle = time.time() - max(status.st_atime, status.st_mtime)
-    if path.name.partition("-")[0] in keep or idle < unused:
+def _reason(entry: Entry, keep: Collection[str], unused: float) -> str | None:
+    """Why an entry of the cache may go; None if it may not."""
+    if entry.partial:
+        return "left by a killed builder" if is_abandoned(entry) else None
+    idle = time.time() - entry.used
+    if entry.key.partition("-")[0] in keep or idle < unused:
         return None
     return f"not opened for {idle / DAY:.1f} days"

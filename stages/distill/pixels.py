@@ -6,17 +6,17 @@ lock, renamed into place, and shared by all processes through the page cache.
 
 import hashlib
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
+from egapipe.pipeline.caches import PIXELS, build_once
 from egapipe.pipeline.datasets import Dataset
-from egapipe.pipeline.errors import EgapipeError, ImageError
+from egapipe.pipeline.errors import EgapipeError, ImageError, UsageError
+from egapipe.pipeline.files import read_json_object, whole_file
 from egapipe.pipeline.paths import cache_dir
 
 Pixels = npt.NDArray[np.uint8]
@@ -39,21 +39,32 @@ def decoded_images(dataset: Dataset, folder: Path | None = None) -> DecodedImage
 
     Raises SizeMismatchError when the images are not all as large as the first readable one.
     """
-    folder = (folder or cache_dir()) / "pixels"
-    folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(f"{dataset.fingerprint()}:{len(dataset)}".encode()).hexdigest()[:32]
-    array, record = folder / f"{name}.npy", folder / f"{name}.json"
-    with FileLock(folder / f"{name}.lock"):
-        if not array.exists():
-            _decode(dataset, array, record)
-    unreadable = {int(row): why for row, why in json.loads(record.read_text("utf-8")).items()}
-    return DecodedImages(np.load(array, mmap_mode="r", allow_pickle=False), unreadable)
+    array = PIXELS.file(folder or cache_dir(), name)
+    record = array.with_suffix(".json")
+    return build_once(
+        PIXELS,
+        array,
+        lambda: _known(len(dataset), array, record),
+        lambda temporary: _decode(dataset, temporary, record),
+    )
 
 
-def _decode(dataset: Dataset, array: Path, record: Path) -> None:
-    """Fill a temporary array, then the record, then rename: a killed run leaves no half array."""
+def _known(rows: int, array: Path, record: Path) -> DecodedImages | None:
+    """None if they are not there, or damaged."""
+    try:
+        pixels: Pixels = np.load(array, mmap_mode="r", allow_pickle=False)
+        reasons = read_json_object(record)
+        unreadable = {int(row): str(why) for row, why in reasons.items()}
+    except (OSError, ValueError, EOFError, UsageError):
+        return None
+    whole = pixels.dtype == np.uint8 and pixels.ndim == 4 and len(pixels) == rows
+    return DecodedImages(pixels, unreadable) if whole else None
+
+
+def _decode(dataset: Dataset, temporary: Path, record: Path) -> None:
+    """Fill the array, then write the record, without which the array does not count."""
     shape = first_size(dataset)
-    temporary = array.with_suffix(".partial")
     pixels = np.lib.format.open_memmap(
         temporary, mode="w+", dtype=np.uint8, shape=(len(dataset), *shape, 3)
     )
@@ -71,14 +82,11 @@ def _decode(dataset: Dataset, array: Path, record: Path) -> None:
         pixels[row] = np.asarray(image)
         return None
 
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            unreadable = dict(filter(None, pool.map(put, range(len(dataset)))))
-        pixels.flush()
-        record.write_text(json.dumps(unreadable), "utf-8")
-        os.replace(temporary, array)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        unreadable = dict(filter(None, pool.map(put, range(len(dataset)))))
+    pixels.flush()
+    with whole_file(record) as file:
+        file.write(json.dumps(unreadable).encode())
 
 
 def first_size(dataset: Dataset) -> tuple[int, int]:

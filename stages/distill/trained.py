@@ -16,6 +16,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.datasets.classes import by_name, by_number
 from egapipe.pipeline.errors import UsageError, one_line
+from egapipe.pipeline.paths import use_cache
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill.checkpoint import (
@@ -148,6 +149,7 @@ def load_student(
     """
     run = run if isinstance(run, RunFolder) else RunFolder(Path(run))
     config = run.config()
+    use_cache(config.store.cache_dir)
     averaged = which == AVERAGE
     folder = checkpoint_folder(run.checkpoints, "last" if averaged else which)
     spec = StudentSpec.read(run.read_json(MODEL), str(run.path / MODEL))

@@ -12,11 +12,11 @@ import torch
 from packaging.requirements import Requirement
 from rich.filesize import decimal
 
+from egapipe.pipeline.caches import FEATURES
 from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import one_line
 from egapipe.pipeline.paths import cache_dir
-from egapipe.pipeline.store.cache import FOLDER, SUFFIX
 from egapipe.pipeline.store.location import open_objects
 from egapipe.stages.distill.setup import pick_device
 from egapipe.stages.distill.students.zoo import ZOOS
@@ -180,7 +180,7 @@ def check_cache(parts: Parts) -> Result:
     free = free_bytes(folder) or 0
     said = f"{folder.url} is writable, {decimal(free)} free"
     try:
-        needed = _copies(parts, Path(folder.url) / FOLDER)
+        needed = _copies(parts, Path(folder.url))
     except MissingError:
         return ok(said)
     if needed > free:
@@ -196,7 +196,9 @@ def _copies(parts: Parts, folder: Path) -> int:
     plans = [
         StorePlan(split, store.objects, store.manifest, begun=True, pending=())
         for split, store in parts.stores().items()
-        if not (store.complete and (folder / f"{store.content_hash()}-embedding{SUFFIX}").exists())
+        if not (
+            store.complete and FEATURES.file(folder, f"{store.content_hash()}-embedding").exists()
+        )
     ]
     return sum(plan.cache_bytes for plan in plans)
 

@@ -14,6 +14,7 @@ from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import EgapipeError, ImageError
+from egapipe.pipeline.paths import use_cache
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.dtypes import to_floats
 from egapipe.stages.distill.students import build_student
@@ -113,6 +114,7 @@ class Parts:
         source = self.config.source(split)
         if source is None:
             raise MissingError(f"the configuration has no dataset.{split}")
+        use_cache(self.config.store.cache_dir)
         return open_dataset(source)
 
     def _open_store(self, split: Split) -> FeatureStore:

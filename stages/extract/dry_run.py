@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from egapipe.pipeline.caches import FEATURES
 from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.extract import ExtractConfig
@@ -14,7 +15,6 @@ from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.paths import cache_dir
-from egapipe.pipeline.store.cache import FOLDER
 from egapipe.pipeline.store.location import open_objects
 from egapipe.stages.extract.decode import Reader
 from egapipe.stages.extract.fleet import Fleet, Node, check_fits, cluster_nodes, plan_fleet
@@ -87,7 +87,7 @@ def dry_run(config: Config, splits: Sequence[Split], *, local: bool = False) -> 
         write=write,
         estimates={},
         problem=problem,
-        cache=f"{copies.url}/{FOLDER}",
+        cache=f"{copies.url}/{FEATURES.folder}",
         cache_free=free_bytes(copies),
     )
     if write is None or problem is not None or not _is_here(fleet.device):

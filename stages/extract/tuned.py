@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import TeacherError
+from egapipe.pipeline.paths import use_cache
 from egapipe.pipeline.timing import one_thread
 from egapipe.stages.extract.inference import out_of_memory
 from egapipe.stages.extract.teachers import Outputs, Teacher, load_teacher
@@ -16,6 +17,7 @@ from egapipe.stages.extract.teachers import Outputs, Teacher, load_teacher
 
 def open_teacher(config: Config) -> Teacher:
     """The teacher of a configuration, as `extract` runs it, see `load_teacher`."""
+    use_cache(config.store.cache_dir)
     settings = config.extract
     return tuned(
         load_teacher(config.teacher),

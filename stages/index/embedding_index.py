@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from egapipe.pipeline.errors import StoreError, UsageError
+from egapipe.pipeline.caches import INDEXES, build_once
+from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError
 from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.nearest import Floats, Ints, nearest, unit_directions
 from egapipe.pipeline.store import Features, FeatureStore
@@ -26,7 +27,6 @@ from egapipe.stages.index.faiss_index import (
 _CHUNK = 16_384
 _QUERIES = 200
 _RECALL_AT = 10
-_FOLDER = "indexes"
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,39 @@ def build(
         raise StoreError(f"store {url} has no usable row: every image failed")
     kind = kind_for(len(rows)) if kind == "auto" else kind
     content = features.path.stem
-    file = Path(to) if to is not None else _cached(features, kind)
+    if to is None:
+        file = INDEXES.file(features.path.parent.parent, f"{content}-{kind}")
+        return build_once(
+            INDEXES,
+            file,
+            lambda: _cached(file, kind, content),
+            lambda partial: _build(features, rows, kind, file, partial, content),
+        )
+    file = Path(to)
     report = _known(file, kind, content)
-    if report is not None:
+    if report is None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _record(file).unlink(missing_ok=True)
+        report = _build(features, rows, kind, file, file, content)
+    return EmbeddingIndex(report, read_index(file))
+
+
+def _cached(file: Path, kind: str, content: str) -> EmbeddingIndex | None:
+    """None if it is not there, or damaged."""
+    report = _known(file, kind, content)
+    if report is None:
+        return None
+    try:
         return EmbeddingIndex(report, read_index(file))
-    return _build(features, rows, kind, file, content)
+    except EgapipeError:
+        return None
 
 
-def _build(features: Features, rows: Ints, kind: str, file: Path, content: str) -> EmbeddingIndex:
+def _build(
+    features: Features, rows: Ints, kind: str, file: Path, to: Path, content: str
+) -> IndexReport:
+    """Write the index of `file` to `to`, and then its record: without one it does not count."""
+
     def chunks() -> Iterator[tuple[Ints, Floats]]:
         for start in range(0, len(rows), _CHUNK):
             part = rows[start : start + _CHUNK]
@@ -98,21 +123,19 @@ def _build(features: Features, rows: Ints, kind: str, file: Path, content: str) 
     began = time.perf_counter()
     index = build_index(kind, len(rows), features.dim, chunks)
     seconds = time.perf_counter() - began
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_index(index, file)
+    write_index(index, to)
     report = IndexReport(
         file=str(file),
         kind=kind,
         rows=len(rows),
         dim=features.dim,
-        bytes=file.stat().st_size,
+        bytes=to.stat().st_size,
         recall=1.0 if kind == "flat" else _recall(index, features, rows, chunks),
         seconds=seconds,
         content=content,
     )
-    # Last: an index without it is built again.
     replace_file(_record(file), json.dumps(asdict(report), indent=2).encode())
-    return EmbeddingIndex(report, index)
+    return report
 
 
 def directions(features: Features, rows: Ints) -> Floats:
@@ -148,10 +171,6 @@ def _known(file: Path, kind: str, content: str) -> IndexReport | None:
         return None
     same = (report.kind, report.content) == (kind, content)
     return report if same and report.bytes == file.stat().st_size else None
-
-
-def _cached(features: Features, kind: str) -> Path:
-    return features.path.parent.parent / _FOLDER / f"{features.path.stem}-{kind}.faiss"
 
 
 def _record(file: Path) -> Path:

@@ -8,6 +8,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets import Dataset, aligned, open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.pairing import check_pair, open_pair
+from egapipe.pipeline.paths import use_cache
 from egapipe.pipeline.store import FeatureStore
 from egapipe.stages.index.embedding_index import build, directions
 
@@ -53,6 +54,7 @@ def find_leaks(config: Config, *, threshold: float = 0.95) -> LeakReport:
         raise UsageError(f"threshold is {threshold:g}: give a cosine above 0 and up to 1")
     if config.dataset.test is None:
         raise UsageError(f"{config.name} has no dataset.test to compare with")
+    use_cache(config.store.cache_dir)
     train = open_dataset(config.dataset.train)
     test = aligned(open_dataset(config.dataset.test), train)
     check_pair(FeatureStore.open(config.store_url("train")), config, train, "train")

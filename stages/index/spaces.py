@@ -1,7 +1,8 @@
 """The images of a data set that are nearest to others, in teacher or student space."""
 
 import hashlib
-import io
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from egapipe.pipeline.caches import NODES, build_once
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.datasets.images import decode
 from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.errors import ImageError, UsageError
-from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.nearest import Floats, Ints, nearest, unit_directions
 from egapipe.pipeline.pairing import check_pair
 from egapipe.pipeline.paths import cache_dir
@@ -121,21 +122,31 @@ class StudentSpace:
 
 def _embedded(student: TrainedStudent, dataset: Dataset) -> tuple[Ints, Floats]:
     """Rows that can be read, int64 [n], and their nodes at unit length, from this node's cache."""
-    file = cache_dir() / "nodes" / f"{_identity(student, dataset)}.npz"
-    if not file.is_file():
+    file = NODES.file(cache_dir(), _identity(student, dataset))
+
+    def build(partial: Path) -> None:
         parts = list(student.outputs(dataset, np.arange(len(dataset))))
         if not parts:
             raise UsageError(f"{dataset.name} has no image that can be read")
-        content = io.BytesIO()
-        np.savez(
-            content,
-            rows=np.concatenate([part.rows for part in parts]),
-            nodes=unit_directions(np.concatenate([p.nodes.cpu().numpy() for p in parts])),
-        )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, content.getvalue())
-    with np.load(file, allow_pickle=False) as stored:
-        return stored["rows"], stored["nodes"]
+        with partial.open("wb") as stream:
+            np.savez(
+                stream,
+                rows=np.concatenate([part.rows for part in parts]),
+                nodes=unit_directions(np.concatenate([p.nodes.cpu().numpy() for p in parts])),
+            )
+
+    return build_once(NODES, file, lambda: _known(file), build)
+
+
+def _known(file: Path) -> tuple[Ints, Floats] | None:
+    """None if they are not there, or damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            rows, nodes = stored["rows"], stored["nodes"]
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+        return None
+    whole = rows.ndim == 1 and nodes.ndim == 2 and len(rows) == len(nodes)
+    return (rows, nodes) if whole else None
 
 
 def _identity(student: TrainedStudent, dataset: Dataset) -> str:

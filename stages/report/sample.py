@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import EgapipeError
 from egapipe.pipeline.pairing import open_pair
+from egapipe.pipeline.paths import use_cache
 from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import CLEAN
 from egapipe.stages.distill import TrainedStudent
@@ -76,6 +77,7 @@ def take_sample(student: TrainedStudent) -> Sample | None:
     config = student.config
     if config.dataset.test is None:
         return None
+    use_cache(config.store.cache_dir)
     dataset = student.numbered(open_dataset(config.dataset.test))
     wanted = np.flatnonzero((dataset.labels >= 0) & (dataset.labels < student.spec.classes))
     parts = [_part(out, dataset.labels[out.rows]) for out in student.outputs(dataset, wanted)]

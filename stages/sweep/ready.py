@@ -7,6 +7,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.pairing import open_pair
+from egapipe.pipeline.paths import use_cache
 from egapipe.stages.distill.students import build_student
 from egapipe.stages.sweep.plan import Trial
 
@@ -28,6 +29,7 @@ def check_ready(config: Config, trials: Sequence[Trial]) -> None:
             "compare by a metric of training such as train/top1"
         )
     # All trials of a node map the one file that this makes.
+    use_cache(config.store.cache_dir)
     open_pair(config, open_dataset(config.dataset.train), "train")
     students = {trial.config.distill.student.model_dump_json(): trial for trial in trials}
     for trial in students.values():

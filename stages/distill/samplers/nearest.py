@@ -12,14 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.nn import functional as F
 
-from egapipe.pipeline.files import PARTIAL, whole_file
+from egapipe.pipeline.caches import NEIGHBOURS, build_once
 from egapipe.pipeline.store import Features
-from egapipe.pipeline.store.cache import LOCK
-from egapipe.pipeline.store.objects import unusable
 from egapipe.stages.distill.samplers.search import EXACT_ROWS, Nearest, nearest_rows
 from egapipe.stages.distill.together import agreed
 from egapipe.stages.distill.world import World
@@ -56,15 +53,12 @@ def nearest_file(parts: Sequence[Features], k: int) -> Path:
 def _mapped_or_made(parts: Sequence[Features], k: int, device: torch.device) -> Nearest:
     """Raises StoreError if the cache folder cannot be written."""
     path, shape = nearest_file(parts, k), (sum(part.rows for part in parts), k)
-    try:
-        with FileLock(path.with_suffix(LOCK)):
-            nearest = _mapped(path, shape)
-            if nearest is None:
-                nearest = _made(path, parts, k, device)
-    except OSError as error:
-        remedy = "set store.cache_dir or EGAPIPE_CACHE to another folder"
-        raise unusable("write", str(path), error, remedy) from error
-    return nearest
+    return build_once(
+        NEIGHBOURS,
+        path,
+        lambda: _mapped(path, shape),
+        lambda partial: _make(partial, parts, k, device),
+    )
 
 
 def _mapped(path: Path, shape: tuple[int, int]) -> Nearest | None:
@@ -76,14 +70,12 @@ def _mapped(path: Path, shape: tuple[int, int]) -> Nearest | None:
     return nearest if nearest.shape == shape and nearest.dtype == np.int32 else None
 
 
-def _made(path: Path, parts: Sequence[Features], k: int, device: torch.device) -> Nearest:
+def _make(path: Path, parts: Sequence[Features], k: int, device: torch.device) -> None:
     started = time.perf_counter()
     nearest = _search(parts, k, device)
-    # Its lock file has the same name but for the suffix: see `remove_unlocked`.
-    with whole_file(path, path.with_suffix(PARTIAL)) as file:
+    with path.open("wb") as file:
         np.save(file, nearest, allow_pickle=False)
-    _log.info("neighbours found in %.1f s: %s", time.perf_counter() - started, path)
-    return nearest
+    _log.info("neighbours found in %.1f s: %s", time.perf_counter() - started, path.parent)
 
 
 def _search(parts: Sequence[Features], k: int, device: torch.device) -> Nearest:

@@ -167,11 +167,12 @@ def test_partial_files_of_killed_builders_are_removed_and_of_living_ones_kept(
     store = finished(memory)
     folder = cache / "features"
     folder.mkdir(parents=True)
-    for name in ("killed", "living", f"{store.content_hash()}-embedding"):
+    killed, living = (f"{digit * 64}-embedding" for digit in "01")
+    for name in (killed, living, f"{store.content_hash()}-embedding"):
         (folder / f"{name}.partial").write_bytes(b"part")
-    with FileLock(folder / "living.lock"):
+    with FileLock(folder / f"{living}.lock"):
         require_right(store)
-        assert [path.name for path in folder.glob("*.partial")] == ["living.partial"]
+        assert [path.name for path in folder.glob("*.partial")] == [f"{living}.partial"]
 
 
 def test_a_damaged_shard_is_refused_and_leaves_nothing(memory: str, cache: Path) -> None:

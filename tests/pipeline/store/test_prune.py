@@ -94,7 +94,7 @@ def test_old_copies_go_unless_their_store_is_there(tmp_path: Path, cache: Path) 
     in_store, in_cache, first, second = shown.stdout.splitlines()
     assert in_store.endswith("a.zarr: removed 0 files, 0 bytes")
     assert in_cache.startswith(f"{cache}: removed 2 files")
-    assert first == f"  {partial}  4 bytes  left by a killed builder"
+    assert first == f"  {partial}  4 bytes  features, left by a killed builder"
     assert second.startswith(f"  {gone.path}")
     assert second.endswith("not opened for 40.0 days")
     assert kept.path.exists()

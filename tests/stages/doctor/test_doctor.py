@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from egapipe.pipeline.caches import DIGESTS, owner
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.errors import StoreError
 from egapipe.stages import doctor
@@ -104,4 +105,7 @@ def test_what_is_written_to_see_whether_it_can_be_is_removed(
     parts = fresh()
     for name in ("store", "extraction", "cache", "runs"):
         assert examine(CHECKS[name], parts).status == "ok"
-    assert list(tmp_path.iterdir()) == []
+    # What was computed on the way is remembered.
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
+    kept = [path.relative_to(tmp_path / "cache") for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(path.parts[0] == DIGESTS.folder and owner(path) is not None for path in kept)
