@@ -1,6 +1,6 @@
 """Trainings side by side on one store."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
@@ -20,6 +20,9 @@ class CompareConfig(Section):
     names, [resnet8x4, vgg13]; default: the student of `distill`."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     """Seeds every variant is trained with."""
+    weights: Literal["last", "best", "ema"] = "last"
+    """Whose accuracy is compared: of the last epoch, of the best checkpoint, or of the weights'
+    moving average, which needs `distill.ema_decay`."""
     confidence: Annotated[Real, Field(gt=0.0, lt=1.0)] = 0.95
     """Level of the intervals of paired differences."""
 

@@ -39,13 +39,15 @@ def compare(
 def table_lines(report: "CompareReport") -> list[str]:
     """The comparison as lines of text: mean and standard deviation over seeds, in % top-1."""
     from egapipe.stages.compare.folder import said_of
+    from egapipe.stages.compare.table import WHOSE
 
     seeds = len({cell.seed for cell in report.planned})
     first = report.planned[0].variant
     students = list(dict.fromkeys(row.student for row in report.rows))
     unfinished = said_of(report.planned)
     lines = [
-        f"top-1 on the test images, mean ± standard deviation over {seeds} seed{'s'[: seeds != 1]}",
+        f"top-1 on the test images{WHOSE[report.weights]}, mean ± standard deviation over {seeds}"
+        f" seed{'s'[: seeds != 1]}",
         *([unfinished] if unfinished else []),
     ]
     for student in students:

@@ -21,6 +21,8 @@ from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.world import World
 
+MEASURED = {"last": "top1", "best": "best_top1", "ema": "ema_top1"}
+"""Weights -> what a run's summary calls their accuracy."""
 Key = tuple[str, str, int]
 """Student, variant and seed of a cell."""
 
@@ -40,6 +42,8 @@ class CompareReport:
     """Mean accuracy of the teacher's head over cells, %."""
     confidence: float
     """Level of the intervals."""
+    weights: str = "last"
+    """Whose accuracy it is, see `CompareConfig`."""
 
 
 def run(config: Config, *, progress: OpenProgress = silent_progress) -> CompareReport:
@@ -95,8 +99,9 @@ class _Progressed:
             if self._folders[key].finished:
                 self.summaries[key] = self._folders[key].summary()
                 del self.errors[key]
+        top1 = MEASURED[self._config.compare.weights]
         cells = [
-            Cell(*key, run.path, self.summaries[key]["top1"], self.summaries[key]["train_seconds"])
+            Cell(*key, run.path, self.summaries[key][top1], self.summaries[key]["train_seconds"])
             for key, run in self.done().items()
         ]
         planned = [Planned(*key, self._state(key), self.errors.get(key)) for key in self._folders]
@@ -109,6 +114,7 @@ class _Progressed:
             table(cells, confidence, planned[0].variant),
             statistics.fmean(tops) if tops else None,
             confidence,
+            self._config.compare.weights,
         )
         self._folder.write(self._config, planned, cells, report.rows, report.teacher_top1)
         return report
@@ -131,6 +137,11 @@ def check_cells(config: Config, plans: Mapping[Key, Config]) -> None:
         if tree.dataset.test is None:
             raise UsageError(
                 f"{config.name} has no dataset.test: a comparison needs labelled images"
+            )
+        if config.compare.weights == "ema" and tree.distill.ema_decay is None:
+            raise UsageError(
+                f"compare.weights is ema, but student {student}, variant {variant} keeps no moving "
+                "average: set distill.ema_decay"
             )
         if (student, variant) in seen:
             continue

@@ -53,6 +53,7 @@ class ComparisonFolder:
         record = {
             "name": config.name,
             "confidence": config.compare.confidence,
+            "weights": config.compare.weights,
             "teacher_top1": teacher,
             "finished": all(cell.state == "done" for cell in planned),
             "planned": [asdict(cell) for cell in planned],
@@ -100,7 +101,8 @@ def _complete(content: dict[str, Any], path: Path) -> dict[str, Any]:
     own = {(row["student"], row["variant"]): row for row in content["rows"]}
     rows = [{**row, **own.get((row["student"], row["variant"]), {})} for row in rows]
     finished = content.get("finished", True)
-    return {**content, "finished": finished, "planned": planned, "rows": rows}
+    weights = content.get("weights", "last")
+    return {**content, "weights": weights, "finished": finished, "planned": planned, "rows": rows}
 
 
 def markdown(rows: Sequence[Row], planned: Sequence[Planned]) -> str:

@@ -22,6 +22,8 @@ class Cell:
     seconds: float
 
 
+WHOSE = {"last": "", "best": " of the best checkpoint", "ema": " of the moving average"}
+"""Whose accuracy a comparison is of, in words."""
 State = Literal["planned", "done", "failed"]
 
 

@@ -13,6 +13,7 @@ from egapipe.pipeline.learned import require_one_source
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.compare import ComparisonFolder
+from egapipe.stages.compare.table import WHOSE
 from egapipe.stages.report.curves import TEST_TOP1, Metrics, group_curves
 from egapipe.stages.report.figure import COLOURS, GREY, WIDTH, Figure, draw
 from egapipe.stages.report.names import shortened
@@ -79,6 +80,9 @@ def _results(path: Path, record: Row, config: Config) -> Section:
     return section
 
 
+_WHOSE = {**WHOSE, "last": " after the last epoch"}
+
+
 def _progress(section: Section, record: Row) -> None:
     """How many of the planned trainings there are, and which are not."""
     planned = record["planned"]
@@ -89,7 +93,8 @@ def _progress(section: Section, record: Row) -> None:
     count = f"{len(done):,} of {len(planned):,} planned trainings"
     whole = f"{len(done):,} trainings" if not (missing or failed) else count
     section.text(
-        f"Top-1 on the test images after the last epoch; {whole}, {seeds} seed{'s'[: seeds != 1]}."
+        f"Top-1 on the test images{_WHOSE[record['weights']]}; {whole}, {seeds}"
+        f" seed{'s'[: seeds != 1]}."
     )
     if missing:
         names = ", ".join(_cell_name(key) for key in missing[:_NAMED])

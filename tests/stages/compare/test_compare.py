@@ -70,6 +70,30 @@ def test_a_cell_that_is_missing_is_trained_and_no_other(small: list[str]) -> Non
     assert before == {c.run: (c.run / "summary.json").stat().st_mtime_ns for c in again.cells[1:]}
 
 
+@pytest.mark.parametrize(
+    ("weights", "key", "said"),
+    [
+        ("ema", "ema_top1", "top-1 on the test images of the moving average, "),
+        ("best", "best_top1", "top-1 on the test images of the best checkpoint, "),
+    ],
+)
+def test_the_weights_that_are_asked_for_are_compared(
+    small: list[str], weights: str, key: str, said: str
+) -> None:
+    sets = ["compare.seeds=[0]", "distill.epochs=2", "distill.ema_decay=0.5"]
+    report = compare.run(load_config("quickstart", [*small, *sets, f"compare.weights={weights}"]))
+    assert [cell.top1 for cell in report.cells] == [
+        RunFolder(cell.run).summary()[key] for cell in report.cells
+    ]
+    assert table_lines(report)[0].startswith(said)
+    assert ComparisonFolder(report.folder).read()["weights"] == weights
+
+
+def test_an_average_that_nobody_keeps_is_not_compared(small: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"compare\.weights is ema, but .*distill\.ema_decay"):
+        compare.run(load_config("quickstart", [*small, "compare.weights=ema"]))
+
+
 def test_students_stand_beside_each_other(small: list[str]) -> None:
     students = "compare.students={digits_cnn: {}, resnet8: {distill.head.dim: 32}}"
     report = compare.run(load_config("quickstart", [*small, students, "compare.seeds=[0]"]))
