@@ -35,7 +35,14 @@ def kill_after_progress(command: list[str], run: RunFolder, pause: float) -> boo
     return killed
 
 
-@pytest.mark.parametrize("objective", ["{ega: 0.5}", "{crd: {weight: 0.1, negatives: 64}}"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "{ega: 0.5}",
+        # Its banks and counters are resumed in `test_resume`, which needs no processes.
+        pytest.param("{crd: {weight: 0.1, negatives: 64}}", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_trainings_end_with_the_same_weights(
     quick: MakeConfig, tmp_path: Path, objective: str
 ) -> None:

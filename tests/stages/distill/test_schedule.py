@@ -198,6 +198,7 @@ def test_a_limit_beyond_every_gradient_changes_no_bit_and_a_small_one_does(
         assert_same_weights(plain, tight)
 
 
+@pytest.mark.slow
 def test_a_killed_training_with_every_option_ends_with_the_same_weights(
     quick: MakeConfig, tmp_path: Path
 ) -> None:

@@ -74,7 +74,7 @@ def test_a_training_goes_on_with_another_number_of_workers(
 
 
 @pytest.mark.parametrize(
-    "size", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
+    "size", [3, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
 )
 def test_workers_continue_to_the_same_weights(quick: MakeConfig, tmp_path: Path, size: int) -> None:
     """Bit for bit, with batch norm: the order in which gradients are added is that of the ranks,

@@ -147,6 +147,7 @@ def test_a_sweep_grows_and_runs_as_it_is_told_now(small: MakeConfig) -> None:
     assert fewer.trials == more.trials
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_sweep_of_which_nothing_is_left_says_why(small: MakeConfig) -> None:
     """A trial that failed is left alone unless it is asked for."""
