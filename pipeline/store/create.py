@@ -142,13 +142,13 @@ def _is_other_content(objects: Objects, manifest: Manifest) -> bool:
 
     Only to an empty place, or over an interrupted creation of this very store, is written.
     """
-    group = objects.get(layout.GROUP)
-    if group is not None and group_attributes(group) is not None:
-        require_equal(manifest_of(group, objects.url), manifest, objects.url)
+    _require_own_place(objects, manifest)
     planned = layout.planned_keys(manifest)
     folders = {key.partition("/")[0] for key in planned}
     for name in objects.names():
         if name not in folders and layout.leftover_of(name) not in folders:
+            # Another creator may have come since: its manifest was there before all else.
+            _require_own_place(objects, manifest)
             raise StoreError(
                 f"{objects.url} is not empty and no store (it holds {name}): "
                 "set store.url to a new or empty folder"
@@ -163,6 +163,13 @@ def _is_other_content(objects: Objects, manifest: Manifest) -> bool:
                 f"{Created.remedy()}"
             )
     return False
+
+
+def _require_own_place(objects: Objects, manifest: Manifest) -> None:
+    """Raise StoreError with the differences if the manifest of another store is there."""
+    group = objects.get(layout.GROUP)
+    if group is not None and group_attributes(group) is not None:
+        require_equal(manifest_of(group, objects.url), manifest, objects.url)
 
 
 def _same_array(asked: bytes, found: bytes) -> bool:
