@@ -54,10 +54,8 @@ def table_lines(report: "CompareReport") -> list[str]:
         lines += ["", *_block(student if len(students) > 1 else "", student, first, report)]
     others = len({cell.variant for cell in report.planned}) - 1
     if any(not math.isnan(row.p) for row in report.rows):
-        lines += [
-            "",
-            f"* separates from {first}: Holm's correction over {others} variant{'s'[: others != 1]}",
-        ]
+        over = f"{others} variant{'s'[: others != 1]}"
+        lines += ["", f"* separates from {first}: Holm's correction over {over}"]
     if report.teacher_top1 is not None:
         lines += ["", f"the teacher's head on the same labels: {report.teacher_top1:.2f} %"]
     failed = [cell for cell in report.planned if cell.state == "failed"]
