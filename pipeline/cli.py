@@ -26,8 +26,8 @@ COMMANDS = (
     "egapipe.stages.bench.command",
     "egapipe.stages.doctor.command",
     "egapipe.pipeline.store.command",
-    "egapipe.stages.extract.import_command",
-    "egapipe.stages.extract.verify_command",
+    "egapipe.stages.extract.importing.import_command",
+    "egapipe.stages.extract.verifying.verify_command",
     "egapipe.pipeline.config.command",
 )
 

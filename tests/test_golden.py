@@ -11,7 +11,7 @@ from egapipe.pipeline.runs import RunFolder, run_folder, run_identity
 from egapipe.pipeline.store import Features, FeatureStore, check_store
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill, extract
-from egapipe.stages.extract.verify import verify_store
+from egapipe.stages.extract.verifying.verify import verify_store
 from tests.golden_copy import GOLDEN, golden
 
 __all__ = ["golden"]

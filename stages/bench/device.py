@@ -25,13 +25,13 @@ from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.progress import open_progress
 from egapipe.stages import distill, extract
 from egapipe.stages.bench.distill import Bench
-from egapipe.stages.distill.batches import Check
-from egapipe.stages.distill.loader import Batch
-from egapipe.stages.distill.meters import Clock
-from egapipe.stages.distill.step import Steps, device_settings
-from egapipe.stages.extract.inference import open_inference
+from egapipe.stages.distill.data.batches import Check
+from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.training.meters import Clock
+from egapipe.stages.distill.training.step import Steps, device_settings
 from egapipe.stages.extract.teachers import Teacher
-from egapipe.stages.extract.tuned import open_teacher
+from egapipe.stages.extract.workers.inference import open_inference
+from egapipe.stages.extract.workers.tuned import open_teacher
 
 VIEWS = 4
 """Augmented ones of every row, as in the paper's configuration."""

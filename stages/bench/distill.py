@@ -17,21 +17,21 @@ from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.bench.measure import paired
 from egapipe.stages.bench.synthetic import MEAN, STD, NoiseImages, noise_store
-from egapipe.stages.distill.batches import Batches, LoadedBatches
-from egapipe.stages.distill.gradient import make_gradient
-from egapipe.stages.distill.images import Images, ResidentImages, StreamedImages
-from egapipe.stages.distill.learner import make_learner
-from egapipe.stages.distill.loader import Loader
-from egapipe.stages.distill.meters import Clock
-from egapipe.stages.distill.model import Distillation, Head, Student
+from egapipe.stages.distill.data.batches import Batches, LoadedBatches
+from egapipe.stages.distill.data.images import Images, ResidentImages, StreamedImages
+from egapipe.stages.distill.data.loader import Loader
+from egapipe.stages.distill.data.resident import ResidentBatches
+from egapipe.stages.distill.model.precision import PRECISIONS
+from egapipe.stages.distill.model.student import Distillation, Head, Student
 from egapipe.stages.distill.objectives import build_objective
-from egapipe.stages.distill.precision import PRECISIONS
-from egapipe.stages.distill.resident import ResidentBatches
-from egapipe.stages.distill.schedule import make_optimizer
 from egapipe.stages.distill.setup import compile_step
-from egapipe.stages.distill.step import Steps
 from egapipe.stages.distill.students import build_student
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.training.gradient import make_gradient
+from egapipe.stages.distill.training.learner import make_learner
+from egapipe.stages.distill.training.meters import Clock
+from egapipe.stages.distill.training.schedule import make_optimizer
+from egapipe.stages.distill.training.step import Steps
+from egapipe.stages.distill.workers.world import World
 
 ROWS, DIM, SIDE, CLASSES, STEPS = 4096, 512, 32, 100, 8
 TEACHER_SIDE = 224

@@ -25,8 +25,8 @@ from egapipe.pipeline.datasets.fingerprint import fingerprint_of
 from egapipe.pipeline.progress import Progress, Silence, Value
 from egapipe.pipeline.store import Features, FeatureStore, check_store
 from egapipe.stages.extract import Extraction
-from egapipe.stages.extract.job import Job
-from egapipe.stages.extract.manifest import Origin, index_of, manifest_for
+from egapipe.stages.extract.planning.job import Job
+from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
 from egapipe.stages.extract.teachers import load_teacher
 from egapipe.stages.extract.teachers.quiet import quiet
 

@@ -19,7 +19,7 @@ from egapipe.stages.compare.folder import ComparisonFolder, comparison_folder
 from egapipe.stages.compare.table import Cell, Planned, Row, State, table
 from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.setup import prepare
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.workers.world import World
 
 MEASURED = {"last": "top1", "best": "best_top1", "ema": "ema_top1"}
 """Weights -> what a run's summary calls their accuracy."""

@@ -4,8 +4,8 @@ import torch
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.runs import RunFolder, run_folder
+from egapipe.stages.distill.model.synchronised import has_batch_statistics
 from egapipe.stages.distill.students import build_student
-from egapipe.stages.distill.synchronised import has_batch_statistics
 
 
 def training_folder(config: Config) -> RunFolder:

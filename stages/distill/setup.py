@@ -16,20 +16,14 @@ from egapipe.pipeline.datasets import Dataset, aligned, open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.batches import Batches, LoadedBatches
-from egapipe.stages.distill.crops import Size
-from egapipe.stages.distill.evaluation import Evaluation
-from egapipe.stages.distill.images import ResidentImages
-from egapipe.stages.distill.joint import JointImages
-from egapipe.stages.distill.loader import Loader
-from egapipe.stages.distill.memory import REMEMBERED, GraphMemory
-from egapipe.stages.distill.model import Distillation, Head, Student
-from egapipe.stages.distill.objectives import Facts, WeightedSum, build_objective
-from egapipe.stages.distill.order import UNLABELLED
-from egapipe.stages.distill.precision import PRECISIONS, autocast
-from egapipe.stages.distill.resident import ResidentBatches, resident_bytes
-from egapipe.stages.distill.schedule import check_milestones
-from egapipe.stages.distill.sources import (
+from egapipe.stages.distill.data.batches import Batches, LoadedBatches
+from egapipe.stages.distill.data.crops import Size
+from egapipe.stages.distill.data.images import ResidentImages
+from egapipe.stages.distill.data.joint import JointImages
+from egapipe.stages.distill.data.loader import Loader
+from egapipe.stages.distill.data.order import UNLABELLED
+from egapipe.stages.distill.data.resident import ResidentBatches, resident_bytes
+from egapipe.stages.distill.data.sources import (
     Sources,
     make_loader,
     open_features,
@@ -37,11 +31,17 @@ from egapipe.stages.distill.sources import (
     open_sources,
     student_size,
 )
-from egapipe.stages.distill.spec import StudentSpec
+from egapipe.stages.distill.model.memory import REMEMBERED, GraphMemory
+from egapipe.stages.distill.model.precision import PRECISIONS, autocast
+from egapipe.stages.distill.model.spec import StudentSpec
+from egapipe.stages.distill.model.student import Distillation, Head, Student
+from egapipe.stages.distill.model.synchronised import synchronise
+from egapipe.stages.distill.objectives import Facts, WeightedSum, build_objective
 from egapipe.stages.distill.students import build_student, feature_width, map_shape
-from egapipe.stages.distill.synchronised import synchronise
-from egapipe.stages.distill.together import agreed
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.training.evaluation import Evaluation
+from egapipe.stages.distill.training.schedule import check_milestones
+from egapipe.stages.distill.workers.together import agreed
+from egapipe.stages.distill.workers.world import World
 
 
 @dataclass(frozen=True)

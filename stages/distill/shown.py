@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from egapipe.pipeline.progress import OpenProgress, Progress
 from egapipe.pipeline.runs import RunFolder
-from egapipe.stages.distill.checkpoint import Checkpoints, Position
-from egapipe.stages.distill.loop import Report
 from egapipe.stages.distill.setup import Job
+from egapipe.stages.distill.training.checkpoint import Checkpoints, Position
+from egapipe.stages.distill.training.loop import Report
 
 _FIELDS = {"train/loss": "loss", "train/data_wait": "data_wait_share", "test/top1": "top1"}
 _FIELDS |= {"validation/top1": "validation_top1"}

@@ -19,22 +19,22 @@ from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.paths import use_cache
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.checkpoint import (
+from egapipe.stages.distill.data.crops import Size
+from egapipe.stages.distill.data.images import readable
+from egapipe.stages.distill.data.loader import run_ahead
+from egapipe.stages.distill.data.sources import open_images
+from egapipe.stages.distill.model.precision import PRECISIONS, autocast
+from egapipe.stages.distill.model.spec import MODEL, StudentSpec, shapes_in
+from egapipe.stages.distill.model.student import Head, Student
+from egapipe.stages.distill.setup import evaluation_logits, open_test, pick_device
+from egapipe.stages.distill.training.checkpoint import (
     AVERAGE,
     STUDENT,
     checkpoint_folder,
     load_student_weights,
 )
-from egapipe.stages.distill.crops import Size
-from egapipe.stages.distill.evaluation import Accuracy
-from egapipe.stages.distill.images import readable
-from egapipe.stages.distill.loader import run_ahead
-from egapipe.stages.distill.model import Head, Student
-from egapipe.stages.distill.precision import PRECISIONS, autocast
-from egapipe.stages.distill.setup import evaluation_logits, open_test, pick_device
-from egapipe.stages.distill.sources import open_images
-from egapipe.stages.distill.spec import MODEL, StudentSpec, shapes_in
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.training.evaluation import Accuracy
+from egapipe.stages.distill.workers.world import World
 
 Ints = npt.NDArray[np.int64]
 TEACHER_HEAD = "teacher_head."

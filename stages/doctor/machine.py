@@ -22,9 +22,9 @@ from egapipe.stages.distill.setup import pick_device
 from egapipe.stages.distill.students.zoo import ZOOS
 from egapipe.stages.doctor.parts import MissingError, Parts
 from egapipe.stages.doctor.report import Result, fail, ok, warn
-from egapipe.stages.extract.fleet import Node, check_fits, plan_fleet
-from egapipe.stages.extract.plan import StorePlan
-from egapipe.stages.extract.room import free_bytes, probe_writing
+from egapipe.stages.extract.planning.plan import StorePlan
+from egapipe.stages.extract.planning.room import free_bytes, probe_writing
+from egapipe.stages.extract.workers.fleet import Node, check_fits, plan_fleet
 
 _SHOWN = ("egapipe", "torch", "ray", "zarr", "pyarrow", "transformers", "numpy")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (the size of it is what is asked)

@@ -18,10 +18,10 @@ from egapipe.pipeline.paths import use_cache
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.dtypes import to_floats
 from egapipe.stages.distill.students import build_student
-from egapipe.stages.extract.decode import Reader
-from egapipe.stages.extract.plan import StorePlan, plan_store
+from egapipe.stages.extract.decoding.decode import Reader
+from egapipe.stages.extract.planning.plan import StorePlan, plan_store
 from egapipe.stages.extract.teachers import Teacher
-from egapipe.stages.extract.tuned import open_teacher
+from egapipe.stages.extract.workers.tuned import open_teacher
 
 T = TypeVar("T")
 Rows = npt.NDArray[np.int64]

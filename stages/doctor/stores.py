@@ -7,8 +7,8 @@ from egapipe.pipeline.pairing import check_pair
 from egapipe.pipeline.store.location import open_objects
 from egapipe.stages.doctor.parts import MissingError, Parts
 from egapipe.stages.doctor.report import Result, fail, ok, warn
-from egapipe.stages.extract.room import free_bytes, probe_writing, require_room
-from egapipe.stages.extract.verify import verify_store
+from egapipe.stages.extract.planning.room import free_bytes, probe_writing, require_room
+from egapipe.stages.extract.verifying.verify import verify_store
 
 
 def check_reachable(parts: Parts) -> Result:

@@ -5,11 +5,11 @@ import torch
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.images import StreamedImages
-from egapipe.stages.distill.model import Student
-from egapipe.stages.distill.schedule import check_milestones
+from egapipe.stages.distill.data.images import StreamedImages
+from egapipe.stages.distill.data.sources import student_size
+from egapipe.stages.distill.model.student import Student
 from egapipe.stages.distill.setup import number_of_classes, student_spec
-from egapipe.stages.distill.sources import student_size
+from egapipe.stages.distill.training.schedule import check_milestones
 from egapipe.stages.doctor.parts import MissingError, Parts
 from egapipe.stages.doctor.report import Result, fail, ok, warn
 

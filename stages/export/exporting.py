@@ -21,7 +21,7 @@ from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.timing import median_time, one_thread
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill import TrainedStudent, load_student
-from egapipe.stages.distill.images import StreamedImages, readable
+from egapipe.stages.distill.data.images import StreamedImages, readable
 from egapipe.stages.export import FORMATS
 from egapipe.stages.export.card import model_card
 from egapipe.stages.export.folder import CARD, OWN, RECORD

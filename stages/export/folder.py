@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.files import read_json_object
-from egapipe.stages.distill.model import Student
-from egapipe.stages.distill.spec import StudentSpec, shapes_in
+from egapipe.stages.distill.model.spec import StudentSpec, shapes_in
+from egapipe.stages.distill.model.student import Student
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PROGRAM, ONNX = "model.pt2", "model.onnx"

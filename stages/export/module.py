@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from egapipe.stages.distill.model import Student
+from egapipe.stages.distill.model.student import Student
 
 INPUT = "images"
 OUTPUTS = ("logits", "nodes", "features")

@@ -5,7 +5,7 @@ It is what `egapipe predict` does (`decode`, then `clean_view`) for programs tha
 
 from typing import Any
 
-from egapipe.stages.distill.spec import StudentSpec
+from egapipe.stages.distill.model.spec import StudentSpec
 
 KEY = "preprocessing"
 """Of the ONNX file's metadata and of export.json."""

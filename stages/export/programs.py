@@ -17,7 +17,7 @@ from torch import Tensor
 from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
 from egapipe.pipeline.extras import require
 from egapipe.pipeline.files import json_object, replace_file
-from egapipe.stages.distill.spec import StudentSpec
+from egapipe.stages.distill.model.spec import StudentSpec
 from egapipe.stages.export.folder import CONFIG, ONNX, PROGRAM, WEIGHTS, config_json, load_exported
 from egapipe.stages.export.module import INPUT, OUTPUTS, Inference
 from egapipe.stages.export.preprocessing import KEY, preprocessing

@@ -6,8 +6,8 @@ from egapipe.pipeline.lazy import lazy
 
 if TYPE_CHECKING:
     from egapipe.stages.extract.embedding import embed
-    from egapipe.stages.extract.importing import import_embeddings
-    from egapipe.stages.extract.manifest import manifest_for
+    from egapipe.stages.extract.importing.store import import_embeddings
+    from egapipe.stages.extract.planning.manifest import manifest_for
     from egapipe.stages.extract.report import ExtractReport
     from egapipe.stages.extract.runner import Extraction, prepare, run
 
@@ -27,8 +27,8 @@ __getattr__ = lazy(
         "ExtractReport": "report",
         "embed": "embedding",
         "Extraction": "runner",
-        "import_embeddings": "importing",
-        "manifest_for": "manifest",
+        "import_embeddings": "importing.store",
+        "manifest_for": "planning.manifest",
         "prepare": "runner",
         "run": "runner",
     },

@@ -74,8 +74,8 @@ def extract(
 
 
 def _rehearse(config: "Config", splits: "list[Split]", local: bool) -> None:
-    from egapipe.stages.extract.dry_run import dry_run
-    from egapipe.stages.extract.dry_run_table import table_lines
+    from egapipe.stages.extract.planning.dry_run import dry_run
+    from egapipe.stages.extract.planning.dry_run_table import table_lines
 
     rehearsed = dry_run(config, splits, local=local)
     typer.echo("\n".join(table_lines(rehearsed)))

@@ -10,16 +10,16 @@ from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.store import Commit, FeatureStore
-from egapipe.stages.extract.inline import extract_inline
-from egapipe.stages.extract.job import Job
-from egapipe.stages.extract.manifest import Origin, index_of, manifest_for
-from egapipe.stages.extract.meter import Meter
-from egapipe.stages.extract.plan import plan_store
-from egapipe.stages.extract.pooled import extract_pooled
+from egapipe.stages.extract.planning.job import Job
+from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
+from egapipe.stages.extract.planning.plan import plan_store
+from egapipe.stages.extract.planning.room import require_room
 from egapipe.stages.extract.report import ExtractReport, Tally
-from egapipe.stages.extract.room import require_room
 from egapipe.stages.extract.teachers import Teacher
-from egapipe.stages.extract.tuned import open_teacher
+from egapipe.stages.extract.workers.inline import extract_inline
+from egapipe.stages.extract.workers.meter import Meter
+from egapipe.stages.extract.workers.on_ray import extract_pooled
+from egapipe.stages.extract.workers.tuned import open_teacher
 
 
 def run(

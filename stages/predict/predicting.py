@@ -14,7 +14,7 @@ from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.datasets.images import decode
 from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.errors import ImageError, UsageError
-from egapipe.stages.distill.images import fitted
+from egapipe.stages.distill.data.images import fitted
 from egapipe.stages.predict.predictor import Floats, Predictor, load_predictor
 
 BATCH = 64

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill import TrainedStudent, load_student
+from egapipe.stages.distill.model.spec import StudentSpec
 from egapipe.stages.distill.setup import pick_device
-from egapipe.stages.distill.spec import StudentSpec
 from egapipe.stages.export import load_exported
 from egapipe.stages.export.folder import CONFIG, WEIGHTS
 from egapipe.stages.export.module import Inference

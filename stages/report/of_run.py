@@ -6,7 +6,7 @@ from typing import Any
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.distill import load_student
-from egapipe.stages.distill.choice import ON_TEST
+from egapipe.stages.distill.data.choice import ON_TEST
 from egapipe.stages.report.classes import (
     class_figure,
     confused_pairs,

@@ -14,7 +14,7 @@ from egapipe.pipeline.paths import use_cache
 from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import CLEAN
 from egapipe.stages.distill import TrainedStudent
-from egapipe.stages.distill.model import Head
+from egapipe.stages.distill.model.student import Head
 from egapipe.stages.distill.trained import Outputs
 
 Floats = npt.NDArray[np.float32]

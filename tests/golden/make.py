@@ -37,7 +37,7 @@ def half_a_store() -> None:
     """The first and the last of three shards."""
     config = load_config("golden.yaml", ["store.url=stores/half"])
     [extraction] = extract.prepare(config, ["train"])
-    from egapipe.stages.extract.inline import extract_inline
+    from egapipe.stages.extract.workers.inline import extract_inline
 
     for _ in extract_inline(extraction.job, extraction.teacher, [0, 2], lambda _: None):
         pass

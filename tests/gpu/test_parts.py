@@ -11,12 +11,12 @@ from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages import extract
-from egapipe.stages.distill.images import ResidentImages
-from egapipe.stages.distill.meters import epoch_means
+from egapipe.stages.distill.data.images import ResidentImages
+from egapipe.stages.distill.data.resident import ResidentBatches
 from egapipe.stages.distill.objectives import REGISTRY, Facts, Pair, build_objective
-from egapipe.stages.distill.resident import ResidentBatches
 from egapipe.stages.distill.setup import make_batches, prepare
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.training.meters import epoch_means
+from egapipe.stages.distill.workers.world import World
 from tests.gpu.conftest import Make
 
 CPU = torch.device("cpu")

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from egapipe.pipeline.errors import TrainingError
 from egapipe.pipeline.runs import RunFolder, run_folder
 from egapipe.stages import distill
-from egapipe.stages.distill.checkpoint import checkpoint_folder
-from egapipe.stages.distill.learner import make_learner
-from egapipe.stages.distill.loop import fit, make_steps
-from egapipe.stages.distill.meters import Clock
 from egapipe.stages.distill.objectives import REGISTRY
 from egapipe.stages.distill.setup import Job, prepare
-from egapipe.stages.distill.step import device_settings
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.training.checkpoint import checkpoint_folder
+from egapipe.stages.distill.training.learner import make_learner
+from egapipe.stages.distill.training.loop import fit, make_steps
+from egapipe.stages.distill.training.meters import Clock
+from egapipe.stages.distill.training.step import device_settings
+from egapipe.stages.distill.workers.world import World
 from tests.gpu.conftest import Make
 
 STRICT = "distill.deterministic=true"

@@ -154,7 +154,7 @@ def test_the_same_features_in_another_place_are_the_same(golden: Path) -> None:
     # Numbers that are made again are the same on this machine, if not on that of the golden store.
     with pytest.MonkeyPatch.context() as patch:
         software = {"egapipe": "0.2"}
-        patch.setattr("egapipe.stages.extract.manifest.software", lambda: software)
+        patch.setattr("egapipe.stages.extract.planning.manifest.software", lambda: software)
         for url in ("stores/one", "stores/two"):
             shutil.move("pictures/train", "pictures/train2")
             moved[0] = "dataset.train.path=pictures/train2"

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from egapipe.stages.distill.objectives.allreduce import global_sums
+from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Objective, Pair
 from egapipe.stages.distill.objectives.gather import global_rows
-from egapipe.stages.distill.objectives.precision import full_precision
 from egapipe.stages.distill.objectives.shapes import check_rows
 
 if TYPE_CHECKING:

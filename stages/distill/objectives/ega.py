@@ -9,11 +9,11 @@ from torch import Tensor
 
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.objectives.allreduce import count_workers, global_sums
+from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Objective, Pair
 from egapipe.stages.distill.objectives.blocks import sums_by_block
 from egapipe.stages.distill.objectives.form import Form, check_form
 from egapipe.stages.distill.objectives.pearson import unit_rows
-from egapipe.stages.distill.objectives.precision import full_precision
 from egapipe.stages.distill.objectives.repeats import repeated, repeated_squares
 from egapipe.stages.distill.objectives.shapes import check_rows
 

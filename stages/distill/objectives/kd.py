@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from egapipe.stages.distill.objectives.allreduce import global_mean
+from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Objective, Pair
-from egapipe.stages.distill.objectives.precision import full_precision
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Objective, Pair
 from egapipe.stages.distill.objectives.gather import global_rows
-from egapipe.stages.distill.objectives.precision import full_precision
 from egapipe.stages.distill.objectives.shapes import check_rows
 
 if TYPE_CHECKING:

@@ -114,7 +114,7 @@ def test_students_stand_beside_each_other(small: list[str]) -> None:
 def test_variants_begin_with_the_same_weights_and_see_the_same_batches(small: list[str]) -> None:
     from egapipe.stages.compare.comparison import plan
     from egapipe.stages.distill.setup import prepare
-    from egapipe.stages.distill.world import World
+    from egapipe.stages.distill.workers.world import World
 
     config = load_config("quickstart", [*small, "compare.variants.kd={distill.objective: {kd: 1}}"])
     jobs = {

@@ -9,10 +9,10 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import TrainingError
 from egapipe.pipeline.runs import run_folder
 from egapipe.stages import distill
-from egapipe.stages.distill.agreement import check_agreement
-from egapipe.stages.distill.loader import Batch
+from egapipe.stages.distill.data.agreement import check_agreement
+from egapipe.stages.distill.data.loader import Batch
 from egapipe.stages.distill.setup import Job, prepare
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.workers.world import World
 from tests.stages.distill.conftest import MakeConfig
 
 
@@ -92,7 +92,7 @@ def test_a_training_looks_at_a_row_each_epoch(
     quick: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A damaged copy of the decoded images, which nothing else would notice, stops a training."""
-    from egapipe.stages.distill import resident
+    from egapipe.stages.distill.data import resident
 
     right = resident.crop_within
     monkeypatch.setattr(resident, "crop_within", lambda *a: right(*a).flip(3))

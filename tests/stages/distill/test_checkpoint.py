@@ -12,12 +12,12 @@ from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.errors import TrainingError
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
-from egapipe.stages.distill import checkpoint
-from egapipe.stages.distill.checkpoint import Checkpoints
-from egapipe.stages.distill.launch import REFUSAL, RESULTS, outcome
-from egapipe.stages.distill.loop import fit
 from egapipe.stages.distill.setup import prepare
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.training import checkpoint
+from egapipe.stages.distill.training.checkpoint import Checkpoints
+from egapipe.stages.distill.training.loop import fit
+from egapipe.stages.distill.workers.launch import REFUSAL, RESULTS, outcome
+from egapipe.stages.distill.workers.world import World
 from tests.stages.distill import workers
 from tests.stages.distill.conftest import MakeConfig
 

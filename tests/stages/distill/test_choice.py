@@ -14,10 +14,10 @@ from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.runs import RunFolder, run_folder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill
-from egapipe.stages.distill.choice import held_out
 from egapipe.stages.distill.command import describe
+from egapipe.stages.distill.data.choice import held_out
 from egapipe.stages.distill.setup import prepare
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.workers.world import World
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_resume import train
 from tests.stages.distill.test_training import assert_same_weights

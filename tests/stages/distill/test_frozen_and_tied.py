@@ -88,7 +88,7 @@ def test_what_has_no_parameter_that_learns_is_frozen() -> None:
 def test_frozen_parts_stay_in_evaluation_mode(config: Config) -> None:
     """In any order of `train` and `eval`: a loop evaluates between two epochs."""
     from egapipe.stages.distill.setup import prepare
-    from egapipe.stages.distill.world import World
+    from egapipe.stages.distill.workers.world import World
 
     model = prepare(config, World.alone(torch.device("cpu"))).model
     for mode in (True, False, True):

@@ -14,13 +14,13 @@ from torch import nn
 
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.objectives import ObjectiveConfig
-from egapipe.stages.distill.gradient import OnePass, TwoPasses, make_gradient, step_seed
-from egapipe.stages.distill.loader import Batch
-from egapipe.stages.distill.memory import GraphMemory
-from egapipe.stages.distill.model import Distillation, Forward, Head, Losses, Student
+from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.model.memory import GraphMemory
+from egapipe.stages.distill.model.precision import loss_scaler
+from egapipe.stages.distill.model.student import Distillation, Forward, Head, Losses, Student
 from egapipe.stages.distill.objectives import REGISTRY, Facts, build_objective
-from egapipe.stages.distill.precision import loss_scaler
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.training.gradient import OnePass, TwoPasses, make_gradient, step_seed
+from egapipe.stages.distill.workers.world import World
 
 CPU = torch.device("cpu")
 ALONE = World.alone(CPU)
@@ -248,13 +248,13 @@ import torch
 from torch import nn
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.objectives import ObjectiveConfig
-from egapipe.stages.distill.gradient import make_gradient
-from egapipe.stages.distill.loader import Batch
-from egapipe.stages.distill.memory import GraphMemory
-from egapipe.stages.distill.model import Distillation, Head, Student
+from egapipe.stages.distill.training.gradient import make_gradient
+from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.model.memory import GraphMemory
+from egapipe.stages.distill.model.student import Distillation, Head, Student
 from egapipe.stages.distill.objectives import build_objective
-from egapipe.stages.distill.precision import loss_scaler
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.model.precision import loss_scaler
+from egapipe.stages.distill.workers.world import World
 
 batch_size, graph = int(sys.argv[1]), {LARGE}
 

@@ -17,10 +17,10 @@ from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.pipeline.views import CLEAN, teacher_views
 from egapipe.stages import distill, extract
-from egapipe.stages.distill.gradient import OnePass, TwoPasses
-from egapipe.stages.distill.precision import loss_scaler
+from egapipe.stages.distill.model.precision import loss_scaler
 from egapipe.stages.distill.setup import prepare
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.training.gradient import OnePass, TwoPasses
+from egapipe.stages.distill.workers.world import World
 from tests.stages.distill import workers
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_resume import train

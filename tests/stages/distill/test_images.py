@@ -10,7 +10,7 @@ from PIL import Image
 from egapipe.pipeline.config.data import DigitsSource, ViewsConfig
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.views import apply_view, key_hashes, view_boxes
-from egapipe.stages.distill.images import ResidentImages, StreamedImages
+from egapipe.stages.distill.data.images import ResidentImages, StreamedImages
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.images import ResidentImages
-from egapipe.stages.distill.joint import (
+from egapipe.stages.distill.data.images import ResidentImages
+from egapipe.stages.distill.data.joint import (
     JointEmbeddings,
     Offsets,
     joint_embeddings,

@@ -13,14 +13,14 @@ from egapipe.pipeline.errors import TrainingError, UsageError
 from egapipe.pipeline.runs import RunFolder, run_folder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill
-from egapipe.stages.distill.average import WeightAverage, average_weight
-from egapipe.stages.distill.checkpoint import Checkpoints, Position
-from egapipe.stages.distill.diagnosis import check_step, check_weights
-from egapipe.stages.distill.gradient import OnePass
-from egapipe.stages.distill.learner import make_learner
-from egapipe.stages.distill.model import Distillation
+from egapipe.stages.distill.model.average import WeightAverage, average_weight
+from egapipe.stages.distill.model.precision import PRECISIONS
+from egapipe.stages.distill.model.student import Distillation
 from egapipe.stages.distill.objectives import build_objective
-from egapipe.stages.distill.precision import PRECISIONS
+from egapipe.stages.distill.training.checkpoint import Checkpoints, Position
+from egapipe.stages.distill.training.diagnosis import check_step, check_weights
+from egapipe.stages.distill.training.gradient import OnePass
+from egapipe.stages.distill.training.learner import make_learner
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_gradient import ALONE, CPU, batch, distillation, normed, plain
 from tests.stages.distill.test_training import weights

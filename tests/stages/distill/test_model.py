@@ -6,11 +6,11 @@ import torch
 
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.distill import EgaOptions, ObjectiveConfig
-from egapipe.stages.distill.loader import Batch
-from egapipe.stages.distill.model import Distillation, Head, Student
+from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.model.student import Distillation, Head, Student
 from egapipe.stages.distill.objectives import build_objective
 from egapipe.stages.distill.students import build_student
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.workers.world import World
 
 CPU = torch.device("cpu")
 HALF = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.order import (
+from egapipe.stages.distill.data.order import (
     Mixed,
     Plain,
     at_random,
@@ -15,7 +15,7 @@ from egapipe.stages.distill.order import (
     epoch_batches,
     epoch_permutation,
 )
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.workers.world import World
 
 ROWS = st.integers(1, 300)
 

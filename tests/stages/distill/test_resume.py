@@ -8,8 +8,8 @@ import torch
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
-from egapipe.stages.distill.checkpoint import Checkpoints
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.training.checkpoint import Checkpoints
+from egapipe.stages.distill.workers.world import World
 from tests.stages.distill import workers
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_training import assert_same_weights

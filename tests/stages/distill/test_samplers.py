@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.order import Plain
-from egapipe.stages.distill.samplers import SAMPLERS, Pool
-from egapipe.stages.distill.samplers import search as searching
-from egapipe.stages.distill.samplers.neighbours import grouped
-from egapipe.stages.distill.samplers.search import all_pairs, by_index, nearest_rows
+from egapipe.stages.distill.data.order import Plain
+from egapipe.stages.distill.data.samplers import SAMPLERS, Pool
+from egapipe.stages.distill.data.samplers import search as searching
+from egapipe.stages.distill.data.samplers.neighbours import grouped
+from egapipe.stages.distill.data.samplers.search import all_pairs, by_index, nearest_rows
 
 CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.runs import RunFolder, run_folder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill
-from egapipe.stages.distill.schedule import (
+from egapipe.stages.distill.training.schedule import (
     check_milestones,
     clip_gradient,
     learning_rate,

@@ -23,17 +23,17 @@ from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError
 from egapipe.pipeline.runs import RunFolder, run_folder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill
+from egapipe.stages.distill.data.images import Images
+from egapipe.stages.distill.data.order import Ints
 from egapipe.stages.distill.folder import training_folder
-from egapipe.stages.distill.images import Images
-from egapipe.stages.distill.loop import fit
-from egapipe.stages.distill.meters import epoch_means
-from egapipe.stages.distill.order import Ints
+from egapipe.stages.distill.model.spec import MODEL
+from egapipe.stages.distill.model.synchronised import has_batch_statistics, synchronise
 from egapipe.stages.distill.setup import prepare
-from egapipe.stages.distill.spec import MODEL
-from egapipe.stages.distill.synchronised import has_batch_statistics, synchronise
-from egapipe.stages.distill.together import agreed
-from egapipe.stages.distill.totals import over_workers
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.training.loop import fit
+from egapipe.stages.distill.training.meters import epoch_means
+from egapipe.stages.distill.workers.together import agreed
+from egapipe.stages.distill.workers.totals import over_workers
+from egapipe.stages.distill.workers.world import World
 from tests.stages.distill import workers
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_resume import CLOCK

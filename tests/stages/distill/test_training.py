@@ -13,7 +13,7 @@ from egapipe.pipeline.errors import StoreError, TrainingError, UsageError
 from egapipe.pipeline.runs import RunFolder, run_folder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill
-from egapipe.stages.distill.checkpoint import Checkpoints
+from egapipe.stages.distill.training.checkpoint import Checkpoints
 from tests.stages.distill.conftest import MakeConfig
 
 
@@ -102,7 +102,7 @@ def test_a_sequential_head_is_frozen_while_the_student_learns(quick: MakeConfig)
 
 def test_objectives_start_from_the_same_student(quick: MakeConfig) -> None:
     from egapipe.stages.distill.setup import prepare
-    from egapipe.stages.distill.world import World
+    from egapipe.stages.distill.workers.world import World
 
     world = World.alone(torch.device("cpu"))
     ega = prepare(quick(), world).model.student.state_dict()
@@ -186,7 +186,7 @@ def test_any_callable_can_be_the_student(
 
 def test_epochs_use_other_views(quick: MakeConfig) -> None:
     from egapipe.stages.distill.setup import prepare
-    from egapipe.stages.distill.world import World
+    from egapipe.stages.distill.workers.world import World
 
     loader = prepare(quick(), World.alone(torch.device("cpu"))).loader
     first, second = (

@@ -21,15 +21,15 @@ from egapipe.pipeline.runs import run_folder
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import key_hashes, teacher_views
 from egapipe.stages import distill, extract
-from egapipe.stages.distill.agreement import check_agreement
-from egapipe.stages.distill.heads import train_teacher_head
-from egapipe.stages.distill.joint import Embeddings
-from egapipe.stages.distill.loader import Batch, Loader
-from egapipe.stages.distill.order import Ints
-from egapipe.stages.distill.samplers.nearest import nearest_file, nearest_of
+from egapipe.stages.distill.data.agreement import check_agreement
+from egapipe.stages.distill.data.joint import Embeddings
+from egapipe.stages.distill.data.loader import Batch, Loader
+from egapipe.stages.distill.data.order import Ints
+from egapipe.stages.distill.data.samplers.nearest import nearest_file, nearest_of
+from egapipe.stages.distill.data.sources import open_sources
 from egapipe.stages.distill.setup import prepare
-from egapipe.stages.distill.sources import open_sources
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.training.heads import train_teacher_head
+from egapipe.stages.distill.workers.world import World
 from tests.stages.distill.test_training import assert_same_weights, weights
 
 LABELLED, AGAIN, OTHERS, BROKEN = 150, 60, 30, 2

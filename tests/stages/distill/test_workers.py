@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 
 from egapipe.pipeline.config import to_yaml
 from egapipe.stages.distill.setup import prepare
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.workers.world import World
 from tests.stages.distill import workers
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_training import weights

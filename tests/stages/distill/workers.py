@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.runs import RunFolder
-from egapipe.stages.distill.checkpoint import Position
-from egapipe.stages.distill.loop import fit
 from egapipe.stages.distill.setup import prepare
-from egapipe.stages.distill.world import World
+from egapipe.stages.distill.training.checkpoint import Position
+from egapipe.stages.distill.training.loop import fit
+from egapipe.stages.distill.workers.world import World
 
 RESULTS = "results.json"
 Session = tuple[int, str, str, int | None]

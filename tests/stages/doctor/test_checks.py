@@ -14,7 +14,7 @@ from egapipe.stages import extract
 from egapipe.stages.doctor.examination import CHECKS, examine
 from egapipe.stages.doctor.machine import EXTRAS, needed_extras
 from egapipe.stages.doctor.parts import Parts
-from egapipe.stages.extract.manifest import index_of
+from egapipe.stages.extract.planning.manifest import index_of
 from tests.stages.doctor.conftest import MakeParts
 from tests.stages.extract import models
 

@@ -72,7 +72,7 @@ class Play:
     def run(self) -> list[int]:
         import ray
 
-        from egapipe.stages.extract.pool import Pool, Terms
+        from egapipe.stages.extract.workers.pool import Pool, Terms
 
         terms = Terms(4, 1, 2, start_timeout=120, resources="0.5 GPU", patience=1000)
         actor = ray.remote(Actor).options(num_cpus=0.5, num_gpus=0.5)

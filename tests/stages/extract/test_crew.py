@@ -17,8 +17,8 @@ from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import FeatureStore
 from egapipe.stages import extract
-from egapipe.stages.extract.crew import Decoded, Processes, Task, Threads
-from egapipe.stages.extract.decode import AHEAD, Reader, ShardImages
+from egapipe.stages.extract.decoding.crew import Decoded, Processes, Task, Threads
+from egapipe.stages.extract.decoding.decode import AHEAD, Reader, ShardImages
 from egapipe.stages.extract.teachers import Preprocessing
 from tests.stages.extract.conftest import MakeConfig
 from tests.stages.extract.contents import content
@@ -128,7 +128,7 @@ def test_a_lost_process_is_reported_in_one_line() -> None:
 WAITING = """
 import sys, time
 import numpy as np
-from egapipe.stages.extract.crew import Decoded, Processes, Task
+from egapipe.stages.extract.decoding.crew import Decoded, Processes, Task
 
 class Waiting:
     shape = (1, 3, 2, 2)

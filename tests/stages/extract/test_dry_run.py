@@ -15,11 +15,11 @@ from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.store.location import open_objects
 from egapipe.stages import extract
-from egapipe.stages.extract.dry_run import DryRun, dry_run, seconds_by
-from egapipe.stages.extract.dry_run_table import duration, table_lines
-from egapipe.stages.extract.plan import StorePlan, plan_store
-from egapipe.stages.extract.room import probe_writing, require_room
-from egapipe.stages.extract.speed import Speed
+from egapipe.stages.extract.planning.dry_run import DryRun, dry_run, seconds_by
+from egapipe.stages.extract.planning.dry_run_table import duration, table_lines
+from egapipe.stages.extract.planning.plan import StorePlan, plan_store
+from egapipe.stages.extract.planning.room import probe_writing, require_room
+from egapipe.stages.extract.planning.speed import Speed
 from egapipe.stages.extract.teachers import load_teacher
 from tests.command import egapipe
 from tests.stages.extract.conftest import MakeConfig, Sets, as_options

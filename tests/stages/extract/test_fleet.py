@@ -6,7 +6,7 @@ import pytest
 
 from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.extract.fleet import Fleet, Node, check_fits, plan_fleet
+from egapipe.stages.extract.workers.fleet import Fleet, Node, check_fits, plan_fleet
 
 LAPTOP = [Node(8, 0)]
 SERVER = [Node(64, 8)]

@@ -10,8 +10,8 @@ from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import TeacherError, UsageError
 from egapipe.stages.extract import prepare
-from egapipe.stages.extract.host import check_images, check_teacher, named_host, sample
-from egapipe.stages.extract.manifest import software
+from egapipe.stages.extract.planning.host import check_images, check_teacher, named_host, sample
+from egapipe.stages.extract.planning.manifest import software
 from tests.stages.extract.conftest import MakeConfig
 
 

@@ -15,7 +15,7 @@ from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.store.export import export_store
 from egapipe.stages import distill, extract
-from egapipe.stages.extract.embedding_tables import Columns
+from egapipe.stages.extract.importing.tables import Columns
 from tests.command import egapipe
 
 ROWS, DIM = 60, 24

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from egapipe.stages.extract.inference import OnCpu, open_inference
 from egapipe.stages.extract.teachers import Teacher, load_teacher
+from egapipe.stages.extract.workers.inference import OnCpu, open_inference
 from tests.stages.extract import models
 
 CPU = torch.device("cpu")

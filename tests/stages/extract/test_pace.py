@@ -2,7 +2,7 @@
 
 import math
 
-from egapipe.stages.extract.pace import SLOW, Pace
+from egapipe.stages.extract.workers.pace import SLOW, Pace
 
 
 def test_nothing_is_late_before_there_is_anything_to_compare_with() -> None:

@@ -35,7 +35,7 @@ class Run:
     def __call__(
         self, shards: list[int], slow: float = 0.0, cpus: float = 1, **terms: Any
     ) -> list[Commit]:
-        from egapipe.stages.extract.pool import Pool, Terms
+        from egapipe.stages.extract.workers.pool import Pool, Terms
 
         # Patience: a machine that is busy with something else makes no worker late.
         default = Terms(

@@ -20,11 +20,11 @@ from egapipe.pipeline.progress import OpenProgress, Progress, Silence, Value
 from egapipe.pipeline.store import Failure, FeatureStore, check_store
 from egapipe.pipeline.views import view_params
 from egapipe.stages import extract
-from egapipe.stages.extract.job import Job
-from egapipe.stages.extract.manifest import Origin, index_of, manifest_for, software
+from egapipe.stages.extract.planning.job import Job
+from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for, software
 from egapipe.stages.extract.teachers import Outputs, Preprocessing, load_teacher
-from egapipe.stages.extract.verify import verify_store
-from egapipe.stages.extract.worker import Worker
+from egapipe.stages.extract.verifying.verify import verify_store
+from egapipe.stages.extract.workers.worker import Worker
 from egapipe.stages.submit.package import absolute
 from tests.stages.extract import models
 from tests.stages.extract.conftest import MakeConfig
@@ -182,7 +182,7 @@ def test_an_unfinished_store_is_refused_to_other_software_on_demand(
     with pytest.raises(KeyboardInterrupt):
         extract.run(quick(), split="train", local=True, progress=interrupted(6))
     newer = {**software(), "torch": "99.0"}
-    monkeypatch.setattr("egapipe.stages.extract.manifest.software", lambda: newer)
+    monkeypatch.setattr("egapipe.stages.extract.planning.manifest.software", lambda: newer)
     before = every_byte(quick().store_url("train"))
     with pytest.raises(StoreError, match=r"begun with other software .*same_software=false"):
         extract.run(quick("extract.same_software=true"), split="train", local=True)

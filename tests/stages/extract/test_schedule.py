@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from egapipe.stages.extract.schedule import Assignment, Schedule
+from egapipe.stages.extract.workers.schedule import Assignment, Schedule
 
 
 class Workers(RuleBasedStateMachine):

@@ -15,7 +15,7 @@ from egapipe.pipeline.errors import StoreError, TeacherError
 from egapipe.pipeline.store import FeatureStore
 from egapipe.stages import extract
 from egapipe.stages.extract.teachers import Outputs, Teacher, load_teacher
-from egapipe.stages.extract.tuned import tuned
+from egapipe.stages.extract.workers.tuned import tuned
 from tests.stages.extract import models
 from tests.stages.extract.conftest import MakeConfig
 
@@ -95,7 +95,7 @@ import sys, torch
 from egapipe.pipeline.config.teachers import TransformersTeacher
 from egapipe.pipeline.errors import TeacherError
 from egapipe.stages.extract.teachers import load_teacher
-from egapipe.stages.extract.tuned import tuned
+from egapipe.stages.extract.workers.tuned import tuned
 
 plain = load_teacher(TransformersTeacher(backend="transformers", model=sys.argv[1]))
 try:

@@ -10,7 +10,7 @@ from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.dtypes import to_floats
 from egapipe.stages import extract
-from egapipe.stages.extract.verify import VerifyReport, verify_store
+from egapipe.stages.extract.verifying.verify import VerifyReport, verify_store
 from tests.command import egapipe
 from tests.stages.extract.conftest import MakeConfig, Sets, as_options
 

@@ -8,7 +8,7 @@ import pytest
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import sweep
-from egapipe.stages.distill.checkpoint import Checkpoints
+from egapipe.stages.distill.training.checkpoint import Checkpoints
 from tests.stages.sweep.conftest import MakeConfig
 
 pytestmark = [

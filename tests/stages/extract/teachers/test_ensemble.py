@@ -21,7 +21,7 @@ from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import View
 from egapipe.stages.extract import run
 from egapipe.stages.extract.teachers import Teacher, load_teacher
-from egapipe.stages.extract.verify import verify_store
+from egapipe.stages.extract.verifying.verify import verify_store
 from tests.stages.extract import models
 from tests.stages.extract.teachers import networks
 

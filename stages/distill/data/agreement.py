@@ -1,0 +1,108 @@
+"""Do image, key and view of a batch agree? One row is made again, another way than it came."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from egapipe.pipeline.config.distill import DistillConfig
+from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.errors import TrainingError
+from egapipe.pipeline.store import FeatureStore
+from egapipe.pipeline.views import CLEAN, apply_view, key_hashes, teacher_views, view_params
+from egapipe.stages.distill.data.crops import Size
+from egapipe.stages.distill.data.joint import Offsets
+from egapipe.stages.distill.data.loader import Batch, student_views
+from egapipe.stages.distill.data.sources import Sources
+
+# Grey levels that resizing on a device may differ from PIL's by.
+RESIZED = 2
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a row of a batch comes from. row: of the data set and of its store."""
+
+    dataset: Dataset
+    store: FeatureStore
+    row: int
+
+    @property
+    def key(self) -> str:
+        """The row's stable name."""
+        return self.dataset.keys[self.row]
+
+    def teacher_view(self, epoch: int, draws: int, config: DistillConfig) -> int:
+        """The view that the teacher's embedding must be of."""
+        if config.student_view == "clean":
+            return CLEAN
+        count = self.store.manifest.views.count
+        return int(teacher_views(count, config.seed, epoch + draws, key_hashes([self.key]))[0])
+
+    def image(
+        self, epoch: int, draws: int, config: DistillConfig, size: Size
+    ) -> tuple[Image.Image, bool]:
+        """The view that the student must see, and whether it had to be resized."""
+        if config.student_view == "paired":
+            plan, view = self.store.manifest.plan, self.teacher_view(epoch, draws, config)
+        else:
+            plan = config.augment.model_copy(update={"seed": config.seed})
+            view = int(student_views(epoch, np.array([draws]))[0])
+        image = self.dataset.image(self.row)
+        drawn = view_params(plan, self.key, view, (image.height, image.width))
+        cropped, (height, width) = apply_view(image, drawn), size
+        if cropped.size == (width, height):
+            return cropped, False
+        return cropped.resize((width, height), Image.Resampling.BILINEAR), True
+
+    def stored(self, view: int, output: str) -> npt.NDArray[Any]:
+        """An output in the durable store, of the shape it has there."""
+        return self.store.read_view(self.row, view, output)
+
+
+def check_agreement(batch: Batch, epoch: int, sources: Sources, config: DistillConfig) -> None:
+    """Compare a row of a batch, another one each epoch, with what it was made from.
+
+    The key must be the same in data set and store; the image the one that the data set decodes, in
+    the view that its key draws; the features those that the durable store holds for the view that
+    the epoch asks for. Raises TrainingError with the row and what differs, StoreError if the
+    row is not in the store. Of the store it reads those features alone.
+    """
+    # A prime, so that places differ from epoch to epoch for any length of a batch below it.
+    place = (config.seed + 7919 * epoch) % len(batch.rows)
+    row = int(batch.rows[place])
+    origin = find_origin(row, sources)
+    where = f"row {row} ({origin.key}) in epoch {epoch}"
+    [known] = origin.store.keys([origin.row])
+    if known != origin.key:
+        raise TrainingError(f"{where} is {known} in store {origin.store.url}: extract it again")
+    height, width = batch.images.shape[2:]
+    draws = 0 if batch.draws is None else int(batch.draws[place])
+    wanted, resized = origin.image(epoch, draws, config, (height, width))
+    found = batch.images[place].permute(1, 2, 0).cpu().numpy().astype(np.int64)
+    if np.abs(found - np.asarray(wanted)).max() > (RESIZED if resized else 0):
+        raise TrainingError(
+            f"{where}: the image in the batch is not that of {origin.dataset.name} in its view: "
+            "remove `pixels` in the cache folder, where decoded images are kept"
+        )
+    view = origin.teacher_view(epoch, draws, config)
+    taken = {config.teacher_output: batch.features}
+    if batch.grids is not None:
+        taken[config.teacher_grid] = batch.grids
+    for output, values in taken.items():
+        bytes_taken = values[place].cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        if bytes_taken != origin.stored(view, output).tobytes():
+            raise TrainingError(
+                f"{where}: {output} in the batch is not view {view} of store {origin.store.url}: "
+                "remove the store's copy in the cache folder"
+            )
+
+
+def find_origin(row: int, sources: Sources) -> Origin:
+    """Of a row as it is numbered through all sources."""
+    offsets = Offsets.of([len(dataset) for dataset in sources.datasets])
+    [(part, _, rows)] = offsets.parts(np.array([row]))
+    return Origin(sources.datasets[part], sources.stores[part], int(rows[0]))

@@ -1,0 +1,173 @@
+"""Batches for the loop: images, teacher features and labels of the same rows."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.config.distill import DistillConfig
+from egapipe.pipeline.views import CLEAN, Hashes, teacher_views
+from egapipe.stages.distill.data.images import Images
+from egapipe.stages.distill.data.joint import Embeddings
+from egapipe.stages.distill.data.order import Plain, Plan, at_random, drawn_before
+from egapipe.stages.distill.workers.world import World
+
+Ints = npt.NDArray[np.int64]
+T = TypeVar("T")
+
+
+# Views of the student's own plan between those of a row that comes up again in an epoch: no
+# training has so many epochs.
+_APART = 2**32
+
+
+def student_views(epoch: int, draws: Ints) -> Ints:
+    """The student's own augmentation of a row, as a view of its own plan, int64 [B].
+
+    View `epoch + 1`, and another one each time that the row comes up again in the epoch.
+    """
+    return epoch + 1 + _APART * draws
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This worker's rows of one step, on its device.
+
+    images: uint8 [B, 3, H, W]. features: [B, D], as stored. labels: int64 [B], -1 = unlabelled.
+    rows: int64 [B] of the data set. grids: [B, C, g, g] of the teacher, as stored, of the same
+    views as the features; None where no objective compares them. draws: int64 [B], how
+    often each row came up in the epoch before; None: never.
+    """
+
+    images: Tensor
+    features: Tensor
+    labels: Tensor
+    rows: Tensor
+    grids: Tensor | None = None
+    draws: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Loader:
+    """The batches of the epochs; everything is a function of (seed, epoch, step).
+
+    rows: the rows to train on. labels: int64 [N] of all rows. teacher_plan: the store's views.
+    plan: which rows meet in which batch; default: all of them, at random. grids: the teacher's, of
+    the same rows and views as `features`, where an objective compares them.
+    """
+
+    images: Images
+    features: Embeddings
+    labels: Ints
+    rows: Ints
+    hashes: Hashes
+    teacher_plan: ViewsConfig
+    config: DistillConfig
+    world: World
+    plan: Plan | None = None
+    grids: Embeddings | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return self._plan.steps
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from `first_step` on."""
+        jobs = (
+            lambda rows=rows, draws=draws: self._batch(rows, draws, epoch)
+            for rows, draws in self.shares(epoch)[first_step:]
+        )
+        return run_ahead(jobs, self.images.threads, self.world.device)
+
+    def shares(self, epoch: int) -> list[tuple[Ints, Ints]]:
+        """This worker's rows of each step of an epoch, and how often each came up in it before:
+        int64 [b] each."""
+        batches = self._plan.epoch(epoch)
+        steps = zip(batches, drawn_before(batches), strict=True)
+        return [(self.world.share(rows), self.world.share(draws)) for rows, draws in steps]
+
+    def teacher_views(self, rows: Ints, epoch: int, draws: int | Ints = 0) -> Ints:
+        """The view of the teacher that each row has in an epoch, int64 [B].
+
+        draws: how often it came up in the epoch before; each time it is the row's next view.
+        """
+        if self.config.student_view == "clean":
+            return np.full(len(rows), CLEAN)
+        count, seed = self.teacher_plan.count, self.config.seed
+        return teacher_views(count, seed, epoch + np.asarray(draws), self.hashes[rows])
+
+    @property
+    def student_plan(self) -> ViewsConfig:
+        """The plan of the student's views."""
+        if self.config.student_view == "paired":
+            return self.teacher_plan
+        return self.config.augment.model_copy(update={"seed": self.config.seed})
+
+    def student_views(self, epoch: int, draws: Ints, seen: Ints) -> Ints:
+        """The student's views under its plan, int64 [B], of rows whose teacher's are `seen`."""
+        return seen if self.config.student_view == "paired" else student_views(epoch, draws)
+
+    @property
+    def _plan(self) -> Plan:
+        config = self.config
+        return self.plan or Plain(self.rows, config.batch_size, at_random(config.seed))
+
+    def _batch(self, rows: Ints, draws: Ints, epoch: int) -> Batch:
+        device, views = self.world.device, self.teacher_views(rows, epoch, draws)
+        k = self.student_views(epoch, draws, views)
+        images = self.images.batch(rows, self.student_plan, k)
+        return Batch(
+            images=images,
+            features=self.features.take(rows, views).to(device, non_blocking=True),
+            labels=torch.from_numpy(self.labels[rows]).to(device, non_blocking=True),
+            rows=torch.from_numpy(rows).to(device, non_blocking=True),
+            grids=None
+            if self.grids is None
+            else self.grids.take(rows, views).to(device, non_blocking=True),
+            draws=torch.from_numpy(draws).to(device, non_blocking=True),
+        )
+
+
+def run_ahead(jobs: Iterator[Callable[[], T]], threads: int, device: torch.device) -> Iterator[T]:
+    """The jobs' results in order; with threads, so many jobs and one are under way ahead.
+
+    device: that the results lie on. To a GPU the threads copy beside the work of whoever takes the
+    results, and hand out what has arrived.
+    """
+    if threads == 0:
+        for job in jobs:
+            yield job()
+        return
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[T]] = deque()
+        try:
+            for job in jobs:
+                pending.append(pool.submit(_arrived, job, stream))
+                if len(pending) > threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _arrived(job: Callable[[], T], stream: torch.cuda.Stream | None) -> T:
+    """A job's result. A new thread is at the first GPU, whichever the training is on."""
+    if stream is None:
+        return job()
+    with torch.cuda.device(stream.device), torch.cuda.stream(stream):
+        made = job()
+        event = torch.cuda.Event()
+        event.record(stream)
+    event.synchronize()
+    return made

@@ -1,0 +1,143 @@
+"""Batches of rows that all lie on the device: images, features of all views and labels.
+
+What a step needs of the host is drawn for a whole epoch at once, by the functions that draw it for
+a batch, and sent there in one copy. A step then finds its rows by a counter on the device, so that
+nothing crosses the bus and the step can be recorded as a CUDA graph.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.store import Features
+from egapipe.pipeline.views import view_boxes
+from egapipe.stages.distill.data.batches import Check
+from egapipe.stages.distill.data.crops import Size, crop_and_resize, crop_within
+from egapipe.stages.distill.data.images import ResidentImages
+from egapipe.stages.distill.data.loader import Batch, Loader
+
+Ints = npt.NDArray[np.int64]
+# Columns of an epoch's table: row, view of the teacher, box, flip, draws.
+_COLUMNS = 8
+
+
+class ResidentBatches:
+    """The batches of `Loader.epoch`, made on the device.
+
+    step: int64 scalar on the device, the step of the epoch whose batch comes next; whoever takes
+    one moves it on.
+    """
+
+    fixed = True
+    resident = True
+
+    def __init__(
+        self,
+        loader: Loader,
+        images: Sequence[ResidentImages],
+        features: Sequence[Features],
+        grids: Sequence[Features] = (),
+    ) -> None:
+        """images, features, grids: one a source, behind each other, images all of one size.
+
+        Raises ImageError for a row to train on whose image cannot be read.
+        """
+        device = loader.world.device
+        self._loader = loader
+        self._plan = loader.student_plan
+        self._source, self._size = images[0].source, images[0].size
+        self._margin = _margin(self._plan, self._source)
+        self._canvas = _joined([part.canvas(self._margin) for part in images])
+        starts = np.cumsum([0, *(len(part) for part in images)])
+        for part, start in zip(images, starts, strict=False):
+            part.check_readable(loader.rows - start)
+        self._resized = self._plan.crop == "scale" or tuple(self._source) != self._size
+        self._features = _on_device(features, device)
+        self._grids = _on_device(grids, device) if grids else None
+        self._views = loader.teacher_plan.count + 1
+        self._labels = torch.from_numpy(loader.labels).to(device)
+        rows = len(loader.shares(0)[0][0])
+        self._table = torch.zeros(loader.steps, rows * _COLUMNS, dtype=torch.int64, device=device)
+        self.step = torch.zeros(1, dtype=torch.int64, device=device)
+        self._drawing = ThreadPoolExecutor(1, "draw")
+        self._next: tuple[int, Future[Tensor]] | None = None
+        self._drawn: Tensor | None = None
+
+    def begin(self, epoch: int, first_step: int) -> None:
+        """Stand at a step of an epoch, and begin to draw the one after it."""
+        expected, coming = self._next or (-1, None)
+        # Kept: the copy may still be under way when this returns.
+        self._drawn = (
+            coming.result() if coming is not None and expected == epoch else self._draw(epoch)
+        )
+        self._table.copy_(self._drawn, non_blocking=True)
+        self.step.fill_(first_step)
+        if epoch + 1 < self._loader.config.epochs:
+            self._next = epoch + 1, self._drawing.submit(self._draw, epoch + 1)
+
+    def advance(self) -> None:
+        """Nothing waits for the host."""
+
+    def checked(self, check: Check) -> Check:
+        """Nothing keeps a worker from a batch."""
+        return check
+
+    def batch(self) -> Batch:
+        """The batch of `step`."""
+        drawn = self._table.index_select(0, self.step).view(-1, _COLUMNS)
+        rows, views, box, flip = drawn[:, 0], drawn[:, 1], drawn[:, 2:6], drawn[:, 6] > 0
+        make = crop_and_resize if self._resized else crop_within
+        entries = rows * self._views + views
+        return Batch(
+            images=make(self._canvas, rows, box, flip, self._size, self._margin),
+            features=self._features.index_select(0, entries),
+            labels=self._labels.index_select(0, rows),
+            rows=rows,
+            draws=drawn[:, 7],
+            grids=None if self._grids is None else self._grids.index_select(0, entries),
+        )
+
+    def _draw(self, epoch: int) -> Tensor:
+        """int64 [S, B * columns] of an epoch, in pinned memory for a GPU."""
+        loader = self._loader
+        shares = loader.shares(epoch)
+        rows, draws = (np.concatenate(column) for column in zip(*shares, strict=True))
+        views = loader.teacher_views(rows, epoch, draws)
+        k = loader.student_views(epoch, draws, views)
+        boxes = view_boxes(self._plan, loader.hashes[rows], k, self._source[None])
+        columns = (rows, views, *boxes.box.T, boxes.flip, draws)
+        table = np.stack(columns, axis=1, dtype=np.int64).reshape(len(shares), -1)
+        drawn = torch.from_numpy(table)
+        return drawn.pin_memory() if self._table.device.type == "cuda" else drawn
+
+
+def resident_bytes(
+    images: Sequence[ResidentImages], loader: Loader, features: Sequence[Features]
+) -> int:
+    """Bytes that `ResidentBatches` takes on the device beside the images as they are."""
+    margin = _margin(loader.student_plan, images[0].source)
+    height, width = images[0].source + 2 * np.array(margin)
+    padded = len(loader.hashes) * height * width * 3 if margin != (0, 0) else 0
+    return int(padded) + sum(part.tensor().nbytes for part in features)
+
+
+def _margin(plan: ViewsConfig, source: Ints) -> Size:
+    """How far a view reaches out of the image, as `view_boxes` has it."""
+    if plan.crop != "pad":
+        return (0, 0)
+    y, x = np.rint(plan.padding * source).astype(np.int64)
+    return (int(y), int(x))
+
+
+def _on_device(parts: Sequence[Features], device: torch.device) -> Tensor:
+    # On a CPU a single part stays where it is, in the mapped file.
+    return _joined([part.tensor().to(device) for part in parts])
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)

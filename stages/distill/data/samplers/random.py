@@ -1,0 +1,9 @@
+"""Rows at random: every row once a pass."""
+
+from egapipe.stages.distill.data.order import Order, at_random
+from egapipe.stages.distill.data.samplers.base import Pool
+
+
+def random_order(pool: Pool) -> Order:
+    """Every row once, in an order that is a function of (seed, number)."""
+    return at_random(pool.seed)

@@ -1,0 +1,245 @@
+"""What a student learns from: the labelled split and the unlabelled ones, checked and as one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from egapipe.pipeline.cluster import available_cpus
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.distill import DistillConfig
+from egapipe.pipeline.config.tree import Split
+from egapipe.pipeline.datasets import Dataset, open_split
+from egapipe.pipeline.errors import StoreError, UsageError
+from egapipe.pipeline.pairing import check_one_teacher, open_pair
+from egapipe.pipeline.store import Features, FeatureStore
+from egapipe.pipeline.views import Hashes, key_hashes
+from egapipe.stages.distill.data.choice import held_out
+from egapipe.stages.distill.data.crops import Size
+from egapipe.stages.distill.data.images import Images, ResidentImages, StreamedImages
+from egapipe.stages.distill.data.joint import joint_embeddings, joint_images
+from egapipe.stages.distill.data.labels import keep_fraction, keep_labels
+from egapipe.stages.distill.data.loader import Loader
+from egapipe.stages.distill.data.order import UNLABELLED, Mixed, Plain, Plan
+from egapipe.stages.distill.data.pixels import (
+    SizeMismatchError,
+    decoded_images,
+    first_size,
+    image_size,
+)
+from egapipe.stages.distill.data.samplers import SAMPLERS, Pool
+from egapipe.stages.distill.data.samplers.nearest import nearest_of
+from egapipe.stages.distill.objectives.grids import on_grids
+from egapipe.stages.distill.workers.world import World
+
+Ints = npt.NDArray[np.int64]
+
+# Neighbours that are looked up for each place of a group: some are taken by other groups.
+_CANDIDATES = 4
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The splits to learn from, `train` first; their rows are numbered through.
+
+    datasets, stores, features: one a split. labels: int64 [N] of all rows, those that training may
+    use; -1 = unlabelled. grids: of the teacher, [C, g, g] a row, one a split; none where no
+    objective compares them. held_out: int64, the rows that no training sees.
+    """
+
+    datasets: Sequence[Dataset]
+    stores: Sequence[FeatureStore]
+    features: Sequence[Features]
+    labels: Ints
+    grids: Sequence[Features] = ()
+    held_out: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    @property
+    def learned(self) -> npt.NDArray[np.bool_]:
+        """bool [N], True for the rows to learn from: with an embedding, and not held out."""
+        learned = self.valid
+        learned[self.held_out] = False
+        return learned
+
+    @property
+    def valid(self) -> npt.NDArray[np.bool_]:
+        """bool [N], False for rows without an embedding."""
+        return np.concatenate([part.valid for part in self.features])
+
+
+def open_sources(config: Config) -> Sources:
+    """Open and check data sets and stores. Raises UsageError or StoreError."""
+    splits, datasets, opened = config.training_splits(), [], []
+    for split in splits:
+        datasets.append(open_split(config, split))
+        opened.append(open_features(config, datasets[-1], split))
+    stores, features = zip(*opened, strict=True)
+    for store in stores[1:]:
+        check_one_teacher(stores[0], store)
+    grids = open_grids(config, stores)
+    held = held_out(datasets[0], config.dataset.validation)
+    labels = training_labels(config, datasets[0], features[0], held)
+    more = sum(len(dataset) for dataset in datasets[1:])
+    labels = np.append(labels, np.full(more, UNLABELLED))
+    return Sources(datasets, stores, features, labels, grids, held)
+
+
+def open_grids(config: Config, stores: Sequence[FeatureStore]) -> list[Features]:
+    """The output `distill.teacher_grid` of each store; none where no objective compares grids.
+
+    Raises UsageError for a store without, or whose output is no grid.
+    """
+    wanted, name = on_grids(config.distill.objective), config.distill.teacher_grid
+    for store in stores if wanted else ():
+        outputs = store.manifest.outputs
+        grids = [output for output, shape in outputs.items() if len(shape) == 3]
+        if name not in grids:
+            raise UsageError(
+                f"distill.objective.{wanted[0]}.features is grid, but store {store.url} has no "
+                f"grid {name}: "
+                + (
+                    f"set distill.teacher_grid to {' or '.join(grids)}"
+                    if grids
+                    else "set teacher.grid and run `egapipe extract` with another store.url"
+                )
+            )
+    cache = config.store.cache_dir
+    return [Features.open(store, name, cache) for store in stores] if wanted else []
+
+
+def open_features(config: Config, dataset: Dataset, split: Split) -> tuple[FeatureStore, Features]:
+    """The store of a split and its node-local copy, checked against config and data set.
+
+    The copy is of the output `distill.teacher_output`. Raises StoreError, also where there is none.
+    """
+    store, features = open_pair(config, dataset, split)
+    valid = np.flatnonzero(features.valid)
+    if len(valid) == 0:
+        raise StoreError(f"store {store.url} has no usable row: every image failed")
+    sample = features.take(valid[:256], 0).float()
+    if len(valid) > 1 and bool((sample == sample[0]).all()):
+        raise StoreError(
+            f"store {store.url} holds the same embedding for different images: "
+            "check teacher.pooling and the teacher's weights, then extract again"
+        )
+    return store, features
+
+
+def training_labels(config: Config, dataset: Dataset, features: Features, held: Ints) -> Ints:
+    """int64 [N]: the labels of a data set that training may use. held: rows that it may not see.
+
+    Raises UsageError for none.
+    """
+    distill = config.distill
+    labels = np.where(features.valid, dataset.labels, UNLABELLED)
+    labels[held] = UNLABELLED
+    labels = keep_labels(labels, distill.labels_per_class, distill.seed)
+    labels = keep_fraction(labels, distill.label_fraction, distill.seed)
+    if not (labels >= 0).any():
+        raise UsageError(
+            f"{dataset.name} has no labelled image: heads and student are trained on labels; "
+            "set dataset.train.label_column, or use sub-folders as classes"
+        )
+    return labels
+
+
+def make_loader(config: Config, sources: Sources, size: Size, world: World) -> Loader:
+    """The loader of all sources. size: (height, width) of the student's input.
+
+    Raises UsageError if the rows cannot be drawn as the configuration says.
+    """
+    plan = epoch_plan(config, sources, world)
+    hashes = [key_hashes(dataset.keys) for dataset in sources.datasets]
+    return Loader(
+        images=_joint(config, sources.datasets, hashes, size, world),
+        features=joint_embeddings(sources.features),
+        labels=sources.labels,
+        rows=np.sort(plan.rows),
+        hashes=np.concatenate(hashes),
+        teacher_plan=sources.stores[0].manifest.plan,
+        config=config.distill,
+        world=world,
+        plan=plan,
+        grids=joint_embeddings(sources.grids) if sources.grids else None,
+    )
+
+
+def epoch_plan(config: Config, sources: Sources, world: World) -> Plan:
+    """Which rows meet in which batch. Raises UsageError where they are too few or lack labels."""
+    distill, rows = config.distill, np.flatnonzero(sources.learned)
+    labelled = sources.labels[rows] != UNLABELLED
+    mixed = distill.unlabelled_ratio is not None
+    pool = Pool(
+        rows=rows[labelled] if mixed else rows,
+        labels=sources.labels,
+        seed=distill.seed,
+        group=distill.sampler_group,
+        nearest=lambda: nearest_of(sources.features, _CANDIDATES * distill.sampler_group, world),
+    )
+    order = SAMPLERS[distill.sampler](pool)
+    if not mixed:
+        return Plain(rows, distill.batch_size, order)
+    parts = (distill.labelled_rows, distill.batch_size - distill.labelled_rows)
+    return Mixed(pool.rows, rows[~labelled], parts, order, distill.seed)
+
+
+def _joint(
+    config: Config, datasets: Sequence[Dataset], hashes: list[Hashes], size: Size, world: World
+) -> Images:
+    """All sources' images; those of the unlabelled ones may have any size."""
+    parts = [
+        open_images(config, dataset, own, size, world, any_size=number > 0)
+        for number, (dataset, own) in enumerate(zip(datasets, hashes, strict=True))
+    ]
+    return joint_images(parts, [len(dataset) for dataset in datasets])
+
+
+def student_size(config: Config, dataset: Dataset) -> Size:
+    """(height, width) of the student's input."""
+    side = config.distill.image_size
+    return (side, side) if side is not None else first_size(dataset)
+
+
+def open_images(
+    config: Config,
+    dataset: Dataset,
+    hashes: Hashes,
+    size: Size,
+    world: World,
+    *,
+    any_size: bool = False,
+) -> Images:
+    """Images on the device if they are of one size and fit, else streamed.
+
+    any_size: they need not say what the student's input is, even where the configuration does not.
+    """
+    distill = config.distill
+    height, width = first_size(dataset)
+    fits = len(dataset) * height * width * 3 <= distill.resident_bytes
+    if distill.data == "resident" or (distill.data == "auto" and fits):
+        try:
+            decoded = decoded_images(dataset)
+            return ResidentImages(decoded.pixels, hashes, size, world.device, decoded.unreadable)
+        except SizeMismatchError as error:
+            if distill.data == "resident":
+                raise UsageError(f"distill.data is resident, but {error}") from None
+    if distill.image_size is None and not any_size and not _one_size(dataset):
+        raise UsageError(
+            f"images of {dataset.name} differ in size: set distill.image_size, the student's input"
+        )
+    return StreamedImages(dataset, hashes, size, world.device, decoding_threads(distill))
+
+
+def decoding_threads(distill: DistillConfig) -> int:
+    """Threads that decode ahead on each worker."""
+    if distill.stream_threads is not None:
+        return distill.stream_threads
+    return max(2, available_cpus() // max(1, distill.workers))
+
+
+def _one_size(dataset: Dataset) -> bool:
+    """Whether the images are of one size, judged by a sample: streaming fits all others anyway."""
+    step = max(1, len(dataset) // 64)
+    sizes = {size for row in range(0, len(dataset), step) if (size := image_size(dataset, row))}
+    return len(sizes) == 1

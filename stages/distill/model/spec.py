@@ -1,0 +1,108 @@
+"""What a student is made of: enough to build it again without data set, teacher or store."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import torch
+from pydantic import ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+
+from egapipe.pipeline.config.base import Positive, Section
+from egapipe.pipeline.config.data import Normalize
+from egapipe.pipeline.config.distill import StudentConfig
+from egapipe.pipeline.config.explain import explain
+from egapipe.pipeline.datasets.images import MAX_PIXELS
+from egapipe.pipeline.errors import UsageError, one_line
+from egapipe.stages.distill.model.student import Head, Student
+from egapipe.stages.distill.students import build_student
+
+MODEL = "model.json"
+
+
+class StudentSpec(Section):
+    """The content of a run's model.json."""
+
+    student: StudentConfig
+    """The backbone."""
+    features: Positive
+    """Width F of the backbone's features."""
+    dim: Positive | None
+    """Width of the node layer."""
+    classes: Positive
+    """Outputs of the classifier."""
+    class_names: list[str] | None
+    """Their names, where known."""
+    size: tuple[Positive, Positive]
+    """(height, width) of the input."""
+    normalize: Normalize
+    """Input normalisation, part of the module."""
+
+    @model_validator(mode="after")
+    def _an_image(self) -> Self:
+        height, width = self.size
+        if height * width > MAX_PIXELS:
+            raise ValueError(f"size {height} x {width} is more than {MAX_PIXELS:,} pixels")
+        return self
+
+    @classmethod
+    def read(cls, content: object, where: str) -> Self:
+        """The parts in a JSON object. Raises UsageError that names `where`, in one line."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise UsageError(f"{where}: {explain(error, cls)}") from None
+
+    def build(
+        self, backbone: torch.nn.Module | None = None, *, trust_remote_code: bool = False
+    ) -> Student:
+        """The student with fresh weights, around a backbone if there is one already.
+
+        trust_remote_code: whether a `module:callable` is imported, which runs it. Raises UsageError
+        as `build_student` does.
+        """
+        if backbone is None:
+            name, args = self.student.name, self.student.args
+            backbone = build_student(name, args, trusted=trust_remote_code)
+        return Student(backbone, Head(self.features, self.dim, self.classes), self.normalize)
+
+    def build_for(
+        self, shapes: Mapping[str, tuple[int, ...]], where: str, *, trust_remote_code: bool
+    ) -> Student:
+        """The student that weights of these names and shapes belong to.
+
+        It takes no more memory than the weights: their shapes are compared first, and a file may
+        ask for a network of any size. Raises UsageError if it is another's, and as `build` does.
+        """
+        known = ":" not in self.student.name
+        if known:
+            try:
+                with torch.device("meta"):
+                    planned = self.build()
+            except (RuntimeError, OverflowError, MemoryError) as error:
+                raise UsageError(f"{where} does not load: {one_line(error)}") from None
+            own = {name: tuple(value.shape) for name, value in planned.state_dict().items()}
+            if own != dict(shapes):
+                odd = next(name for name in {**own, **shapes} if own.get(name) != shapes.get(name))
+                raise UsageError(
+                    f"{where} does not load: {odd} is {_shown(shapes.get(odd))}, the student's is "
+                    f"{_shown(own.get(odd))}"
+                )
+        return self.build(trust_remote_code=trust_remote_code)
+
+
+def shapes_in(file: Path, prefix: str = "") -> dict[str, tuple[int, ...]]:
+    """Name, behind `prefix`, -> shape of every tensor of a safetensors file, from its header.
+
+    Raises UsageError if it is none.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            names = opened.keys()
+            return {prefix + name: tuple(opened.get_slice(name).get_shape()) for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UsageError(f"{file} does not load: {one_line(error)}") from None
+
+
+def _shown(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else str(list(shape))

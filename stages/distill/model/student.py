@@ -1,0 +1,203 @@
+"""The student with its heads, and one step's loss."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from egapipe.pipeline.config.data import Normalize
+from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.model.memory import GraphMemory
+from egapipe.stages.distill.model.precision import autocast
+from egapipe.stages.distill.objectives import Pair, WeightedSum
+from egapipe.stages.distill.students.backbone import maps_and_features
+from egapipe.stages.distill.students.frozen import frozen_parts
+from egapipe.stages.distill.workers.world import World
+
+
+class Head(nn.Module):
+    """A linear node-embedding layer and a linear classifier on top of it (arXiv 2211.13264)."""
+
+    def __init__(self, features: int, dim: int | None, classes: int) -> None:
+        super().__init__()
+        self.node: nn.Module = nn.Identity() if dim is None else nn.Linear(features, dim)
+        self.classifier = nn.Linear(dim or features, classes)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, F] features to [B, D] nodes and [B, C] logits."""
+        node = self.node(features)
+        return node, self.classifier(node)
+
+
+class Student(nn.Module):
+    """A backbone with a head: uint8 images to nodes and logits."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, head: Head, normalize: Normalize) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.set_memory_format(torch.channels_last)
+        # Part of the module so that it follows the device; not of the weights.
+        mean, std = torch.tensor(normalize.mean), torch.tensor(normalize.std)
+        self.register_buffer("mean", mean.view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", std.view(1, 3, 1, 1) * 255, persistent=False)
+
+    def set_memory_format(self, memory_format: torch.memory_format) -> None:
+        """Order in memory of images and of the weights of convolutions; the values stay."""
+        self.backbone.to(memory_format=memory_format)  # type: ignore[call-overload]
+        self._memory_format = memory_format
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but that frozen parts of the backbone stay in evaluation mode."""
+        super().train(mode)
+        for part in frozen_parts(self.backbone):
+            part.eval()
+        return self
+
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] to the backbone's features [B, F]."""
+        return cast(Tensor, self.backbone(self._pixels(images)))
+
+    def forward(self, images: Tensor, *, with_maps: bool = False) -> tuple[Tensor, ...]:
+        """uint8 [B, 3, H, W] to nodes [B, D] and logits [B, C].
+
+        with_maps: the backbone's maps before pooling, [B, F, h, w], are the third. Raises
+        UsageError where the backbone gives none.
+        """
+        if not with_maps:
+            return cast(tuple[Tensor, Tensor], self.head(self.features(images)))
+        maps, features = maps_and_features(self.backbone, self._pixels(images))
+        return (*self.head(features), maps)
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        pixels = (images.float() - self.mean) / self.std
+        return pixels.contiguous(memory_format=self._memory_format)
+
+
+class Forward(NamedTuple):
+    """node [B, D] and logits [B, C] of the student, and the same of the teacher's head; grid: the
+    student's maps before pooling, [B, F, h, w], None where no objective compares them."""
+
+    node: Tensor
+    logits: Tensor
+    teacher_node: Tensor
+    teacher_logits: Tensor
+    grid: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """total: what is differentiated. parts: detached scalars by name. correct, labelled: of the
+    student's predictions on this worker's labelled rows."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
+    correct: Tensor
+    labelled: Tensor
+
+
+class Distillation(nn.Module):
+    """Everything that learns, and the loss of a step (design: L = gamma CE + sum of objectives).
+
+    The mean over workers of the gradients is the gradient of the global loss: cross-entropies are
+    divided by the labelled rows of *all* workers and multiplied by the number of workers;
+    objectives follow the same convention.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        teacher_head: Head,
+        objective: WeightedSum,
+        *,
+        ce_weight: float,
+        label_smoothing: float = 0.0,
+        precision: torch.dtype,
+        world: World,
+        memory: GraphMemory | None = None,
+        repeats: bool = False,
+    ) -> None:
+        """memory: of the rows that the objectives' graphs have beside those of a batch. repeats:
+        whether a batch may have a row twice."""
+        super().__init__()
+        self.student = student
+        self.teacher_head = teacher_head
+        self.objective = objective
+        self.memory = memory
+        self._ce_weight = ce_weight
+        self._label_smoothing = label_smoothing
+        self._precision = precision
+        self.world = world
+        self.repeats = repeats
+
+    @property
+    def replicated(self) -> list[str]:
+        """Names of the buffers that are equal on all workers without being sent."""
+        memory = () if self.memory is None else (n for n, _ in self.memory.named_buffers())
+        equal = [f"objective.{name}" for name in self.objective.replicated]
+        return [*equal, *(f"memory.{name}" for name in memory)]
+
+    @property
+    def steady(self) -> bool:
+        """Whether its next steps launch the same operations on tensors of the same shapes."""
+        # Which rows a graph has twice is looked at.
+        graph = not self.repeats and self.memory is None
+        return graph and all(one.steady for one in self.objective.objectives.values())
+
+    def forward(self, batch: Batch) -> Losses:
+        """The losses of this worker's part of a batch."""
+        return self.losses(self.outputs(batch), batch)
+
+    def outputs(self, batch: Batch) -> Forward:
+        """What student and teacher's head make of some rows; no row's depends on another's, but
+        through batch normalisation."""
+        with autocast(batch.images.device, self._precision):
+            with_maps = "student_grid" in self.objective.needs
+            node, logits, *maps = self.student(batch.images, with_maps=with_maps)
+            teacher = self.teacher_head(batch.features.float())
+        return Forward(node, logits, *teacher, *maps)
+
+    def losses(self, outputs: Forward, batch: Batch) -> Losses:
+        """The losses of this worker's part of a batch from the outputs of all its rows."""
+        node, logits, teacher_node, teacher_logits, grid = outputs
+        labelled = batch.labels >= 0
+        share = self.world.size / self.world.total(labelled.sum()).clamp(min=1)
+        ce = masked_cross_entropy(logits, batch.labels, self._label_smoothing) * share
+        # The teacher's head learns from labels alone: no gradient of the objectives reaches it.
+        head_ce = masked_cross_entropy(teacher_logits, batch.labels) * share
+        pair = Pair(
+            student=node,
+            teacher=teacher_node.detach(),
+            student_logits=logits,
+            teacher_logits=teacher_logits.detach(),
+            labels=batch.labels,
+            rows=batch.rows,
+            student_grid=grid,
+            teacher_grid=None if batch.grids is None else batch.grids.float(),
+            group=self.world.group,
+            repeats=self.repeats,
+        )
+        graph = None if self.memory is None else self.memory(pair, self.world)
+        value, terms = self.objective(pair, graph)
+        total = self._ce_weight * ce + value + (head_ce if head_ce.requires_grad else 0.0)
+        correct = (logits.argmax(dim=1) == batch.labels).sum()
+        parts = {"loss": self._ce_weight * ce + value, "ce": ce, "head_ce": head_ce, **terms}
+        detached = {name: part.detach() for name, part in parts.items()}
+        return Losses(total, detached, correct, labelled.sum())
+
+
+def masked_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Sum of the cross-entropy over labelled rows; zero, and connected to the graph, without any.
+
+    logits: [B, C]. labels: int64 [B], -1 = unlabelled. smoothing: share of the target that is
+    spread evenly over all classes.
+    """
+    return F.cross_entropy(
+        logits.float(), labels, ignore_index=-1, reduction="sum", label_smoothing=smoothing
+    )

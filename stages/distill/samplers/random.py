@@ -1,9 +1,0 @@
-"""Rows at random: every row once a pass."""
-
-from egapipe.stages.distill.order import Order, at_random
-from egapipe.stages.distill.samplers.base import Pool
-
-
-def random_order(pool: Pool) -> Order:
-    """Every row once, in an order that is a function of (seed, number)."""
-    return at_random(pool.seed)

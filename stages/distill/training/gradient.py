@@ -1,0 +1,157 @@
+"""The gradient of one step: in one pass, or of a large batch in two passes over its parts."""
+
+from dataclasses import dataclass, fields
+from hashlib import blake2b
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+
+from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.model.student import Distillation, Forward, Losses
+from egapipe.stages.distill.workers.world import World
+
+
+class Gradient(Protocol):
+    """Leaves a step's gradient in the parameters, the same on all workers."""
+
+    def __call__(self, batch: Batch, scaler: GradScaler) -> Losses:
+        """The losses of this worker's part of a batch.
+
+        scaler: of the loss; the gradient stays scaled. What is random in the pass (dropout in a
+        student, for example) follows from torch's generators as they stand.
+        """
+        ...
+
+
+def make_gradient(model: Distillation, world: World, micro_batch_size: int | None) -> Gradient:
+    """How the model's gradient is taken."""
+    if micro_batch_size is not None:
+        return TwoPasses(model, world, micro_batch_size)
+    return OnePass(model, world)
+
+
+def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """63 random bits for one step on one worker."""
+    digest = blake2b(f"{seed}:{epoch}:{step}:{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@dataclass(frozen=True)
+class OnePass:
+    """Forward and backward over all rows at once."""
+
+    model: Distillation
+    world: World
+
+    def __call__(self, batch: Batch, scaler: GradScaler) -> Losses:
+        """See `Gradient`."""
+        self.model.zero_grad()
+        losses = cast(Losses, self.model(batch))
+        scaler.scale(losses.total).backward()
+        self.world.average(_gradients(self.model))
+        return losses
+
+
+@dataclass(frozen=True)
+class TwoPasses:
+    """The gradient of the whole batch with the memory of a part of it (arXiv 2101.06983).
+
+    L is a function of all rows' outputs o = f(x), and dL/dw = sum_i (dL/do_i) (do_i/dw). The first
+    pass collects o part by part and keeps nothing else; L and dL/do follow; the second pass makes
+    each part again and sends its rows' dL/do through it. It is the exact gradient for any loss, of
+    graphs and memory banks too: adding up the gradients of the parts' own losses would not be.
+
+    Both passes over a part are the same: random numbers are seeded by part, and what the first pass
+    changed in the student (the running statistics of batch normalisation) is put back before the
+    second. Batch normalisation normalises over the rows of a part.
+    """
+
+    model: Distillation
+    world: World
+    rows: int
+    """Most rows of a part."""
+
+    def __call__(self, batch: Batch, scaler: GradScaler) -> Losses:
+        """See `Gradient`."""
+        model = self.model
+        parts = list(enumerate(_parts(batch, self.rows)))
+        if len(parts) == 1:
+            return OnePass(model, self.world)(batch, scaler)
+        model.zero_grad()
+        seed = torch.initial_seed()
+        before = [buffer.clone() for buffer in model.student.buffers()]
+        with torch.no_grad():
+            outputs = [_copied(self._outputs(part, seed + i)) for i, part in parts]
+        leaves = _leaves(outputs, self._learning)
+        _put_back(model.student, before)
+        losses = model.losses(leaves, batch)
+        scaler.scale(losses.total).backward()
+        length = [len(part.rows) for _, part in parts]
+        grads = zip(*(_split(leaf, length) for leaf in leaves), strict=True)
+        for (i, part), gradient in zip(parts, grads, strict=True):
+            _send(self._outputs(part, seed + i), gradient)
+        self.world.average(_gradients(model))
+        return losses
+
+    @property
+    def _learning(self) -> dict[str, bool]:
+        """Which outputs need a gradient."""
+        student, teacher = (
+            any(p.requires_grad for p in part.parameters())
+            for part in (self.model.student, self.model.teacher_head)
+        )
+        return {n: teacher if n.startswith("teacher") else student for n in Forward._fields}
+
+    def _outputs(self, part: Batch, seed: int) -> Forward:
+        torch.manual_seed(seed)
+        return self.model.outputs(part)
+
+
+def _parts(batch: Batch, rows: int) -> list[Batch]:
+    """Parts of at most so many rows and nearly the same length: batch norm likes no small ones."""
+    count = -(-max(1, len(batch.rows)) // rows)
+    names = [field.name for field in fields(batch)]
+    columns = {name: getattr(batch, name) for name in names}
+    split = {n: v.tensor_split(count) for n, v in columns.items() if v is not None}
+    return [Batch(**{n: v[i] for n, v in split.items()}) for i in range(count)]
+
+
+def _copied(outputs: Forward) -> dict[str, Tensor]:
+    # Cloned: the memory of compiled code is written over by its next call.
+    return {name: o.clone() for name, o in outputs._asdict().items() if o is not None}
+
+
+def _leaves(parts: list[dict[str, Tensor]], learning: dict[str, bool]) -> Forward:
+    """The parts' outputs behind each other, as the leaves of the loss's graph."""
+    return Forward(
+        **{
+            name: torch.cat([part[name] for part in parts]).requires_grad_(learning[name])
+            for name in parts[0]
+        }
+    )
+
+
+def _split(leaf: Tensor | None, length: list[int]) -> tuple[Tensor | None, ...]:
+    """The parts of a leaf's gradient; of none where nothing asked for it."""
+    if leaf is None or leaf.grad is None:
+        return (None,) * len(length)
+    return cast(tuple[Tensor, ...], leaf.grad.split(length))
+
+
+def _send(outputs: Forward, gradients: tuple[Tensor | None, ...]) -> None:
+    """Backward through a part's outputs from the gradients by them, where there are any."""
+    both = zip(outputs, gradients, strict=True)
+    pairs = [(o, g) for o, g in both if o is not None and g is not None]
+    torch.autograd.backward([o for o, _ in pairs], [g for _, g in pairs])
+
+
+@torch.no_grad()
+def _put_back(module: nn.Module, values: list[Tensor]) -> None:
+    for buffer, value in zip(module.buffers(), values, strict=True):
+        buffer.copy_(value)
+
+
+def _gradients(model: nn.Module) -> list[Tensor]:
+    return [p.grad for p in model.parameters() if p.grad is not None]

@@ -1,0 +1,208 @@
+"""The training loop: one epoch after another, from wherever the last checkpoint stands."""
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
+
+from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.tracking import Tracker
+from egapipe.stages.distill.data.agreement import check_agreement
+from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.model.student import Losses
+from egapipe.stages.distill.setup import Job, evaluation_logits, make_batches
+from egapipe.stages.distill.training.checkpoint import Checkpoints, Position, load_student_weights
+from egapipe.stages.distill.training.diagnosis import check_step, check_steps, check_weights
+from egapipe.stages.distill.training.evaluation import Accuracy, Evaluation
+from egapipe.stages.distill.training.gradient import make_gradient
+from egapipe.stages.distill.training.heads import teacher_accuracy, train_teacher_head
+from egapipe.stages.distill.training.learner import Learner, make_learner
+from egapipe.stages.distill.training.meters import Clock, epoch_means
+from egapipe.stages.distill.training.schedule import learning_rate
+from egapipe.stages.distill.training.step import Steps, device_settings
+from egapipe.stages.distill.workers.equal import make_equal
+from egapipe.stages.distill.workers.together import agreed
+from egapipe.stages.distill.workers.totals import over_workers
+
+Report = Callable[[int, Mapping[str, float]], None]
+Stepped = Callable[[Position], None]
+
+# On a CPU every step is looked at before it moves the weights. On a GPU a look waits for all steps
+# before it; until then a step that is not finite moves nothing.
+FINITE_EVERY = 200
+
+
+def fit(
+    job: Job, run: RunFolder, report: Report, stepped: Stepped = lambda at: None
+) -> dict[str, float]:
+    """Train to the last epoch and return the results for the summary.
+
+    Continues from the run's last checkpoint; on a CPU the weights end up the same, bit for bit, as
+    without the interruption. `report(epoch, metrics)` is called on every worker after each epoch,
+    `stepped(position)` after each step. Raises TrainingError when loss, gradient or weights are not
+    finite, and when a sampled row is not what it was made from; the last checkpoint is kept.
+    """
+    checkpoints = Checkpoints(run.checkpoints)
+    with closing(checkpoints), device_settings(job.config.distill, job.world.device):
+        return _fit(job, run, checkpoints, report, stepped)
+
+
+def _fit(
+    job: Job, run: RunFolder, checkpoints: Checkpoints, report: Report, stepped: Stepped
+) -> dict[str, float]:
+    config, world = job.config.distill, job.world
+    learner = make_learner(job.model, config, world.device)
+    at = agreed(world, partial(checkpoints.resume, learner))
+    if config.head.mode == "sequential" and at == Position():
+        train_teacher_head(job.model.teacher_head, job.loader)
+    steps = make_steps(job, learner)
+    tracker = Tracker(run, at.epoch) if world.is_main else None
+
+    # Choices are made on these; where they are not the test images, those are measured at the end.
+    choice = job.validation or job.test
+    split = "test" if job.validation is None else "validation"
+    # A run that was killed after its last epoch has its accuracy still to be measured.
+    ended = at.epoch >= config.epochs
+    accuracy, average = evaluate(job, learner, choice) if ended else (None, None)
+    while at.epoch < config.epochs:
+        train_epoch(job, steps, learner, checkpoints, at, stepped)
+        last = at.epoch + 1 == config.epochs
+        accuracy, average = None, None
+        if last or (at.epoch + 1) % config.eval_epochs == 0:
+            accuracy, average = evaluate(job, learner, choice)
+        tested = {**_named(f"{split}/", accuracy), **_named(f"{split}/ema_", average)}
+        metrics = {**epoch_means(at.sums), **tested}
+        metrics["lr"] = learning_rate(config, at.epoch, job.loader.steps - 1, job.loader.steps)
+        epoch, best = at.epoch, accuracy is not None and accuracy.top1 > at.best_top1
+        if accuracy is not None and best:
+            at.best_top1, at.best_epoch = accuracy.top1, epoch
+        at.epoch, at.step, at.sums = epoch + 1, 0, {}
+        if tracker is not None:
+            tracker.log(epoch, metrics)
+        if best or at.epoch % config.checkpoint_epochs == 0 or at.epoch == config.epochs:
+            _save(job, learner, checkpoints, at, best=best)
+        report(epoch, metrics)
+    if tracker is not None:
+        tracker.close()
+    world.agree(checkpoints.wait)
+    if job.validation is None:
+        return _results(job, at, accuracy, average)
+    validated = {**_named("validation_", accuracy), **_named("validation_ema_", average)}
+    accuracy, average = evaluate(job, learner, job.test)
+    return {**_results(job, at, accuracy, average), **validated, **chosen(job, checkpoints, at)}
+
+
+def make_steps(job: Job, learner: Learner) -> Steps:
+    """The steps of a job, with its rows on the device where they fit."""
+    config, world = job.config.distill, job.world
+    gradient = make_gradient(job.model, world, config.micro_batch_size)
+    return Steps(config, world, learner, gradient, make_batches(job), job.loader.steps)
+
+
+def train_epoch(
+    job: Job,
+    steps: Steps,
+    learner: Learner,
+    checkpoints: Checkpoints,
+    at: Position,
+    stepped: Stepped,
+) -> None:
+    """Run the steps of an epoch from `at.step` on, adding to `at.sums`."""
+    config, world = job.config.distill, job.world
+    job.model.train()
+    before, spent = at.sums, at.seconds
+    clock = Clock(world.device)
+    with clock.waiting():
+        steps.begin(at.epoch, at.step)
+    first, last = at.step, job.loader.steps - 1
+    inspect = partial(_inspect, job, steps, learner, checkpoints, at)
+    while at.step <= last:
+        steps.advance(clock)
+        if at.step == first:
+            batch = steps.batches.batch()
+            world.agree(partial(check_agreement, batch, at.epoch, job.sources, config))
+        steps.run(at.epoch, at.step, None if world.device.type == "cuda" else inspect)
+        due = config.checkpoint_steps is not None and (at.step + 1) % config.checkpoint_steps == 0
+        if due or at.step == last or (at.step + 1) % FINITE_EVERY == 0:
+            check = partial(check_steps, steps, learner, at, checkpoints)
+            world.agree(steps.batches.checked(check))
+        at.step += 1
+        stepped(at)
+        if due and at.step <= last:
+            at.sums = over_workers(before, steps.sums.read(clock), world)
+            at.seconds = spent + clock.lap()
+            _save(job, learner, checkpoints, at)
+    at.sums = over_workers(before, steps.sums.read(clock), world)
+    at.seconds = spent + clock.lap()
+
+
+def _inspect(
+    job: Job,
+    steps: Steps,
+    learner: Learner,
+    checkpoints: Checkpoints,
+    at: Position,
+    batch: Batch,
+    losses: Losses,
+) -> None:
+    check = partial(check_step, learner, batch, losses, at, checkpoints)
+    job.world.agree(steps.batches.checked(check))
+
+
+def evaluate(
+    job: Job, learner: Learner, images: Evaluation | None
+) -> tuple[Accuracy | None, Accuracy | None]:
+    """Accuracy on some images, where there are any: the student's, and that of the moving average
+    of its weights, where one is kept."""
+    if images is None:
+        return None, None
+    job.model.eval()
+    make_equal(learner, job.world)
+    logits = evaluation_logits(job.model.student, job.config.distill)
+    own = images.accuracy(logits, job.world)
+    if learner.average is None:
+        return own, None
+    with learner.average.applied():
+        return own, images.accuracy(logits, job.world)
+
+
+def chosen(job: Job, checkpoints: Checkpoints, at: Position) -> dict[str, float]:
+    """Accuracy of the best checkpoint, on the validation that it is the best by and on test images.
+
+    The student has its weights afterwards.
+    """
+    results = {"best_validation_top1": at.best_top1, "best_epoch": at.best_epoch}
+    folder = checkpoints.find("best")
+    if folder is None or job.test is None:
+        return results
+    job.world.agree(partial(load_student_weights, job.model.student, folder))
+    logits = evaluation_logits(job.model.student.eval(), job.config.distill)
+    return {**results, "best_top1": job.test.accuracy(logits, job.world).top1}
+
+
+def _save(
+    job: Job, learner: Learner, checkpoints: Checkpoints, at: Position, *, best: bool = False
+) -> None:
+    make_equal(learner, job.world)
+    job.world.agree(partial(check_weights, learner.model, at, checkpoints))
+    save = partial(checkpoints.save, learner, at, best=best)
+    job.world.agree(save if job.world.is_main else lambda: None)
+
+
+def _named(prefix: str, accuracy: Accuracy | None) -> dict[str, float]:
+    if accuracy is None:
+        return {}
+    return {f"{prefix}top1": accuracy.top1, f"{prefix}top5": accuracy.top5}
+
+
+def _results(
+    job: Job, at: Position, accuracy: Accuracy | None, average: Accuracy | None
+) -> dict[str, float]:
+    results = {**_named("", accuracy), **_named("ema_", average)}
+    if accuracy is not None and job.validation is None:
+        results |= {"best_top1": at.best_top1, "best_epoch": at.best_epoch}
+    if job.teacher_test is not None:
+        features, labels = job.teacher_test
+        head = job.model.teacher_head.eval()
+        teacher = teacher_accuracy(head, features, labels, job.world.device)
+        results |= {"teacher_top1": teacher.top1}
+    return {**results, "train_seconds": at.seconds}

@@ -1,0 +1,120 @@
+"""Where the loop runs: in this process, or on the workers of Ray Train."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from egapipe.pipeline.cluster import ray_session
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.distill import DistillConfig
+from egapipe.pipeline.errors import EgapipeError, TrainingError
+from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.tracking import following
+from egapipe.stages.distill.setup import Job, prepare
+from egapipe.stages.distill.shown import Shown
+from egapipe.stages.distill.training.loop import fit
+from egapipe.stages.distill.workers.together import agreed
+from egapipe.stages.distill.workers.world import OtherWorkerError, World
+
+RESULTS = "results.json"
+REFUSAL = "error.json"
+
+
+def train_inline(job: Job, run: RunFolder, view: Shown) -> dict[str, float]:
+    """Train in this process, without Ray."""
+    return fit(job, run, view.report, view.stepped)
+
+
+def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float]:
+    """Train on `distill.workers` Ray Train workers; lost workers are replaced.
+
+    The run folder must be visible to every worker at the same path. Raises TrainingError when
+    training fails, or more workers are lost than `distill.max_failures`.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    distill = config.distill
+    for name in (RESULTS, REFUSAL):
+        (run.path / name).unlink(missing_ok=True)
+    with ray_session(config.cluster), following(run, view.report):
+        gpu = _on_gpus(distill)
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={
+                "config": config.model_dump(mode="json"),
+                "run": str(run.path),
+                "gpu": gpu,
+            },
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+            scaling_config=ScalingConfig(num_workers=distill.workers, use_gpu=gpu),
+            run_config=RunConfig(
+                name="ray",
+                storage_path=str(run.path.resolve()),
+                failure_config=FailureConfig(max_failures=distill.max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            raise TrainingError(f"Ray Train gave up on {run.path}: {_last_line(error)}") from error
+    return outcome(run)
+
+
+def outcome(run: RunFolder) -> dict[str, float]:
+    """What the workers left: results, or TrainingError with what one of them was refused.
+
+    An attempt before the one that succeeded may have left its error.
+    """
+    if not (run.path / RESULTS).exists() and (run.path / REFUSAL).exists():
+        raise TrainingError(str(run.read_json(REFUSAL)["error"]))
+    return run.read_json(RESULTS)
+
+
+def _worker(arguments: dict[str, Any]) -> None:
+    """One Ray Train worker. An explained error would repeat itself: it is recorded, not retried."""
+    from ray import train
+
+    config = Config.model_validate(arguments["config"])
+    run = RunFolder(Path(arguments["run"]).resolve())
+    device = _own_gpu() if arguments["gpu"] else torch.device("cpu")
+    world = World.current(device)
+
+    def report(epoch: int, metrics: Mapping[str, float]) -> None:
+        train.report({"epoch": epoch, **metrics})
+
+    try:
+        results = fit(agreed(world, partial(prepare, config, world)), run, report)
+    except OtherWorkerError:
+        return
+    except EgapipeError as error:
+        run.write_json(REFUSAL, {"error": str(error)})
+        return
+    if world.is_main:
+        run.write_json(RESULTS, {**results, "device": str(device)})
+
+
+def _on_gpus(distill: DistillConfig) -> bool:
+    """Whether workers get a GPU each, which the cluster decides and not the driver's machine."""
+    import ray
+
+    if distill.device != "auto":
+        return distill.device == "cuda"
+    return bool(ray.cluster_resources().get("GPU", 0) >= distill.workers)
+
+
+def _own_gpu() -> torch.device:
+    """The GPU of this worker, among those of its machine."""
+    from ray.train.torch import get_device
+
+    device: torch.device = get_device()
+    torch.cuda.set_device(device)
+    return device
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

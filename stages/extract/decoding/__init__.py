@@ -1,0 +1,1 @@
+"""Images read and decoded ahead of the teacher."""

@@ -1,0 +1,1 @@
+"""Stores made from embeddings that another program computed."""

@@ -1,0 +1,158 @@
+"""A store made from embeddings that another program computed."""
+
+import hashlib
+import json
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.teachers import ImportedTeacher
+from egapipe.pipeline.config.tree import Split
+from egapipe.pipeline.datasets import Dataset, open_split
+from egapipe.pipeline.digests import cached_digest
+from egapipe.pipeline.durable import durable
+from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.progress import OpenProgress, silent_progress
+from egapipe.pipeline.store import FeatureStore
+from egapipe.stages.extract.importing.embeddings import read_embeddings
+from egapipe.stages.extract.importing.tables import Columns, Embeddings, Floats
+from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for, software
+from egapipe.stages.extract.report import ExtractReport
+
+
+def import_embeddings(
+    config: Config,
+    path: str,
+    *,
+    split: Split,
+    columns: Columns | None = None,
+    from_split: str | None = None,
+    progress: OpenProgress = silent_progress,
+) -> ExtractReport:
+    """Write a split's store from embeddings; run it again after a kill and it continues.
+
+    path: `.npy` [rows, D] or [rows, views, D] in the order of the data set, `.parquet`, or a
+    Hugging Face data set with several `from_split` (default: `split`); see `read_embeddings`. Keys
+    decide the order if there are any. Without keys, a data set with a `limit` takes its own rows
+    out of those of the whole source, or finds them alone. Rows that are not finite become failures.
+    Raises UsageError if the configuration's teacher is not `imported`,
+    or the embeddings do not fit the data set and view plan; StoreError if another store is there.
+    """
+    began = time.perf_counter()
+    teacher = config.teacher
+    if not isinstance(teacher, ImportedTeacher):
+        raise UsageError(
+            f"config {config.name} has teacher.backend {teacher.backend}: embeddings made "
+            "elsewhere need teacher={backend: imported, model: ...}"
+        )
+    dataset = open_split(config, split)
+    found = read_embeddings(path, columns, split=from_split or split)
+    views = config.view_plan(split).count + 1
+    rows = _rows(found, dataset, path)
+    values = _with_views(found.values, views, path)
+    origin = Origin(
+        spec={**durable(teacher), "sha256": _sha256(found)},
+        preprocessing=_preprocessing(teacher),
+        outputs={"embedding": (values.shape[-1],)},
+    )
+    manifest = manifest_for(config, split, origin, dataset)
+    store = FeatureStore.create(
+        config.store_url(split),
+        manifest,
+        index_of(dataset),
+        same_software=config.extract.same_software,
+    )
+    written = _write(store, values, rows, split, progress)
+    return ExtractReport(
+        split=split,
+        url=store.url,
+        rows=manifest.rows,
+        views=views,
+        failures=len(store.failures()),
+        extracted=written,
+        seconds=time.perf_counter() - began,
+        shares={},
+    )
+
+
+def _rows(found: Embeddings, dataset: Dataset, path: str) -> np.ndarray:
+    """int64 [N]: row of the file for each row of the data set."""
+    if found.keys is not None:
+        return _by_key(found.keys, dataset, path)
+    given, wanted = len(found.values), len(dataset)
+    if given == wanted:
+        return np.arange(wanted)
+    # The first rows are the first ones of any file that has more.
+    first = dataset.chosen[-1] == wanted - 1 < dataset.source_rows - 1 and given > wanted
+    if given != dataset.source_rows and not first:
+        raise UsageError(
+            f"{path} has {given:,} rows, {dataset.name} has {wanted:,}: without keys the rows must "
+            "be the data set's, in its order"
+        )
+    return dataset.chosen
+
+
+def _by_key(keys: list[str], dataset: Dataset, path: str) -> np.ndarray:
+    place = {key: row for row, key in enumerate(keys)}
+    if len(place) != len(keys):
+        raise UsageError(f"{path}: the column key names a row more than once")
+    missing = [key for key in dataset.keys if key not in place]
+    if missing:
+        raise UsageError(
+            f"{path} has no embedding for {len(missing):,} of {len(dataset):,} rows of "
+            f"{dataset.name}, the first is {missing[0]!r}: their keys must agree"
+        )
+    return np.array([place[key] for key in dataset.keys])
+
+
+def _with_views(values: Floats, views: int, path: str) -> Floats:
+    """[N, V, D] of the plan's views."""
+    values = values[:, None] if values.ndim == 2 else values
+    if values.shape[1] != views:
+        raise UsageError(
+            f"{path} has {values.shape[1]} views a row, the view plan has {views}: set views.count="
+            f"{values.shape[1] - 1} (the clean view comes first)"
+        )
+    return values
+
+
+def _write(
+    store: FeatureStore, values: Floats, rows: np.ndarray, split: Split, progress: OpenProgress
+) -> int:
+    if store.complete:
+        return 0
+    pending = store.pending()
+    left = sum(len(store.shards[shard]) for shard in pending)
+    done = store.manifest.rows - left
+    with progress(f"import {split}", store.manifest.rows, done=done) as shown:
+        for shard in pending:
+            part = store.shards[shard]
+            chosen = np.asarray(values[rows[part.start : part.stop]], dtype=np.float32)
+            store.write_shard(shard, {"embedding": chosen}, versions=software())
+            done += len(part)
+            shown.update(done)
+    store.finish()
+    return left
+
+
+def _preprocessing(teacher: ImportedTeacher) -> dict[str, Any]:
+    normalize = teacher.normalize
+    return {"imported": True, "mean": list(normalize.mean), "std": list(normalize.std)}
+
+
+def _sha256(found: Embeddings) -> str:
+    """Of the file; of numbers and keys where a library keeps them in files of its own."""
+    if found.file is not None:
+        return cached_digest([found.file], "embeddings", partial(_file_digest, found.file))
+    digest = hashlib.sha256(np.ascontiguousarray(found.values).data)
+    digest.update(json.dumps([found.values.dtype.str, found.values.shape, found.keys]).encode())
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""What an extraction will make and take, known before an image is read."""

@@ -1,0 +1,174 @@
+"""A rehearsal of an extraction: what it will take, and whether it can be run at all."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from egapipe.pipeline.caches import FEATURES
+from egapipe.pipeline.cluster import ray_session
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.extract import ExtractConfig
+from egapipe.pipeline.config.tree import Split
+from egapipe.pipeline.datasets import Dataset, open_split
+from egapipe.pipeline.errors import StoreError, UsageError
+from egapipe.pipeline.paths import cache_dir
+from egapipe.pipeline.store.location import open_objects
+from egapipe.stages.extract.decoding.decode import Reader
+from egapipe.stages.extract.planning.plan import StorePlan, plan_store
+from egapipe.stages.extract.planning.room import free_bytes, probe_writing, require_room
+from egapipe.stages.extract.planning.speed import Speed, measure_speed
+from egapipe.stages.extract.teachers import Teacher
+from egapipe.stages.extract.workers.fleet import Fleet, Node, check_fits, cluster_nodes, plan_fleet
+from egapipe.stages.extract.workers.tuned import open_teacher
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds to finish one store: by one worker, and by all that are planned.
+
+    The start of Ray and its workers is not in them.
+    """
+
+    speed: Speed
+    one_worker: float
+    all_workers: float
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would do.
+
+    fleet: its workers; of size 1 without Ray. free: bytes that fit, None where nobody knows.
+    write: bytes a second of the write probe. estimates: of the stores with something left to do;
+    empty where the teacher's GPU is not on this machine. problem: why the run would be refused.
+    cache: where stage two's copies will lie. cache_free: bytes that fit there.
+    """
+
+    plans: Sequence[StorePlan]
+    fleet: Fleet
+    free: int | None
+    write: float | None
+    estimates: Mapping[Split, Estimate]
+    problem: str | None
+    cache: str
+    cache_free: int | None
+
+    def check(self) -> None:
+        """Raise UsageError if the run would be refused."""
+        if self.problem is not None:
+            raise UsageError(self.problem)
+
+
+def dry_run(config: Config, splits: Sequence[Split], *, local: bool = False) -> DryRun:
+    """Rehearse `extract.run` of some splits; nothing stays where the stores will lie.
+
+    local: as in a run. A cluster is joined to see its machines; no Ray is started here. Raises
+    UsageError (no such split, no cluster answers, no room for the workers), TeacherError (the
+    teacher cannot be used) or StoreError (another store is there).
+    """
+    datasets = {split: open_split(config, split) for split in splits}
+    teacher = open_teacher(config)
+    plans = [plan_store(config, split, datasets[split], teacher) for split in splits]
+    # Where nothing is left to do, a run starts no Ray.
+    alone = local or not any(plan.pending for plan in plans)
+    fleet = _one_worker(config.extract) if alone else _planned_fleet(config)
+    write, problem = _try_writing(plans)
+    problem = problem or _too_large(plans)
+    if write is not None and local and not _is_here(fleet.device):
+        problem = "extract.device is cuda, but torch finds no GPU here: set it to cpu"
+    copies = open_objects(config.store.cache_dir or str(cache_dir()))
+    dry = DryRun(
+        plans=plans,
+        fleet=fleet,
+        free=free_bytes(plans[0].objects),
+        write=write,
+        estimates={},
+        problem=problem,
+        cache=f"{copies.url}/{FEATURES.folder}",
+        cache_free=free_bytes(copies),
+    )
+    if write is None or problem is not None or not _is_here(fleet.device):
+        return dry
+    estimates = {
+        plan.split: _estimate(config, plan, datasets[plan.split], teacher, fleet, write)
+        for plan in plans
+        if plan.pending
+    }
+    return replace(dry, estimates=estimates)
+
+
+def seconds_by(plan: StorePlan, view_seconds: float, write: float, workers: int) -> float:
+    """Seconds until so many workers, each taking whole shards, have written what is left.
+
+    view_seconds: of one worker. write: bytes a second of one worker. A worker's forward passes wait
+    for its writes.
+    """
+    if not plan.pending:
+        return 0.0
+    alone = plan.views_left * view_seconds + plan.bytes_left / write
+    return alone * math.ceil(len(plan.pending) / workers) / len(plan.pending)
+
+
+def _estimate(
+    config: Config,
+    plan: StorePlan,
+    dataset: Dataset,
+    teacher: Teacher,
+    fleet: Fleet,
+    write: float,
+) -> Estimate:
+    settings = config.extract
+    reader = Reader(dataset, teacher.preprocessing, config.view_plan(plan.split))
+    first = plan.shards[plan.pending[0]]
+    speed = measure_speed(teacher, reader, first, settings, fleet.device, fleet.cpus)
+    view = speed.view_seconds(settings.decode_threads)
+    return Estimate(
+        speed, seconds_by(plan, view, write, 1), seconds_by(plan, view, write, fleet.size)
+    )
+
+
+def _one_worker(settings: ExtractConfig) -> Fleet:
+    """The worker of a run in this process."""
+    gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    cores = settings.cpus_per_worker or torch.get_num_threads()
+    return Fleet("cuda" if gpu else "cpu", size=1, minimum=1, cpus=cores, gpus=float(gpu))
+
+
+def _planned_fleet(config: Config) -> Fleet:
+    """The workers of a run on Ray."""
+    settings, cores = config.extract, os.cpu_count() or 1
+    if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
+        nodes = [Node(config.cluster.cpus or cores, torch.cuda.device_count())]
+        fleet = plan_fleet(settings, nodes, cores)
+        check_fits(fleet, nodes)
+        return fleet
+    with ray_session(config.cluster):
+        nodes = cluster_nodes()
+    return plan_fleet(settings, nodes, cores)
+
+
+def _try_writing(plans: Sequence[StorePlan]) -> tuple[float | None, str | None]:
+    """Bytes a second of the slowest place, or why one cannot be written to.
+
+    A store without anything left to write need not be writable.
+    """
+    try:
+        return min((probe_writing(p.objects) for p in plans if p.pending), default=None), None
+    except StoreError as error:
+        said = str(error)
+        return None, said if "store.url" in said else f"{said}: set store.url to another place"
+
+
+def _too_large(plans: Sequence[StorePlan]) -> str | None:
+    try:
+        require_room(plans)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def _is_here(device: str) -> bool:
+    return device == "cpu" or torch.cuda.is_available()

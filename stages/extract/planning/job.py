@@ -1,0 +1,51 @@
+"""What there is to extract, without the teacher: small enough to be sent to every worker."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.tree import Split
+from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.store import FeatureStore
+from egapipe.stages.extract.decoding.decode import Reader
+from egapipe.stages.extract.planning.manifest import software
+from egapipe.stages.extract.teachers import Teacher
+from egapipe.stages.extract.workers.worker import Worker
+
+
+@dataclass(frozen=True)
+class Job:
+    """A split of a configuration, its images and its store."""
+
+    config: Config
+    split: Split
+    dataset: Dataset
+    store: FeatureStore
+    software: dict[str, str] = field(default_factory=software)
+    """Of the process that made the job: the workers' must be the same."""
+
+    def worker(
+        self,
+        teacher: Teacher,
+        device: str,
+        cores: int,
+        moved: Callable[[int], None] = lambda views: None,
+    ) -> Worker:
+        """A worker of this job on a device; `moved` is told the number of views of every batch.
+
+        cores: CPU cores for the teacher, on the CPU.
+        """
+        settings = self.config.extract
+        return Worker(
+            teacher,
+            Reader(self.dataset, teacher.preprocessing, self.config.view_plan(self.split)),
+            self.store,
+            batch_size=settings.batch_size,
+            decode_threads=settings.decode_threads,
+            device=torch.device(device),
+            cores=cores,
+            decode=settings.decode,
+            moved=moved,
+        )

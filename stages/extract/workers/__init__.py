@@ -1,0 +1,1 @@
+"""Who extracts: one worker, inline or many of them on Ray."""

@@ -1,0 +1,36 @@
+"""Extraction in this process, without Ray."""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+
+import torch
+
+from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.store import Commit
+from egapipe.stages.extract.planning.job import Job
+from egapipe.stages.extract.teachers import Teacher
+
+
+def extract_inline(
+    job: Job, teacher: Teacher, shards: Sequence[int], moved: Callable[[int], None]
+) -> Generator[Commit, None, None]:
+    """Extract shards one after the other; `moved` is told the number of views of every batch.
+
+    Raises UsageError if the device is not there.
+    """
+    settings = job.config.extract
+    cores = settings.cpus_per_worker or torch.get_num_threads()
+    worker = job.worker(teacher, _device(settings.device), cores, moved)
+    with closing(worker):
+        for shard, upcoming in zip(shards, [*shards[1:], None], strict=True):
+            yield worker.extract(shard, upcoming)
+
+
+def _device(asked: str) -> str:
+    available = torch.cuda.is_available()
+    if asked == "cuda" and not available:
+        raise UsageError(
+            "extract.device is cuda, but torch finds no GPU here: set it to cpu, or run on a "
+            "cluster that has GPUs (without --local)"
+        )
+    return "cuda" if available and asked != "cpu" else "cpu"

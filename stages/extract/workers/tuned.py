@@ -1,0 +1,134 @@
+"""A teacher whose forward pass is rearranged for speed: another memory layout, compiled code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.errors import TeacherError
+from egapipe.pipeline.paths import use_cache
+from egapipe.pipeline.timing import one_thread
+from egapipe.stages.extract.teachers import Outputs, Teacher, load_teacher
+from egapipe.stages.extract.workers.inference import out_of_memory
+
+
+def open_teacher(config: Config) -> Teacher:
+    """The teacher of a configuration, as `extract` runs it, see `load_teacher`."""
+    use_cache(config.store.cache_dir)
+    settings = config.extract
+    return tuned(
+        load_teacher(config.teacher),
+        settings.batch_size,
+        channels_last=settings.channels_last,
+        compiled=settings.compile,
+    )
+
+
+def tuned(teacher: Teacher, batch_size: int, *, channels_last: bool, compiled: bool) -> Teacher:
+    """A teacher with one or both, or itself.
+
+    Either may change the last bits of an embedding, so that each is named in the teacher's spec: a
+    store is never continued with another setting. batch_size: views in one forward pass.
+    """
+    if not (channels_last or compiled):
+        return teacher
+    return TunedTeacher(teacher, batch_size, channels_last=channels_last, compiled=compiled)
+
+
+class TunedTeacher:
+    """A `Teacher` around another one."""
+
+    def __init__(
+        self, teacher: Teacher, batch_size: int, *, channels_last: bool, compiled: bool
+    ) -> None:
+        asked = {"channels_last": channels_last, "compiled": compiled}
+        self.spec: dict[str, Any] = {**teacher.spec, **{k: True for k, v in asked.items() if v}}
+        self.preprocessing = teacher.preprocessing
+        self.outputs = teacher.outputs
+        self._teacher = teacher
+        self._batch_size = batch_size
+        self._channels_last = channels_last
+        self._compiled = compiled
+
+    def to(self, device: torch.device) -> None:
+        """Move the weights to a device, and compile there.
+
+        Raises TeacherError if there is no compiler, or the network does not compile.
+        """
+        self._teacher.to(device)
+        shape = (self._batch_size, *self.preprocessing.shape)
+        pixels = torch.zeros(shape, dtype=torch.uint8, device=device)
+        networks = self._networks(pixels[:1])
+        if self._channels_last:
+            for network in networks:
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self._compiled:
+            for network in networks:
+                network.compile(dynamic=False)
+            # The code is for so many threads: one a pass, as on the CPU, see `OnCpu`.
+            with one_thread() if device.type == "cpu" else nullcontext():
+                self._first_pass(pixels)
+
+    def forward(self, pixels: Tensor) -> Outputs:
+        """Encode uint8 [B, 3, H, W], see `Teacher`.
+
+        Compiled code is for one batch size: a smaller batch is filled up with its first image.
+        """
+        count = len(pixels)
+        if self._compiled and count < self._batch_size:
+            rest = pixels[:1].expand(self._batch_size - count, *pixels.shape[1:])
+            pixels = torch.cat([pixels, rest])
+        if self._channels_last and pixels.ndim == 4:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        return {name: output[:count] for name, output in self._teacher.forward(pixels).items()}
+
+    def _networks(self, pixels: Tensor) -> list[nn.Module]:
+        with _outermost_modules() as found:
+            self._teacher.forward(pixels)
+        if not found:
+            raise TeacherError(
+                f"teacher {self.spec['model']} does not run in torch: set extract.channels_last "
+                "and extract.compile to false"
+            )
+        return found
+
+    def _first_pass(self, pixels: Tensor) -> None:
+        try:
+            self.forward(pixels)
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(self, pixels.device, len(pixels)) from error
+        except RuntimeError as error:
+            reason = next((line for line in str(error).splitlines() if line.strip()), "no reason")
+            raise TeacherError(
+                f"teacher {self.spec['model']} cannot be compiled on {pixels.device}: {reason}: "
+                "install a C++ compiler, or set extract.compile=false"
+            ) from error
+
+
+@contextmanager
+def _outermost_modules() -> Iterator[list[nn.Module]]:
+    """The modules that are called in a block by anything but another module."""
+    found: list[nn.Module] = []
+    depth = 0
+
+    def enter(module: nn.Module, _: Any) -> None:
+        nonlocal depth
+        if depth == 0 and module not in found:
+            found.append(module)
+        depth += 1
+
+    def leave(_module: nn.Module, _input: Any, _output: Any) -> None:
+        nonlocal depth
+        depth -= 1
+
+    hooks = nn.modules.module
+    entering = hooks.register_module_forward_pre_hook(enter)
+    leaving = hooks.register_module_forward_hook(leave, always_call=True)
+    try:
+        yield found
+    finally:
+        entering.remove()
+        leaving.remove()

@@ -1,0 +1,106 @@
+"""One worker: a teacher, the images and the store. The same inline and on a cluster."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from egapipe.pipeline.config.extract import DecodeBy
+from egapipe.pipeline.store import Commit, FeatureStore
+from egapipe.stages.extract.decoding.decode import Batch, Decoder, Reader
+from egapipe.stages.extract.planning.manifest import software
+from egapipe.stages.extract.teachers import Teacher, check_distinct
+from egapipe.stages.extract.workers.inference import Arrays, Pending, open_inference
+
+
+class Worker:
+    """Turns shard numbers into stored embeddings on one device."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        reader: Reader,
+        store: FeatureStore,
+        *,
+        batch_size: int,
+        decode_threads: int,
+        device: torch.device,
+        cores: int,
+        decode: DecodeBy = "threads",
+        moved: Callable[[int], None] = lambda views: None,
+    ) -> None:
+        """Put the teacher on its device and start to decode ahead of it.
+
+        batch_size: views in one forward pass. decode: whether `decode_threads` counts threads or
+        processes. cores: CPU cores for the teacher, on the CPU. moved: called with the number of
+        views of every batch that has been encoded.
+        """
+        self._teacher = teacher
+        self._store = store
+        self._moved = moved
+        self._inference = open_inference(teacher, device, cores)
+        pinned = device.type == "cuda"
+        self._decoder = Decoder(reader, batch_size, decode_threads, pinned, decode)
+
+    def extract(self, shard: int, upcoming: int | None = None) -> Commit:
+        """Encode and store a shard; images of the upcoming one are decoded as threads get free.
+
+        The record's seconds: `decode` (of all threads or processes), `wait` (for decoded images),
+        `infer` and `write`. Raises TeacherError if different images have equal embeddings,
+        StoreError if the shard cannot be stored.
+        """
+        shards = self._store.shards
+        images = self._decoder.open(shards[shard], None if upcoming is None else shards[upcoming])
+        clock = Clock()
+        arrays = self._encode(self._decoder.batches(images), len(shards[shard]), clock)
+        seconds = {"decode": round(images.seconds, 6), **clock.seconds}
+        return self._store.write_shard(
+            shard, arrays, failures=images.failures, seconds=seconds, versions=software()
+        )
+
+    def close(self) -> None:
+        """Stop all threads and processes."""
+        self._decoder.close()
+        self._inference.close()
+
+    def _encode(self, batches: Iterator[Batch], rows: int, clock: "Clock") -> Arrays:
+        """All embeddings of a shard, float32 [rows, V, *shape] a name."""
+        manifest = self._store.manifest
+        views = rows * manifest.view_count
+        flat = {name: np.empty((views, *s), np.float32) for name, s in manifest.outputs.items()}
+        flight: deque[tuple[Batch, Pending]] = deque()
+        while True:
+            with clock.phase("wait"):
+                batch = next(batches, None)
+            with clock.phase("infer"):
+                if batch is not None:
+                    flight.append((batch, self._inference.submit(batch.pixels)))
+                while flight and (batch is None or len(flight) > self._inference.ahead):
+                    self._collect(*flight.popleft(), flat)
+            if batch is None:
+                break
+        return {n: a.reshape(rows, manifest.view_count, *a.shape[1:]) for n, a in flat.items()}
+
+    def _collect(self, batch: Batch, pending: Pending, flat: Arrays) -> None:
+        outputs = pending.result()
+        check_distinct(self._teacher, batch.pixels, outputs)
+        for name, output in outputs.items():
+            flat[name][batch.start : batch.start + len(output)] = output
+        self._moved(len(batch.pixels))
+
+
+class Clock:
+    """Wall-clock seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a phase."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - began, 6)
