@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from egapipe.pipeline.config.extract import ClusterConfig
 from egapipe.pipeline.errors import EgapipeError, UsageError
+from egapipe.pipeline.urls import with_variables
 
 # Pixels and embeddings never pass through Ray's object store.
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -45,7 +46,7 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
     that runs this process as a job (`RAY_ADDRESS`); a new local Ray on the loopback interface with
     `config.cpus` logical CPUs. Raises UsageError if nothing answers at the address.
     """
-    address = config.address or os.environ.get("RAY_ADDRESS") or None
+    address = with_variables(config.address or "") or os.environ.get("RAY_ADDRESS") or None
     quiet_environment(local=address is None)
     import ray
 

@@ -2,9 +2,18 @@
 
 
 class EgapipeError(Exception):
-    """A failure that is explained to the user in one line; the command exits with `exit_code`."""
+    """A failure that is explained to the user in one line; the command exits with `exit_code`.
+
+    Whatever is printed, logged or kept of it holds no secret of a URL: here is the one border.
+    """
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        # Below this module's errors, which that one raises.
+        from egapipe.pipeline.urls import redacted
+
+        super().__init__(*(redacted(a) if isinstance(a, str) else a for a in args))
 
 
 class UsageError(EgapipeError):

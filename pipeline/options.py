@@ -1,8 +1,40 @@
 """Command-line options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+
+def as_path(text: str) -> Path:
+    """A path of this machine, as in a configuration: the shell leaves `--to=~/x` as it is."""
+    from egapipe.pipeline.urls import path_of
+
+    return path_of(str(text))
+
+
+def as_place(text: str) -> str:
+    """A path of this machine, or a URL without credentials."""
+    from egapipe.pipeline.urls import refuse_credentials, url_of
+
+    url = url_of(text)
+    refuse_credentials(url)
+    return url
+
+
+def as_service(text: str) -> str:
+    """The address of a service, without credentials."""
+    from egapipe.pipeline.errors import UsageError
+    from egapipe.pipeline.urls import has_secrets, with_variables
+
+    address = with_variables(text)
+    if has_secrets(address):
+        raise UsageError(
+            "an address on the command line holds credentials: leave them out, and set them in the"
+            " environment"
+        )
+    return address
+
 
 ConfigName = Annotated[
     str | None,

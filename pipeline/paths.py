@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.urls import path_of
 
 # Of this process, in its environment: processes that it starts keep their caches there too.
 _MOVED = "EGAPIPE_STORE_CACHE_DIR"
@@ -17,7 +18,7 @@ def cache_dir() -> Path:
     Everything in it can be made again: deleting it costs time, never results.
     """
     moved = os.environ.get(_MOVED) or os.environ.get("EGAPIPE_CACHE")
-    return own_folder(Path(moved or "~/.cache/egapipe"))
+    return own_folder(path_of(moved or "~/.cache/egapipe"))
 
 
 def use_cache(folder: str | None) -> None:
@@ -29,8 +30,16 @@ def use_cache(folder: str | None) -> None:
     if folder is None:
         os.environ.pop(_MOVED, None)
     else:
-        # A home folder is each node's own; any other is the same wherever a process works.
-        os.environ[_MOVED] = folder if folder.startswith("~") else os.path.abspath(folder)
+        os.environ[_MOVED] = on_each_node(folder)
+
+
+def on_each_node(folder: str) -> str:
+    """A folder of every node, as a text that means the same wherever a process works.
+
+    A home folder, and a variable, is each node's own.
+    """
+    own = folder.startswith("~") or "$" in folder
+    return folder if own else os.path.abspath(path_of(folder))
 
 
 def moved_cache() -> str | None:
@@ -44,7 +53,7 @@ def own_folder(base: Path) -> Path:
     What others may write is not trusted: copies are mapped without reading their numbers, and a
     lock of another user cannot be taken. Raises UsageError if somebody else has made that folder.
     """
-    base = base.expanduser().absolute()
+    base = base.absolute()
     if not hasattr(os, "geteuid") or not _is_of_others(base):
         return base
     own = base / f"user-{os.geteuid()}"

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from egapipe.pipeline.digests import cached_digest
+from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.urls import path_of
 
 FILES = "files"
 """Member of a stored teacher whose model is local: the SHA-256 of its files."""
@@ -30,7 +31,7 @@ _METHOD = "egapipe teacher files 1"
 
 def is_place(text: str) -> bool:
     """Whether a text that may be a name or a path is a path, as far as its letters tell."""
-    starts = text.startswith((".", "/", "~", LOCAL_DIR))
+    starts = text.startswith((".", "/", "~", "$", "file:", LOCAL_DIR))
     return starts or (not text.startswith(_PACKAGE) and text.count("/") > 1 and ":" not in text)
 
 
@@ -45,7 +46,10 @@ def same_place(a: Any, b: Any) -> bool:
         return True
     if not (is_place(a) or is_place(b)):
         return False
-    one, two = (os.path.normpath(os.path.expanduser(t.removeprefix(LOCAL_DIR))) for t in (a, b))
+    try:
+        one, two = (os.path.normpath(path_of(t.removeprefix(LOCAL_DIR))) for t in (a, b))
+    except UsageError:  # a text of another machine, where its variables were set
+        return False
     if os.path.abspath(one) == os.path.abspath(two):
         return True
     short, long = sorted((one, two), key=os.path.isabs)
@@ -64,6 +68,9 @@ def teacher_files(teacher: Mapping[str, Any]) -> str | None:
     files = sorted(_local_files(teacher))
     if not files:
         return None
+    # Imported here: most commands ask only what is a place.
+    from egapipe.pipeline.digests import cached_digest
+
     folder = os.path.commonpath([file.parent for file in files])
     names = [os.path.relpath(file, folder) for file in files] if len(files) > 1 else []
     return cached_digest(
@@ -109,11 +116,11 @@ def is_local(teacher: Mapping[str, Any]) -> bool:
 
 def _local_files(teacher: Mapping[str, Any]) -> Sequence[Path]:
     if teacher.get("backend") == "open_clip" and teacher.get("pretrained"):
-        file = Path(str(teacher["pretrained"])).expanduser()
+        file = path_of(str(teacher["pretrained"]))
         return [file.absolute()] if file.is_file() else []
     if not is_local(teacher):
         return []
-    place = Path(str(teacher["model"]).removeprefix(LOCAL_DIR)).expanduser().absolute()
+    place = path_of(str(teacher["model"]).removeprefix(LOCAL_DIR)).absolute()
     match teacher.get("backend"):
         case "run":
             return _checkpoint(place, str(teacher.get("checkpoint", "last")))

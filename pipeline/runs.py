@@ -27,6 +27,7 @@ from egapipe.pipeline.config.load import check
 from egapipe.pipeline.errors import TrainingError, UsageError
 from egapipe.pipeline.files import read_json_object, replace_file
 from egapipe.pipeline.identity import has_places, run_identity
+from egapipe.pipeline.urls import path_of
 
 __all__ = ["RunFolder", "older_folder", "run_folder", "run_identity"]
 
@@ -49,7 +50,7 @@ def run_folder(config: Config, workers: int | None = None) -> "RunFolder":
     stem = f"{config.distill.student.name}-{label}-seed{config.distill.seed}-"
     stem = stem.replace(":", ".").replace("/", ".")
     identity = run_identity(config, workers)
-    folder = Path(config.runs) / config.name / f"{stem}{identity}"
+    folder = path_of(config.runs) / config.name / f"{stem}{identity}"
     if not folder.exists() and has_places(config):
         folder = (
             older_folder(folder.parent, stem, identity, partial(run_identity, workers=workers))

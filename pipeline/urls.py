@@ -1,67 +1,116 @@
-"""URLs that may be written down."""
+"""Texts that name a place: paths of this machine, and URLs that may be written down."""
 
 import os
 import re
+from pathlib import Path
+from urllib.parse import unquote
 
 from egapipe.pipeline.errors import UsageError
 
-_USER = re.compile(r"://[^/@]*:.*@")
-_QUERY = re.compile(r"://.*\?")
-
-
+_USER = re.compile(r"://[^/@]*:.*@", re.S)
+_QUERY = re.compile(r"://.*\?", re.S)
 _SIGNED = re.compile(
-    r"[?&](x-amz-|x-goog-|sig=|[^=&]*(signature|token|secret|password|credential|accesskey))", re.I
+    r"[?&;#](x-amz-|x-goog-|sig=|auth=|[^=&?;#]*"
+    r"(signature|token|secret|password|passwd|credential|accesskey|api_?key))",
+    re.I,
 )
-_WEB_USER = re.compile(r"^https?://[^/?#]*@", re.I)
+_WEB_USER = re.compile(r"https?://[^\s/?#@]*@", re.I)
 _ANY_USER = re.compile(r"(://)[^\s/@]*:\S*@")
+_ANY_WEB_USER = re.compile(r"(https?://)[^\s/?#@]+@", re.I)
 _ANY_QUERY = re.compile(r"((?:://|url: )[^\s?'\"<>)]*)\?[^\s'\"<>)]+")
+_ANY_FRAGMENT = re.compile(r"(://[^\s'\"<>)#]*)#[^\s'\"<>)]*=[^\s'\"<>)]+")
 # A scheme without its slashes would be a folder of this name. One letter is a drive.
 _NO_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?!//)")
-_VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
 
 
 def redacted(text: str) -> str:
     """Text without the users, passwords and queries of URLs in it: a query can be a signature."""
-    return _ANY_QUERY.sub(r"\1?...", _ANY_USER.sub(r"\1...@", text))
+    text = _ANY_WEB_USER.sub(r"\1...@", _ANY_USER.sub(r"\1...@", text))
+    return _ANY_FRAGMENT.sub(r"\1#...", _ANY_QUERY.sub(r"\1?...", text))
 
 
-def without_secrets(url: str, setting: str, instead: str) -> str:
+def has_secrets(text: str) -> bool:
+    """Whether a text holds a URL with a password, or with a parameter that is a signature."""
+    if "://" not in text:
+        return False
+    plain = unquote(text)
+    return any(r.search(t) for r in (_USER, _WEB_USER, _SIGNED) for t in (text, plain))
+
+
+def without_secrets(url: str, instead: str) -> str:
     """The URL, if it may be written down. Raises ValueError, which does not repeat it.
 
     instead: where a secret belongs.
     """
-    if _USER.search(url) or _WEB_USER.search(url) or _SIGNED.search(url):
-        raise ValueError(f"{setting} holds credentials or a signature: {instead}")
+    if has_secrets(url):
+        raise ValueError(f"it holds credentials or a signature: {instead}")
     return url
 
 
-def local_path(url: str) -> str | None:
+def with_variables(text: str) -> str:
+    """A text with the values of its `$VARIABLES`, once. Raises UsageError if one is not set."""
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1] or match[2] or "")
+        if found is None:
+            raise UsageError(f"{text}: the variable {match[0]} is not set")
+        return found
+
+    return _VARIABLE.sub(value, text)
+
+
+def local_path(text: str) -> str | None:
     """The expanded local path that a text means, which is a path or a file URL; None for others.
 
-    Raises UsageError: a scheme without `//`, a file of another host, or a variable that is not set.
+    `$VARIABLES` and `~` are expanded; what is relative stays so, and is below the working
+    directory. Raises UsageError: a scheme without `//`, a file of another host, a variable that
+    is not set, or the home folder of nobody.
     """
+    url = with_variables(text)
     for scheme in ("file://", "local://"):
         if url.startswith(scheme):
             host, slash, rest = url.removeprefix(scheme).partition("/")
             if host not in ("", "localhost", ".", "..", "~") and scheme == "file://":
-                raise UsageError(f"{url} is a file of the host {host}: write file:///{rest}")
+                raise UsageError(f"{text} is a file of the host {host}: write file:///{rest}")
             url = slash + rest if host in ("", "localhost") else host + slash + rest
             break
     else:
         if "://" in url:
             return None
-        wrong = _NO_SCHEME.match(url)
-        if wrong:
-            rest = url[wrong.end() :].lstrip("/")
-            raise UsageError(
-                f"{redacted(url)} is neither a folder nor a URL: write {wrong[1]}://{rest}, or "
-                f"./{url} for a folder of that name"
-            )
-    expanded = os.path.expanduser(os.path.expandvars(url))
-    unset = _VARIABLE.search(expanded)
-    if unset:
-        raise UsageError(f"{url}: the variable {unset[0]} is not set")
-    return expanded
+        check_scheme(url)
+    path = os.path.expanduser(url)
+    if path.startswith("~"):
+        raise UsageError(f"{text} is below the home folder of a user that is not here")
+    return path
+
+
+def check_scheme(url: str) -> None:
+    """Raise UsageError for a scheme without its slashes, which would be a folder of this name."""
+    wrong = _NO_SCHEME.match(url)
+    if wrong:
+        rest = url[wrong.end() :].lstrip("/")
+        raise UsageError(
+            f"{url} is neither a folder nor a URL: write {wrong[1]}://{rest}, or ./{url} for a"
+            " folder of that name"
+        )
+
+
+def path_of(text: str) -> Path:
+    """The path of this machine that a text means, see `local_path`; a relative one stays so.
+
+    Raises UsageError, for the URL of another storage too.
+    """
+    path = local_path(text)
+    if path is None:
+        raise UsageError(f"{text} is a URL: it must be a path here")
+    return Path(path)
+
+
+def url_of(text: str) -> str:
+    """The local path, or else the URL, that a text means. Raises UsageError, see `local_path`."""
+    path = local_path(text)
+    return with_variables(text) if path is None else path
 
 
 def refuse_credentials(url: str) -> None:

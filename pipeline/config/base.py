@@ -13,6 +13,7 @@ class Section(BaseModel):
         frozen=True,
         validate_default=True,
         allow_inf_nan=False,
+        hide_input_in_errors=True,
         use_attribute_docstrings=True,
     )
 

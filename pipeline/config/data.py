@@ -20,7 +20,7 @@ from egapipe.pipeline.config.base import (
     Seed,
     Text,
 )
-from egapipe.pipeline.urls import without_secrets
+from egapipe.pipeline.config.located import ArchiveUrl, NameOrPath, NodePath, Path, Url
 
 
 class Limit(Section):
@@ -86,8 +86,8 @@ class HubSource(ColumnsSource):
     """A data set of the Hugging Face hub."""
 
     kind: Literal["hub"]
-    name: Text
-    """Repository, e.g. `uoft-cs/cifar100`."""
+    name: NameOrPath
+    """Repository, e.g. `uoft-cs/cifar100`, or a local folder in such a layout."""
     config: Text | None = None
     """Configuration of the data set, where it has several."""
     revision: Text | None = None
@@ -98,7 +98,7 @@ class ParquetSource(ColumnsSource):
     """Local parquet files in the layout of the hub's image data sets."""
 
     kind: Literal["parquet"]
-    files: Annotated[list[Text], Field(min_length=1)]
+    files: Annotated[list[Path], Field(min_length=1)]
     """Paths or glob patterns, in the order of their rows."""
 
     @field_validator("files", mode="before")
@@ -111,7 +111,7 @@ class FolderSource(Source):
     """A folder of images; with sub-folders, each is a class."""
 
     kind: Literal["folder"]
-    path: Text
+    path: Path
     """The folder."""
 
 
@@ -119,7 +119,7 @@ class WebDatasetSource(Source):
     """WebDataset tars: members of one name up to the first dot are one sample."""
 
     kind: Literal["webdataset"]
-    files: Annotated[list[Text], Field(min_length=1)]
+    files: Annotated[list[Path], Field(min_length=1)]
     """Paths or glob patterns of uncompressed tars, in the order of their rows."""
     image: Text | None = None
     """Ending of the image members, such as `jpg` or `seg.png`; by default every image format's."""
@@ -147,19 +147,13 @@ class ArchiveSource(Source):
     split: Literal["train", "test", "unlabelled"] = "train"
     """STL-10: 5,000, 8,000 and 100,000 images. TinyImageNet: `test` is its labelled validation
     part, `unlabelled` its test part, 10,000 each. CIFAR-100 has no `unlabelled`."""
-    folder: Text | None = None
+    folder: Path | None = None
     """Where it is kept; default `archives` in `store.cache_dir`, else in `$EGAPIPE_CACHE` or
     `~/.cache/egapipe`."""
-    url: Text | None = None
+    url: ArchiveUrl | None = None
     """A mirror of the archive."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Checksum of the archive, in place of the published one."""
-
-    @field_validator("url")
-    @classmethod
-    def _no_secrets(cls, value: str | None) -> str | None:
-        instead = "download the archive yourself, into `folder`"
-        return None if value is None else without_secrets(value, "it", instead)
 
     @model_validator(mode="after")
     def _has_split(self) -> Self:
@@ -280,13 +274,13 @@ class ViewsConfig(Section):
 class StoreConfig(Section):
     """Where embeddings are kept, and in which form."""
 
-    url: Text | None = None
+    url: Url | None = None
     """Folder or fsspec URL of the stores, `train.zarr` and so on; default `stores/<name>`."""
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """Stored type of the embeddings."""
     shard_rows: Positive = 4096
     """Rows a shard: the unit of work, of writing and of resuming."""
-    cache_dir: Text | None = None
+    cache_dir: NodePath | None = None
     """Node-local folder of all caches, the memory-mapped copies among them; default
     `$EGAPIPE_CACHE` or `~/.cache/egapipe`."""
 

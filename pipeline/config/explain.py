@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from egapipe.pipeline.config.base import CHOICES
+from egapipe.pipeline.urls import redacted
 
 Model = type[BaseModel]
 
@@ -111,7 +112,12 @@ def _got(detail: ErrorDetails) -> str:
         return " (it is empty)"
     if isinstance(value, bool):
         return f" (got {str(value).lower()})"
-    return f" (got {repr(value)[:_MAX_SHOWN]})" if isinstance(value, str | int | float) else ""
+    return f" (got {_shown(value)})" if isinstance(value, str | int | float) else ""
+
+
+def _shown(value: str | float) -> str:
+    # Before it is cut: half a URL would not be known as one.
+    return repr(redacted(value) if isinstance(value, str) else value)[:_MAX_SHOWN]
 
 
 def _hint(place: Place, root: Model) -> str:

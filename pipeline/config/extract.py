@@ -4,7 +4,8 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from egapipe.pipeline.config.base import AboveZero, Count, Fraction, Positive, Section, Text
+from egapipe.pipeline.config.base import AboveZero, Count, Fraction, Positive, Section
+from egapipe.pipeline.config.located import Address
 
 DecodeBy = Literal["threads", "processes"]
 
@@ -54,7 +55,7 @@ class ExtractConfig(Section):
 class ClusterConfig(Section):
     """The Ray cluster that workers run on."""
 
-    address: Text | None = None
+    address: Address | None = None
     """`auto` or `ray://host:port` to join a cluster; nothing starts a local one."""
     cpus: Positive | None = None
     """Logical CPUs of a local Ray; default: this machine's cores."""

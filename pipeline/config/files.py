@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from egapipe.pipeline.config import syntax
 from egapipe.pipeline.config.merge import merge
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.places import is_place
+from egapipe.pipeline.urls import path_of
 
 BASE, JOIN = "base", "+"
 
@@ -52,7 +54,7 @@ def is_part(name: str) -> bool:
 
 def parts(name: str) -> list[str]:
     """The names that `+` joins; the path of a file with a `+` in it is one name."""
-    whole = JOIN not in name or name in shipped() or _is_file(Path(name), name)
+    whole = JOIN not in name or name in shipped() or _found(name, Path()) is not None
     return [name] if whole else name.split(JOIN)
 
 
@@ -144,11 +146,22 @@ def _locate(name: str, folder: Path | None) -> Source:
     """The shipped file of this name, or the one at this path below `folder`."""
     if name in shipped():
         return Source(name, None)
-    if folder is not None and _is_file(folder / name, name):
-        return Source(str(folder / name), folder / name)
+    path = None if folder is None else _found(name, folder)
+    if path is not None:
+        return Source(str(path), path)
     raise UsageError(
         f"no config {name!r}: give the path of a YAML file or one of: {', '.join(shipped())}"
     )
+
+
+def _found(name: str, folder: Path) -> Path | None:
+    """The file of this name below a folder, or at the path that it means; None if there is none."""
+    if _is_file(folder / name, name):
+        return folder / name
+    if not is_place(name) or JOIN in name:
+        return None
+    path = folder / path_of(name)
+    return path if _is_file(path, name) else None
 
 
 def _is_file(path: Path, name: str) -> bool:

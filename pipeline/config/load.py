@@ -1,6 +1,6 @@
 """From files and overrides to a checked configuration, and back to YAML."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -8,11 +8,12 @@ from pydantic import ValidationError
 from egapipe.pipeline.config import syntax
 from egapipe.pipeline.config.explain import explain
 from egapipe.pipeline.config.files import parts, read_files, shipped
+from egapipe.pipeline.config.located import ENVIRONMENT, check_places
 from egapipe.pipeline.config.merge import long_form, replaced
 from egapipe.pipeline.config.tree import Config
 from egapipe.pipeline.config.trust import require_trusted
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.urls import refuse_credentials
+from egapipe.pipeline.urls import has_secrets, refuse_credentials
 
 DEFAULT = "quickstart"
 
@@ -37,7 +38,9 @@ def load_config(
         raise UsageError(
             f"config {name} is a part without a data set: join it to one, -c cifar100+{name}"
         )
-    return check(tree, name)
+    config = check(tree, name)
+    check_places(config)
+    return config
 
 
 def check(tree: Mapping[str, Any], origin: str) -> Config:
@@ -46,9 +49,25 @@ def check(tree: Mapping[str, Any], origin: str) -> Config:
         config = Config.model_validate(tree)
     except ValidationError as error:
         raise UsageError(f"config {origin}: {explain(error, Config)}") from None
-    # Not a validator: pydantic would repeat the value.
     refuse_credentials(config.store.url or "")
+    for key, text in _texts(config.model_dump()):
+        # Arguments of the user's own code, overrides of variants, and whatever comes later.
+        if has_secrets(text):
+            raise UsageError(f"config {origin}: {key} holds credentials: {ENVIRONMENT}")
     return config
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a plain tree, the names of its members too, with its dotted key."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, below in value.items():
+            yield f"a key of {key}", str(name)
+            yield from _texts(below, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for below in value:
+            yield from _texts(below, key)
 
 
 def to_yaml(config: Config) -> str:

@@ -15,8 +15,8 @@ from egapipe.pipeline.config.base import (
     Seed,
     Text,
 )
+from egapipe.pipeline.config.located import TrackingUrl
 from egapipe.pipeline.config.objectives import ObjectiveConfig
-from egapipe.pipeline.urls import without_secrets
 
 KINDS = ("uniform", "loguniform", "randint", "choice", "grid")
 Values = Annotated[tuple[JsonValue, ...], Field(min_length=1)]
@@ -127,15 +127,9 @@ class MlflowTracking(Section):
     """MLflow, one run a trial (`pip install 'egapipe[mlflow]'`)."""
 
     kind: Literal["mlflow"]
-    uri: Text | None = None
+    uri: TrackingUrl | None = None
     """Tracking server or store; default: MLFLOW_TRACKING_URI, else a database in the sweep's
     folder."""
-
-    @field_validator("uri")
-    @classmethod
-    def _no_secrets(cls, value: str | None) -> str | None:
-        instead = "set MLFLOW_TRACKING_URI in the environment"
-        return None if value is None else without_secrets(value, "it", instead)
 
     experiment: Text | None = None
     """Name of the experiment; default: the configuration's."""

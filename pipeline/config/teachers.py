@@ -6,6 +6,7 @@ from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_seri
 
 from egapipe.pipeline.config.base import AboveZero, Count, Positive, Real, Section, Text
 from egapipe.pipeline.config.data import Normalize
+from egapipe.pipeline.config.located import NameOrPath, Path
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -14,7 +15,7 @@ class TransformersTeacher(Section):
     """A vision encoder of the `transformers` library."""
 
     backend: Literal["transformers"]
-    model: Text
+    model: NameOrPath
     """Hub name, folder, or `package:<module>` for one shipped inside a Python package."""
     revision: Text | None = None
     """Branch, tag or commit on the hub."""
@@ -72,7 +73,7 @@ class OnnxTeacher(AnyOutput):
     """A network in an ONNX file, run by onnxruntime in the types that the file has."""
 
     backend: Literal["onnx"]
-    model: Text
+    model: NameOrPath
     """File, or `package:<module>/<path>.onnx` for one shipped inside a Python package."""
     output: Text | None = None
     """Tensor that is the embedding, an inner one too; default: the only output of the file."""
@@ -103,7 +104,7 @@ class RunTeacher(Section):
     """A student that was distilled here."""
 
     backend: Literal["run"]
-    model: Text
+    model: Path
     """Its run folder."""
     checkpoint: Literal["last", "best", "ema"] = "last"
     """Which of its checkpoints; `ema`: the moving average of its weights (`distill.ema_decay`)."""
@@ -125,7 +126,7 @@ class TimmTeacher(Section):
     """A pretrained network of timm, without its classifier."""
 
     backend: Literal["timm"]
-    model: Text
+    model: NameOrPath
     """timm's name (`vit_small_patch14_dinov2.lvd142m`), `hf-hub:<repository>` or
     `local-dir:<folder>`."""
     precision: Precision = "float32"
@@ -136,9 +137,9 @@ class OpenClipTeacher(Section):
     """The image tower of a pretrained model of open_clip."""
 
     backend: Literal["open_clip"]
-    model: Text
+    model: NameOrPath
     """open_clip's name (`ViT-B-32`), `hf-hub:<repository>` or `local-dir:<folder>`."""
-    pretrained: Text | None = None
+    pretrained: NameOrPath | None = None
     """Tag or file of its weights, for a name (`laion2b_s34b_b79k`)."""
     precision: Precision = "float32"
     """Type of the forward pass (autocast below float32)."""

@@ -4,11 +4,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from egapipe.pipeline.config.base import Section, Text
+from egapipe.pipeline.config.base import Section
 from egapipe.pipeline.config.compare import CompareConfig
 from egapipe.pipeline.config.data import DatasetConfig, SourceConfig, StoreConfig, ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.extract import ClusterConfig, ExtractConfig
+from egapipe.pipeline.config.located import Path
 from egapipe.pipeline.config.sweep import SweepConfig
 from egapipe.pipeline.config.teachers import TeacherConfig
 
@@ -39,7 +40,7 @@ class Config(Section):
     """A search over settings of stage two."""
     cluster: ClusterConfig = ClusterConfig()
     """The Ray cluster."""
-    runs: Text = "runs"
+    runs: Path = "runs"
     """Folder of run folders."""
 
     @model_validator(mode="before")

@@ -21,6 +21,7 @@ from egapipe.pipeline.datasets.tinyimagenet import TinyImageNetDataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.paths import cache_dir
 from egapipe.pipeline.progress import open_progress
+from egapipe.pipeline.urls import path_of, with_variables
 
 _CHUNK_BYTES = 1 << 20
 
@@ -69,7 +70,7 @@ def open_archive(source: ArchiveSource) -> RowsDataset:
     Raises UsageError: it cannot be downloaded, has another checksum, or another layout.
     """
     if source.folder is not None:
-        folder = str(Path(source.folder).expanduser().absolute())
+        folder = str(path_of(source.folder).absolute())
         source = source.model_copy(update={"folder": folder})
     return ARCHIVES[source.name].open(source, _prepared(source))
 
@@ -82,7 +83,7 @@ def _prepared(source: ArchiveSource) -> Path:
     """
     archive = ARCHIVES[source.name]
     checksum = f"sha256:{source.sha256}" if source.sha256 else archive.checksum
-    url = source.url or archive.url
+    url = with_variables(source.url) if source.url else archive.url
     root = Path(source.folder) if source.folder else cache_dir() / ARCHIVES_CACHE.folder
     ready = root / f"{source.name}-{checksum.partition(':')[2][:12]}"
     if ready.is_dir():

@@ -14,6 +14,7 @@ from egapipe.pipeline.datasets.images import SUFFIXES
 from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset, reopened
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.urls import path_of
 
 # Of skipped files, as many endings are named.
 _ENDINGS = 5
@@ -29,7 +30,7 @@ class FolderDataset(RowsDataset):
 
     def __init__(self, source: FolderSource, rows: Rows | None = None) -> None:
         """`rows` is the listing of another process: both then number the same files."""
-        path = Path(source.path).expanduser().absolute()
+        path = path_of(source.path).absolute()
         source = source.model_copy(update={"path": str(path)})
         self._rows = rows or _listing(path)
         super().__init__(source, self._rows)

@@ -13,6 +13,8 @@ from datasets.exceptions import DatasetNotFoundError
 
 from egapipe.pipeline.config.data import HubSource, ParquetSource
 from egapipe.pipeline.errors import UsageError, one_line
+from egapipe.pipeline.places import is_place
+from egapipe.pipeline.urls import path_of
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SPLIT_NAME = re.compile(r"\w+(?:\.\w+)*")
@@ -100,10 +102,10 @@ def _local(source: HubSource) -> HubSource:
         raise UsageError(
             f"{source.name!r} is not a hub data set: use `kind: {kind}` for local files"
         )
-    folder = Path(source.name).expanduser()
+    folder = path_of(source.name)
     if folder.is_dir():
         return source.model_copy(update={"name": str(folder.absolute())})
-    if folder.is_absolute() or source.name.startswith((".", "~")):
+    if folder.is_absolute() or is_place(source.name):
         raise UsageError(f"data set folder {source.name} does not exist")
     return source
 
@@ -116,7 +118,7 @@ def _commit(table: datasets.Dataset) -> str | None:
 
 
 def _matches(pattern: str) -> list[str]:
-    path = Path(pattern).expanduser()
+    path = path_of(pattern)
     if path.is_file():
         return [str(path.absolute())]
     found = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())

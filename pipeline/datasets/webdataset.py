@@ -16,6 +16,7 @@ from egapipe.pipeline.datasets.reading import read_slice
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.datasets.tarindex import tar_index
 from egapipe.pipeline.errors import ImageError, UsageError
+from egapipe.pipeline.urls import path_of
 
 
 class TarDataset(RowsDataset):
@@ -54,7 +55,7 @@ class TarDataset(RowsDataset):
 
 
 def _matches(pattern: str) -> list[str]:
-    path = os.path.abspath(os.path.expanduser(pattern))
+    path = os.path.abspath(path_of(pattern))
     found = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
     if not found:
         raise UsageError(f"no tar matches {pattern}: give paths or glob patterns in `files`")

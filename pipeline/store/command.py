@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egapipe.pipeline.errors import StoreError, UsageError
+from egapipe.pipeline.options import as_path, as_place
 
 if TYPE_CHECKING:
     from egapipe.pipeline.store.check import CheckReport
@@ -22,7 +23,11 @@ app = typer.Typer(
 )
 
 Url = Annotated[
-    str, typer.Argument(help="Folder or fsspec URL of a store, or of a folder that holds stores.")
+    str,
+    typer.Argument(
+        parser=as_place,
+        help="Folder or fsspec URL of a store, or of a folder that holds stores.",
+    ),
 ]
 
 
@@ -69,8 +74,10 @@ def check(url: Url) -> None:
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(help="Folder or fsspec URL of a store.")],
-    b: Annotated[str, typer.Argument(help="Folder or fsspec URL of another store.")],
+    a: Annotated[str, typer.Argument(parser=as_place, help="Folder or fsspec URL of a store.")],
+    b: Annotated[
+        str, typer.Argument(parser=as_place, help="Folder or fsspec URL of another store.")
+    ],
 ) -> None:
     """Compare two stores: manifest, rows, checksums and cosines. Exit code 1 if they differ."""
     from egapipe.pipeline.store.diff import diff_stores
@@ -86,10 +93,15 @@ def diff(
 
 @app.command()
 def export(
-    url: Annotated[str, typer.Argument(help="Folder or fsspec URL of a complete store.")],
+    url: Annotated[
+        str, typer.Argument(parser=as_place, help="Folder or fsspec URL of a complete store.")
+    ],
     out: Annotated[
         str,
-        typer.Argument(help="A new .parquet file, or .npy (its keys go into a .txt beside it)."),
+        typer.Argument(
+            parser=as_place,
+            help="A new .parquet file, or .npy (its keys go into a .txt beside it).",
+        ),
     ],
     output: Annotated[str, typer.Option(help="Which output of the teacher.")] = "embedding",
     view: Annotated[
@@ -111,7 +123,8 @@ def prune(
     cache: Annotated[
         Path | None,
         typer.Option(
-            help="Also remove what is old of all that egapipe keeps in this cache folder."
+            parser=as_path,
+            help="Also remove what is old of all that egapipe keeps in this cache folder.",
         ),
     ] = None,
     unused_days: Annotated[

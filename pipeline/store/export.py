@@ -16,6 +16,7 @@ from egapipe.pipeline.files import whole_file
 from egapipe.pipeline.store.dtypes import NUMPY, to_floats
 from egapipe.pipeline.store.objects import unusable
 from egapipe.pipeline.store.store import FeatureStore
+from egapipe.pipeline.urls import local_path
 
 Progress = Callable[[int, int], None]
 Numbers = npt.NDArray[Any]
@@ -73,9 +74,10 @@ def export_store(
 
 
 def _target(out: str) -> Path:
-    if "://" in out:
+    place = local_path(out)
+    if place is None:
         raise UsageError(f"cannot export to {out}: give a local file and copy it there")
-    file = Path(out).expanduser().absolute()
+    file = Path(place).absolute()
     if file.suffix not in (".parquet", ".npy"):
         raise UsageError(f"cannot export to {out}: its name must end in .parquet or .npy")
     written = [file, file.with_suffix(KEYS)] if file.suffix == ".npy" else [file]

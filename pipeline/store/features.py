@@ -1,8 +1,6 @@
 """Features: random access to the embeddings of a complete store, at memory speed."""
 
-import os
 import warnings
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -11,10 +9,11 @@ import torch
 
 from egapipe.pipeline.caches import FEATURES
 from egapipe.pipeline.paths import cache_dir as default_cache_dir
-from egapipe.pipeline.paths import own_folder
+from egapipe.pipeline.paths import on_each_node, own_folder
 from egapipe.pipeline.store.cache import map_or_build
 from egapipe.pipeline.store.records import content_hash
 from egapipe.pipeline.store.store import FeatureStore
+from egapipe.pipeline.urls import path_of
 
 Rows = npt.NDArray[np.int64]
 
@@ -37,7 +36,7 @@ class Features:
         self, store: FeatureStore, output: str, content: str, cache_dir: str | None
     ) -> None:
         """Use `open`. content: the content hash of the store, which is not read if it is cached."""
-        folder = default_cache_dir() if cache_dir is None else own_folder(Path(cache_dir))
+        folder = default_cache_dir() if cache_dir is None else own_folder(path_of(cache_dir))
         path = FEATURES.file(folder.absolute(), f"{content}-{output}")
         mapped = map_or_build(store, output, content, path)
         self._source = (store, output, content, cache_dir)
@@ -61,9 +60,8 @@ class Features:
         folder cannot be written.
         """
         store.require_output(output)
-        # Whoever unpickles it may have another working folder; a home folder is each node's own.
-        if cache_dir is not None and not cache_dir.startswith("~"):
-            cache_dir = os.path.abspath(cache_dir)
+        # Whoever unpickles it may have another working folder.
+        cache_dir = None if cache_dir is None else on_each_node(cache_dir)
         content = content_hash(store.manifest.hash(), store.finished_commits())
         return cls(store, output, content, cache_dir)
 

@@ -5,7 +5,7 @@ import os
 from egapipe.pipeline.store.local import LocalObjects
 from egapipe.pipeline.store.objects import Objects
 from egapipe.pipeline.store.remote import RemoteObjects
-from egapipe.pipeline.urls import local_path, refuse_credentials
+from egapipe.pipeline.urls import local_path, refuse_credentials, with_variables
 
 
 def open_objects(url: str) -> Objects:
@@ -17,6 +17,7 @@ def open_objects(url: str) -> Objects:
     path = local_path(url)
     if path is not None:
         return LocalObjects(os.path.abspath(path))
+    url = with_variables(url)
     refuse_credentials(url)
     scheme, _, rest = url.partition("://")
     return RemoteObjects(f"{scheme}://{rest.rstrip('/')}")

@@ -22,6 +22,7 @@ import typer
 from egapipe.pipeline.cluster import available_cpus
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.distill import DistillConfig
+from egapipe.pipeline.options import as_path
 from egapipe.pipeline.progress import open_progress
 from egapipe.stages import distill, extract
 from egapipe.stages.bench.distill import Bench
@@ -326,9 +327,15 @@ def training(config: Config, name: str) -> dict[str, Any]:
 
 def main(
     size: Annotated[Size, typer.Option(help="How much is measured.")] = Size.FULL,
-    data: Annotated[Path | None, typer.Option(help="Folder of CIFAR-100's parquet files.")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="Folder of a Dinov2Model.")] = None,
-    file: Annotated[Path | None, typer.Option("--json", help="Where figures are kept.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(parser=as_path, help="Folder of CIFAR-100's parquet files.")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(parser=as_path, help="Folder of a Dinov2Model.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--json", parser=as_path, help="Where figures are kept.")
+    ] = None,
     only: Annotated[str, typer.Option(help="Measure what has this in its name.")] = "",
 ) -> None:
     """Measure training and extraction on this machine's GPU."""

@@ -22,6 +22,7 @@ from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.files import read_json_object, replace_file
 from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.urls import path_of
 from egapipe.stages.compare.table import Cell, Planned, Row, table
 
 RECORD = "comparison.json"
@@ -31,7 +32,7 @@ def comparison_folder(config: Config, runs: Sequence[RunFolder]) -> "ComparisonF
     """The folder of a comparison: the same cells find the same folder again."""
     names = "\n".join(run.path.name for run in runs)
     identity = hashlib.sha256(names.encode()).hexdigest()[:8]
-    return ComparisonFolder(Path(config.runs) / config.name / f"compare-{identity}")
+    return ComparisonFolder(path_of(config.runs) / config.name / f"compare-{identity}")
 
 
 @dataclass(frozen=True)

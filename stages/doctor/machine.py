@@ -18,6 +18,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import one_line
 from egapipe.pipeline.paths import cache_dir
 from egapipe.pipeline.store.location import open_objects
+from egapipe.pipeline.urls import path_of, with_variables
 from egapipe.stages.distill.setup import pick_device
 from egapipe.stages.distill.students.zoo import ZOOS
 from egapipe.stages.doctor.parts import MissingError, Parts
@@ -103,7 +104,7 @@ def check_extras(parts: Parts) -> Result:
 
 def needed_extras(config: Config) -> set[str]:
     """The extras that teacher, student and store of a configuration come from."""
-    scheme = (config.store.url or "").partition("://")[0]
+    scheme = with_variables(config.store.url or "").partition("://")[0]
     zoo = config.distill.student.name.partition(":")[0]
     return (
         ({config.teacher.backend} & EXTRAS.keys())
@@ -205,7 +206,7 @@ def _copies(parts: Parts, folder: Path) -> int:
 
 def check_runs(parts: Parts) -> Result:
     """The folder of runs can be written to."""
-    folder = open_objects(parts.config.runs)
+    folder = open_objects(str(path_of(parts.config.runs)))
     probe_writing(folder)
     free = free_bytes(folder)
     return ok(f"{folder.url} is writable" + ("" if free is None else f", {decimal(free)} free"))

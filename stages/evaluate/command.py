@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from egapipe.pipeline.options import Checkpoint, TrustRemoteCode
+from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_path
 from egapipe.stages.evaluate import PROBE_IMAGES
 
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The run folder that `egapipe distill` printed.")],
+    run: Annotated[
+        Path,
+        typer.Argument(parser=as_path, help="The run folder that `egapipe distill` printed."),
+    ],
     checkpoint: Checkpoint = "last",
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where the student embeds images.")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egapipe.pipeline.options import Checkpoint, TrustRemoteCode
+from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_path
 
 if TYPE_CHECKING:
     from egapipe.stages.export import ExportReport
@@ -18,10 +18,14 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="The run folder that `egapipe distill` printed.")],
+    run: Annotated[
+        Path,
+        typer.Argument(parser=as_path, help="The run folder that `egapipe distill` printed."),
+    ],
     checkpoint: Checkpoint = "last",
     to: Annotated[
-        Path | None, typer.Option(help="Folder to write; default: export in the run folder.")
+        Path | None,
+        typer.Option(parser=as_path, help="Folder to write; default: export in the run folder."),
     ] = None,
     formats: Annotated[
         list[str] | None,
@@ -29,7 +33,9 @@ def export(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of images to check on; default: the run's test images."),
+        typer.Option(
+            parser=as_path, help="Folder of images to check on; default: the run's test images."
+        ),
     ] = None,
     licence: Annotated[str, typer.Option("--license", help="For the model card.")] = "unknown",
     trust_remote_code: TrustRemoteCode = False,

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from egapipe.pipeline.options import Checkpoint, ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.options import (
+    Checkpoint,
+    ConfigName,
+    Overrides,
+    TrustRemoteCode,
+    as_path,
+    as_place,
+)
 
 if TYPE_CHECKING:
     from egapipe.stages.index import Leak, LeakReport
@@ -24,13 +31,16 @@ def register(app: typer.Typer) -> None:
 
 
 def index(
-    store: Annotated[str, typer.Argument(help="Folder or URL of a complete store.")],
+    store: Annotated[
+        str, typer.Argument(parser=as_place, help="Folder or URL of a complete store.")
+    ],
     kind: Annotated[
         Literal["auto", "flat", "hnsw", "ivf"],
         typer.Option(help="auto: flat up to 100,000 rows, hnsw up to a million, ivf above."),
     ] = "auto",
     to: Annotated[
-        Path | None, typer.Option(help="File to write; default: in this node's cache.")
+        Path | None,
+        typer.Option(parser=as_path, help="File to write; default: in this node's cache."),
     ] = None,
 ) -> None:
     """Build a faiss index of a store's clean embeddings (cosine), and measure its recall."""
@@ -45,7 +55,7 @@ def index(
 
 
 def neighbours(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(parser=as_path, help="Image files.")],
     config: ConfigName = None,
     overrides: Overrides = None,
     split: Annotated[
@@ -54,7 +64,9 @@ def neighbours(
     k: Annotated[int, typer.Option("-k", min=1, help="Neighbours an image.")] = 10,
     run: Annotated[
         Path | None,
-        typer.Option(help="In the space of this run's student; default: the teacher's."),
+        typer.Option(
+            parser=as_path, help="In the space of this run's student; default: the teacher's."
+        ),
     ] = None,
     checkpoint: Checkpoint = "last",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
@@ -90,7 +102,9 @@ def leaks(
     threshold: Annotated[
         float, typer.Option(help="Least cosine in teacher space of what is listed.")
     ] = 0.95,
-    output: Annotated[Path | None, typer.Option(help="CSV file for all pairs.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(parser=as_path, help="CSV file for all pairs.")
+    ] = None,
 ) -> None:
     """List test images that are nearly, or exactly, among the training images."""
     from egapipe.pipeline.config import load_config

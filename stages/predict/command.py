@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from egapipe.pipeline.options import Checkpoint, TrustRemoteCode
+from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_path
 
 if TYPE_CHECKING:
     from egapipe.stages.predict import Prediction
@@ -21,14 +21,21 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     model: Annotated[
-        Path, typer.Argument(help="Run folder, folder of `egapipe export`, or its .onnx file.")
+        Path,
+        typer.Argument(
+            parser=as_path, help="Run folder, folder of `egapipe export`, or its .onnx file."
+        ),
     ],
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    images: Annotated[
+        list[Path], typer.Argument(parser=as_path, help="Image files, or folders of them.")
+    ],
     checkpoint: Checkpoint = "last",
     top: Annotated[int, typer.Option(min=1, help="Classes an image.")] = 3,
     output: Annotated[
         Path | None,
-        typer.Option(help="Write .parquet or .jsonl with embeddings, or .csv without."),
+        typer.Option(
+            parser=as_path, help="Write .parquet or .jsonl with embeddings, or .csv without."
+        ),
     ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where the student runs.")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from egapipe.pipeline.options import TrustRemoteCode
+from egapipe.pipeline.options import TrustRemoteCode, as_path
 
 
 def register(app: typer.Typer) -> None:
@@ -14,9 +14,12 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    path: Annotated[Path, typer.Argument(help="Folder of a run, a comparison or a sweep.")],
+    path: Annotated[
+        Path, typer.Argument(parser=as_path, help="Folder of a run, a comparison or a sweep.")
+    ],
     to: Annotated[
-        Path | None, typer.Option(help="Folder to write into; default: the folder itself.")
+        Path | None,
+        typer.Option(parser=as_path, help="Folder to write into; default: the folder itself."),
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode, as_service
 from egapipe.stages.submit import COMMANDS
 
 if TYPE_CHECKING:
@@ -18,7 +18,10 @@ _submit = typer.Typer(help="Run a command on a Ray cluster, as a job.", no_args_
 
 Address = Annotated[
     str | None,
-    typer.Option(help="Of the cluster's dashboard; default: $RAY_API_SERVER_ADDRESS or loopback."),
+    typer.Option(
+        parser=as_service,
+        help="Of the cluster's dashboard; default: $RAY_API_SERVER_ADDRESS or loopback.",
+    ),
 ]
 JobId = Annotated[str, typer.Argument(help="What `egapipe submit` printed.")]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
+from egapipe.pipeline.urls import redacted
 from egapipe.stages.submit.package import pack
 
 _POLL_SECONDS = 0.5
@@ -127,4 +128,4 @@ def _explained(job: str | None = None) -> Iterator[None]:
 
 def _last(error: Any) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
+    return redacted(lines[-1])[:300] if lines else type(error).__name__

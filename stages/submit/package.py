@@ -9,11 +9,13 @@ from typing import Any
 
 from egapipe.pipeline.config import Config, override, to_yaml
 from egapipe.pipeline.config.load import check
+from egapipe.pipeline.config.located import Sort, with_places
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.imports import split_reference
+from egapipe.pipeline.places import LOCAL_DIR, is_place
+from egapipe.pipeline.urls import url_of, with_variables
 
 CONFIG, ORDER = "config.yaml", "job.json"
-_FIELDS_OF_SOURCES = ("path", "files", "folder")
 
 
 def pack(config: Config, command: str, arguments: list[str], folder: Path) -> Config:
@@ -40,22 +42,17 @@ def pack(config: Config, command: str, arguments: list[str], folder: Path) -> Co
 
 def absolute(config: Config) -> Config:
     """The same configuration, its local paths as they are from this folder."""
-    tree = config.model_dump(mode="json")
+    tree = with_places(config, _absolute)
     changes: dict[str, Any] = {
-        "store.url": _absolute(config.store_url("train").removesuffix("/train.zarr")),
-        "runs": _absolute(config.runs),
-        "dataset": {name: _source(source) for name, source in tree["dataset"].items()},
+        "store.url": _absolute(config.store_url("train").removesuffix("/train.zarr"), "url")
     }
-    model = tree["teacher"].get("model")
-    if isinstance(model, str) and Path(model).exists():
-        changes["teacher.model"] = _absolute(model)
     return check(override(tree, changes), config.name)
 
 
 def shared_paths(config: Config) -> list[str]:
     """The local folders that every node must see: stores, and runs."""
     root = config.store_url("train").removesuffix("/train.zarr")
-    return [path for path in (root, config.runs) if not _is_url(path)]
+    return [path for path in (root, config.runs) if "://" not in path]
 
 
 def modules(config: Config) -> Iterator[Path]:
@@ -71,32 +68,18 @@ def modules(config: Config) -> Iterator[Path]:
                 yield path
 
 
-# Where a source, or a validation, has sources.
-_NESTED = ("sources", "source")
-
-
-def _source(source: Any) -> Any:
-    """A source of images, or several, with absolute paths."""
-    if isinstance(source, list):
-        return [_source(one) for one in source]
-    if not isinstance(source, dict):
-        return source
-    changed = {key: _source(value) if key in _NESTED else value for key, value in source.items()}
-    for key in _FIELDS_OF_SOURCES:
-        value = changed.get(key)
-        if isinstance(value, str):
-            changed[key] = _absolute(value)
-        elif isinstance(value, list):
-            changed[key] = [_absolute(path) for path in value]
-    return changed
-
-
-def _absolute(path: str) -> str:
-    return path if _is_url(path) else os.path.abspath(os.path.expanduser(path))
-
-
-def _is_url(path: str) -> bool:
-    return "://" in path
+def _absolute(text: str, sort: Sort) -> str:
+    """A place as every node of the cluster takes it."""
+    if sort == "node":
+        return text
+    if sort == "address":
+        return with_variables(text)
+    prefix = LOCAL_DIR if text.startswith(LOCAL_DIR) else ""
+    path = text.removeprefix(prefix)
+    if sort == "name" and not (is_place(path) or prefix or Path(path).exists()):
+        return text
+    url = url_of(path)
+    return url if "://" in url else prefix + os.path.abspath(url)
 
 
 def _copy(path: Path, folder: Path) -> None:

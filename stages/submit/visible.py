@@ -50,6 +50,6 @@ def _look(folder: str, probe: Path, nodes: list[dict[str, Any]]) -> None:
     if blind:
         raise UsageError(
             f"{folder} is not seen by {len(blind)} of {len(nodes)} nodes "
-            f"({', '.join(sorted(blind)[:5])}): put it on a shared file system, or set store.url "
-            "and runs to the URL of an object store or a shared folder"
+            f"({', '.join(sorted(blind)[:5])}): put it on a file system that "
+            "all nodes share (a store may lie on an object store too: store.url)"
         )

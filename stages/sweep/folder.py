@@ -23,6 +23,7 @@ from egapipe.pipeline.durable import durable
 from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.identity import has_places
 from egapipe.pipeline.runs import RunFolder, older_folder, run_identity
+from egapipe.pipeline.urls import path_of
 
 ERROR = "error.json"
 # What changes neither the trials nor which of them end early.
@@ -51,7 +52,7 @@ def sweep_folder(config: Config) -> "SweepFolder":
     Also one of an older egapipe, if it has as many samples or names other places of its images.
     """
     # Trials may have another working folder.
-    parent = (Path(config.runs) / config.name).absolute()
+    parent = (path_of(config.runs) / config.name).absolute()
     identity = sweep_identity(config)
     folder = parent / f"sweep-{identity}"
     if folder.exists():

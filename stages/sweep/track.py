@@ -17,6 +17,7 @@ from egapipe.pipeline.config.sweep import MlflowTracking, WandbTracking
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.urls import url_of
 from egapipe.stages.sweep.folder import SweepFolder, short_name
 from egapipe.stages.sweep.report import SweepReport, SweepTrial
 
@@ -78,7 +79,7 @@ def _mlflow(
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 
-    uri = options.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    uri = url_of(options.uri) if options.uri else os.environ.get("MLFLOW_TRACKING_URI")
     client = MlflowClient(uri or f"sqlite:///{folder.path / 'mlflow.db'}")
     name = options.experiment or config.name
     known = client.get_experiment_by_name(name)

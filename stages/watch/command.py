@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from egapipe.pipeline.options import as_path
+
 if TYPE_CHECKING:
     from egapipe.stages.watch import RunStatus
 
@@ -18,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def watch(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a folder of runs.")],
+    run: Annotated[Path, typer.Argument(parser=as_path, help="A run folder, or a folder of runs.")],
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one look and stop.")] = False,
 ) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from egapipe.pipeline.config.data import HubSource
 from egapipe.pipeline.datasets.loading import load_hub
 from egapipe.pipeline.errors import UsageError, one_line
+from egapipe.pipeline.urls import path_of
 from egapipe.stages.extract.importing.tables import Columns, Embeddings, Floats, from_table
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
@@ -28,7 +29,7 @@ def read_embeddings(
     that has several. Raises UsageError: nothing there, another format, or another shape.
     """
     columns = columns or Columns()
-    file = Path(path).expanduser()
+    file = path_of(path)
     if file.is_dir():
         return from_table(*_folder(file, split), columns)
     if file.suffix == ".npy" and file.is_file():

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides
+from egapipe.pipeline.options import ConfigName, Overrides, as_place
 from egapipe.pipeline.store.command import app as store
 
 
@@ -18,8 +18,9 @@ def import_(
     embeddings: Annotated[
         str,
         typer.Argument(
+            parser=as_place,
             help="A .npy or .parquet file, the folder of a Hugging Face data set, or its name "
-            "on the hub."
+            "on the hub.",
         ),
     ],
     config: ConfigName = None,

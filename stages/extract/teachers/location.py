@@ -6,6 +6,8 @@ from importlib import resources, util
 from pathlib import Path
 
 from egapipe.pipeline.errors import TeacherError
+from egapipe.pipeline.places import LOCAL_DIR, is_place
+from egapipe.pipeline.urls import path_of
 
 PACKAGE = "package:"
 """What a name begins with that is inside an installed Python package."""
@@ -20,14 +22,20 @@ def located(model: str) -> Iterator[tuple[str, bool]]:
     if model.startswith(PACKAGE):
         with contextlib.ExitStack() as stack:
             yield str(_check_folder(model, _packaged(model, stack))), True
-    elif Path(model).expanduser().is_dir():
-        yield str(_check_folder(model, Path(model).expanduser())), True
-    elif model.startswith((".", "/", "~")) or model.count("/") > 1:
+    elif path_of(model).is_dir():
+        yield str(_check_folder(model, path_of(model))), True
+    elif is_place(model):
         raise TeacherError(
             f"teacher {model}: no such folder; teacher.model is a folder or a hub name"
         )
     else:
         yield model, False
+
+
+def expanded_name(model: str) -> str:
+    """A name of timm or open_clip, its `local-dir:` expanded. Raises UsageError."""
+    folder = model.removeprefix(LOCAL_DIR)
+    return model if folder == model else f"{LOCAL_DIR}{path_of(folder)}"
 
 
 def located_file(model: str, setting: str = "teacher.model") -> Path:
@@ -40,7 +48,7 @@ def located_file(model: str, setting: str = "teacher.model") -> Path:
         module, _, inside = model.removeprefix(PACKAGE).partition("/")
         path = _package_folder(model, module) / inside
     else:
-        path = Path(model).expanduser()
+        path = path_of(model)
     if not path.is_file():
         raise TeacherError(f"teacher {model}: {path} is no file; {setting} is the file itself")
     return path

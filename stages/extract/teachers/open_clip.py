@@ -6,6 +6,9 @@ from egapipe.pipeline.config.teachers import OpenClipTeacher as Settings
 from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import TeacherError, one_line
 from egapipe.pipeline.extras import require
+from egapipe.pipeline.places import is_place
+from egapipe.pipeline.urls import path_of
+from egapipe.stages.extract.teachers.location import expanded_name
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
@@ -21,8 +24,8 @@ def load(settings: Settings) -> NetworkTeacher:
     open_clip = require("open_clip", "open_clip", "teacher.backend=open_clip")
     try:
         model = open_clip.create_model(
-            settings.model,
-            settings.pretrained,
+            expanded_name(settings.model),
+            _weights(settings.pretrained),
             pretrained_text=False,
             require_pretrained=True,
             weights_only=True,
@@ -40,6 +43,11 @@ def load(settings: Settings) -> NetworkTeacher:
         raise TeacherError(
             f"teacher {settings.model} cannot be loaded by open_clip: {one_line(error)}"
         ) from error
+
+
+def _weights(pretrained: str | None) -> str | None:
+    """A tag, or the file that a path means."""
+    return str(path_of(pretrained)) if pretrained and is_place(pretrained) else pretrained
 
 
 def translate(config: dict[str, Any]) -> Preprocessing:

@@ -6,6 +6,7 @@ from torch import nn
 
 from egapipe.pipeline.config.teachers import RunTeacher as Settings
 from egapipe.pipeline.durable import durable
+from egapipe.pipeline.urls import path_of
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled
@@ -19,7 +20,7 @@ def load(settings: Settings) -> NetworkTeacher:
     Raises UsageError if the folder is no run, has no such checkpoint, or the weights do not fit.
     """
     trained = load_student(
-        settings.model,
+        path_of(settings.model),
         settings.checkpoint,
         "cpu",
         trust_remote_code=settings.trust_remote_code,

@@ -8,6 +8,7 @@ from egapipe.pipeline.config.teachers import TimmTeacher as Settings
 from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import TeacherError, UsageError, one_line
 from egapipe.pipeline.extras import require
+from egapipe.stages.extract.teachers.location import expanded_name
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
@@ -23,7 +24,7 @@ def load(settings: Settings) -> NetworkTeacher:
     timm = require("timm", "timm", "teacher.backend=timm")
     _check_loads_data_only(timm)
     try:
-        module = timm.create_model(settings.model, pretrained=True, num_classes=0)
+        module = timm.create_model(expanded_name(settings.model), pretrained=True, num_classes=0)
         # Some of its loaders only warn where there are no weights, and leave random ones.
         if not any(module.pretrained_cfg.get(place) for place in ("file", "url", "hf_hub_id")):
             raise ValueError("there are no pretrained weights of it")  # noqa: TRY301
