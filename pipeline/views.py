@@ -128,8 +128,21 @@ def _whole(sizes: Ints) -> Ints:
     return np.concatenate([np.zeros_like(sizes), sizes], axis=1)
 
 
+def margins(plan: ViewsConfig, size: Ints) -> tuple[int, int]:
+    """How far (down, across) a view may reach out of images of the size [2] = height, width."""
+    if plan.crop != "pad":
+        return (0, 0)
+    y, x = _padding(plan, size)
+    return (int(y), int(x))
+
+
+def _padding(plan: ViewsConfig, sizes: Ints) -> Ints:
+    padding: Ints = np.rint(plan.padding * sizes).astype(np.int64)
+    return padding
+
+
 def _padded(plan: ViewsConfig, u: npt.NDArray[np.float64], sizes: Ints) -> Ints:
-    pad = np.rint(plan.padding * sizes).astype(np.int64)
+    pad = _padding(plan, sizes)
     offset = np.floor(u[:, :2] * (2 * pad + 1)).astype(np.int64) - pad
     return np.concatenate([offset, sizes], axis=1)
 

@@ -24,6 +24,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets.fingerprint import fingerprint_of
 from egapipe.pipeline.progress import Progress, Silence, Value
 from egapipe.pipeline.store import Features, FeatureStore, check_store
+from egapipe.stages.bench.synthetic import Whole
 from egapipe.stages.extract import Extraction
 from egapipe.stages.extract.planning.job import Job
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
@@ -35,12 +36,10 @@ PARTS = 5
 MB = 2**20
 
 
-class Numbered:
+class Numbered(Whole):
     """Tiny RGB images, each made from the number of its row, so that none is ever kept."""
 
     name = "numbered"
-    numbered = False
-    notes: Sequence[str] = ()
     classes: list[str] | None = None
 
     def __init__(self, rows: int) -> None:
@@ -55,16 +54,6 @@ class Numbered:
     def labels(self) -> npt.NDArray[np.int64]:
         """A hundred classes in turn."""
         return np.arange(self.rows) % 100
-
-    @property
-    def chosen(self) -> npt.NDArray[np.int64]:
-        """All rows."""
-        return np.arange(len(self))
-
-    @property
-    def source_rows(self) -> int:
-        """The same."""
-        return len(self)
 
     @property
     def label_numbers(self) -> npt.NDArray[np.int64]:

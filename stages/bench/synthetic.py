@@ -1,5 +1,6 @@
 """Stores of random embeddings and data sets of random images, of any size, for measurements."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,19 +17,11 @@ from egapipe.pipeline.views import plan_hash
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 
-class NoiseImages:
-    """Random RGB images, all different, decoded from memory."""
+class Whole(ABC):
+    """What a data set says of itself of which all rows are chosen."""
 
-    name = "noise"
     numbered = False
     notes: Sequence[str] = ()
-
-    def __init__(self, rows: int, side: int, classes: int) -> None:
-        rng = np.random.default_rng(0)
-        self.pixels = rng.integers(0, 256, (rows, side, side, 3), dtype=np.uint8)
-        self.labels: npt.NDArray[np.int64] = rng.integers(0, classes, rows)
-        self.keys: Sequence[str] = [f"noise/{row:08d}" for row in range(rows)]
-        self.classes: list[str] | None = [str(i) for i in range(classes)]
 
     @property
     def chosen(self) -> npt.NDArray[np.int64]:
@@ -39,6 +32,22 @@ class NoiseImages:
     def source_rows(self) -> int:
         """The same."""
         return len(self)
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+
+class NoiseImages(Whole):
+    """Random RGB images, all different, decoded from memory."""
+
+    name = "noise"
+
+    def __init__(self, rows: int, side: int, classes: int) -> None:
+        rng = np.random.default_rng(0)
+        self.pixels = rng.integers(0, 256, (rows, side, side, 3), dtype=np.uint8)
+        self.labels: npt.NDArray[np.int64] = rng.integers(0, classes, rows)
+        self.keys: Sequence[str] = [f"noise/{row:08d}" for row in range(rows)]
+        self.classes: list[str] | None = [str(i) for i in range(classes)]
 
     @property
     def label_numbers(self) -> npt.NDArray[np.int64]:

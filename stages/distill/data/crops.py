@@ -20,9 +20,7 @@ def crop(
     [B] into N. box: int64 [B, 4] = top, left, height, width in pixels of the image. flip: bool [B].
     Returns uint8 [B, 3, h, w] of the given size (h, w), channels last in memory.
     """
-    y = _span(box[:, 0], size[0], margin[0])
-    x = _span(box[:, 1], size[1], margin[1])
-    x = torch.where(flip[:, None], x.flip(1), x)
+    y, x = _places(box, flip, size, margin)
     inside = _inside(y, canvas.shape[1])[:, :, None] & _inside(x, canvas.shape[2])[:, None, :]
     return (_pixels(canvas, index, y, x) * inside[..., None]).permute(0, 3, 1, 2)
 
@@ -31,9 +29,7 @@ def crop_within(
     canvas: Tensor, index: Tensor, box: Tensor, flip: Tensor, size: Size, margin: Size
 ) -> Tensor:
     """`crop` of boxes that nowhere leave the canvas: wide margins spare the mask."""
-    y = _span(box[:, 0], size[0], margin[0])
-    x = _span(box[:, 1], size[1], margin[1])
-    x = torch.where(flip[:, None], x.flip(1), x)
+    y, x = _places(box, flip, size, margin)
     return _pixels(canvas, index, y, x).permute(0, 3, 1, 2)
 
 
@@ -62,6 +58,13 @@ def pad(pixels: Tensor, margin: Size) -> Tensor:
     if margin == (0, 0):
         return pixels
     return F.pad(pixels, (0, 0, margin[1], margin[1], margin[0], margin[0]))
+
+
+def _places(box: Tensor, flip: Tensor, size: Size, margin: Size) -> tuple[Tensor, Tensor]:
+    """Rows [B, h] and columns [B, w] of the canvas that each box shows."""
+    y = _span(box[:, 0], size[0], margin[0])
+    x = _span(box[:, 1], size[1], margin[1])
+    return y, torch.where(flip[:, None], x.flip(1), x)
 
 
 def _span(start: Tensor, length: int, margin: int) -> Tensor:

@@ -13,11 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.store import Features
-from egapipe.pipeline.views import view_boxes
+from egapipe.pipeline.views import margins, view_boxes
 from egapipe.stages.distill.data.batches import Check
-from egapipe.stages.distill.data.crops import Size, crop_and_resize, crop_within
+from egapipe.stages.distill.data.crops import crop_and_resize, crop_within
 from egapipe.stages.distill.data.images import ResidentImages
 from egapipe.stages.distill.data.loader import Batch, Loader
 
@@ -29,7 +28,7 @@ _COLUMNS = 8
 class ResidentBatches:
     """The batches of `Loader.epoch`, made on the device.
 
-    step: int64 scalar on the device, the step of the epoch whose batch comes next; whoever takes
+    step: int64 [1] on the device, the step of the epoch whose batch comes next; whoever takes
     one moves it on.
     """
 
@@ -51,7 +50,7 @@ class ResidentBatches:
         self._loader = loader
         self._plan = loader.student_plan
         self._source, self._size = images[0].source, images[0].size
-        self._margin = _margin(self._plan, self._source)
+        self._margin = margins(self._plan, self._source)
         self._canvas = _joined([part.canvas(self._margin) for part in images])
         starts = np.cumsum([0, *(len(part) for part in images)])
         for part, start in zip(images, starts, strict=False):
@@ -61,8 +60,7 @@ class ResidentBatches:
         self._grids = _on_device(grids, device) if grids else None
         self._views = loader.teacher_plan.count + 1
         self._labels = torch.from_numpy(loader.labels).to(device)
-        rows = len(loader.shares(0)[0][0])
-        self._table = torch.zeros(loader.steps, rows * _COLUMNS, dtype=torch.int64, device=device)
+        self._table: Tensor | None = None
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
         self._drawing = ThreadPoolExecutor(1, "draw")
         self._next: tuple[int, Future[Tensor]] | None = None
@@ -75,6 +73,8 @@ class ResidentBatches:
         self._drawn = (
             coming.result() if coming is not None and expected == epoch else self._draw(epoch)
         )
+        if self._table is None:
+            self._table = torch.zeros_like(self._drawn, device=self.step.device)
         self._table.copy_(self._drawn, non_blocking=True)
         self.step.fill_(first_step)
         if epoch + 1 < self._loader.config.epochs:
@@ -88,7 +88,9 @@ class ResidentBatches:
         return check
 
     def batch(self) -> Batch:
-        """The batch of `step`."""
+        """The batch of `step`. Raises RuntimeError before the first `begin`."""
+        if self._table is None:
+            raise RuntimeError("no epoch was begun yet")
         drawn = self._table.index_select(0, self.step).view(-1, _COLUMNS)
         rows, views, box, flip = drawn[:, 0], drawn[:, 1], drawn[:, 2:6], drawn[:, 6] > 0
         make = crop_and_resize if self._resized else crop_within
@@ -113,25 +115,17 @@ class ResidentBatches:
         columns = (rows, views, *boxes.box.T, boxes.flip, draws)
         table = np.stack(columns, axis=1, dtype=np.int64).reshape(len(shares), -1)
         drawn = torch.from_numpy(table)
-        return drawn.pin_memory() if self._table.device.type == "cuda" else drawn
+        return drawn.pin_memory() if self.step.device.type == "cuda" else drawn
 
 
 def resident_bytes(
     images: Sequence[ResidentImages], loader: Loader, features: Sequence[Features]
 ) -> int:
     """Bytes that `ResidentBatches` takes on the device beside the images as they are."""
-    margin = _margin(loader.student_plan, images[0].source)
-    height, width = images[0].source + 2 * np.array(margin)
-    padded = len(loader.hashes) * height * width * 3 if margin != (0, 0) else 0
+    around = margins(loader.student_plan, images[0].source)
+    height, width = images[0].source + 2 * np.array(around)
+    padded = len(loader.hashes) * height * width * 3 if around != (0, 0) else 0
     return int(padded) + sum(part.tensor().nbytes for part in features)
-
-
-def _margin(plan: ViewsConfig, source: Ints) -> Size:
-    """How far a view reaches out of the image, as `view_boxes` has it."""
-    if plan.crop != "pad":
-        return (0, 0)
-    y, x = np.rint(plan.padding * source).astype(np.int64)
-    return (int(y), int(x))
 
 
 def _on_device(parts: Sequence[Features], device: torch.device) -> Tensor:

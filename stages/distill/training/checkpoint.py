@@ -67,12 +67,12 @@ class Checkpoints:
         self.wait()
         student, heads = split_weights(learner.model)
         tensors = {
-            "student": _copied(student),
-            "heads": _copied(heads),
-            "optimizer": _copied(_optimizer_tensors(learner.optimizer)),
+            "student": student,
+            "heads": heads,
+            "optimizer": _optimizer_tensors(learner.optimizer),
         }
         if learner.average is not None:
-            tensors[AVERAGE] = _copied(_on_cpu(learner.average.state_dict()))
+            tensors[AVERAGE] = _copied(learner.average.state_dict())
         state = json.dumps({**asdict(at), "scaler": learner.scaler.state_dict()})
         name = f"epoch{at.epoch:05d}-step{at.step:07d}"
         self._writing = self._writer.submit(self._write, name, tensors, state, best)
@@ -184,27 +184,20 @@ def _explained(folder: Path) -> Iterator[None]:
 
 def split_weights(model: Distillation) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The backbone's weights, without prefix, and those of everything around it."""
-    weights = _on_cpu(model.state_dict())
+    weights = _copied(model.state_dict())
     student = {k.removeprefix(BACKBONE): v for k, v in weights.items() if k.startswith(BACKBONE)}
     heads = {k: v for k, v in weights.items() if not k.startswith(BACKBONE)}
     return student, heads
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """In memory of their own: the training goes on with the others."""
-    return {name: value.clone() for name, value in tensors.items()}
+    """On the CPU, each in memory of its own: the training goes on with the others, and safetensors
+    refuses tied weights that share theirs."""
+    return {name: _copy(value) for name, value in tensors.items()}
 
 
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of tied weights each name has a copy: safetensors refuses tensors that share memory."""
-    seen: set[int] = set()
-    copies = {}
-    for name, value in tensors.items():
-        own = value.detach().cpu().contiguous()
-        storage = own.untyped_storage().data_ptr()
-        copies[name] = own.clone() if storage in seen else own
-        seen.add(storage)
-    return copies
+def _copy(value: Tensor) -> Tensor:
+    return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def load_weights(model: Distillation, folder: Path) -> None:
@@ -244,7 +237,7 @@ def checkpoint_folder(checkpoints: Path, which: str) -> Path:
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
-        f"{index}.{name}": value.detach().cpu().contiguous()
+        f"{index}.{name}": _copy(value)
         for index, entries in state.items()
         for name, value in entries.items()
         if isinstance(value, Tensor)

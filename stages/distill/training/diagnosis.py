@@ -9,6 +9,7 @@ from egapipe.pipeline.errors import TrainingError
 from egapipe.stages.distill.data.loader import Batch
 from egapipe.stages.distill.model.student import Distillation, Losses
 from egapipe.stages.distill.training.checkpoint import Checkpoints, Position
+from egapipe.stages.distill.training.gradient import gradients
 from egapipe.stages.distill.training.learner import Learner
 from egapipe.stages.distill.training.step import Steps
 
@@ -26,7 +27,7 @@ def check_step(
     """
     if not bool(torch.isfinite(losses.total)):
         what = "the loss is not finite"
-    elif not learner.scaler.is_enabled() and not _finite(_gradients(learner.model)):
+    elif not learner.scaler.is_enabled() and not _finite(gradients(learner.model)):
         what = "a gradient is not finite"
     else:
         return
@@ -100,10 +101,6 @@ def _row(batch: Batch, values: Tensor) -> int:
 
 def _name(tensors: Mapping[str, Tensor]) -> str:
     return next(name for name, tensor in tensors.items() if not _finite([tensor]))
-
-
-def _gradients(model: nn.Module) -> list[Tensor]:
-    return [p.grad for p in model.parameters() if p.grad is not None]
 
 
 def _finite(tensors: Iterable[Tensor]) -> bool:

@@ -50,7 +50,7 @@ class OnePass:
         self.model.zero_grad()
         losses = cast(Losses, self.model(batch))
         scaler.scale(losses.total).backward()
-        self.world.average(_gradients(self.model))
+        self.world.average(gradients(self.model))
         return losses
 
 
@@ -92,7 +92,7 @@ class TwoPasses:
         grads = zip(*(_split(leaf, length) for leaf in leaves), strict=True)
         for (i, part), gradient in zip(parts, grads, strict=True):
             _send(self._outputs(part, seed + i), gradient)
-        self.world.average(_gradients(model))
+        self.world.average(gradients(model))
         return losses
 
     @property
@@ -153,5 +153,6 @@ def _put_back(module: nn.Module, values: list[Tensor]) -> None:
         buffer.copy_(value)
 
 
-def _gradients(model: nn.Module) -> list[Tensor]:
+def gradients(model: nn.Module) -> list[Tensor]:
+    """Of all parameters that have one."""
     return [p.grad for p in model.parameters() if p.grad is not None]
