@@ -29,7 +29,7 @@ from egapipe.stages.distill.model import Distillation, Student
 
 AVERAGE = "ema"
 STUDENT = "student."
-_NAME = re.compile(r"\.?epoch\d+-step\d+(-again)*")
+_NAME = re.compile(r"\.?epoch\d{1,20}-step\d{1,20}(-again){0,9}")
 BACKBONE = STUDENT + "backbone."
 
 
