@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-slow gpu lint typecheck bench clean
+.PHONY: quickstart test test-slow fuzz gpu lint typecheck bench clean
 
 $(INSTALLED): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,11 @@ test: lint typecheck
 # One after the other: some look for processes to kill, some measure memory.
 test-slow: $(INSTALLED)
 	EGAPIPE_GPU_TESTS=cpu $(BIN)/pytest -m "slow or gpu"
+
+# Every reader of a file that travels, on changed bytes, SECONDS each (docs/security.md).
+SECONDS ?= 120
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 # What runs on a GPU: its tests, then training and extraction measured; BENCH='--size quick' is short,
 # BENCH='--data DIR --teacher DIR' trains on CIFAR-100 too (docs/benchmarks.md).

@@ -2,13 +2,14 @@
 
 import errno
 import json
+import math
 import os
 import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
 
@@ -45,7 +46,24 @@ def read_regular(path: str | Path, most: int = SMALL) -> bytes:
     return data
 
 
-def _check_regular(status: os.stat_result, most: int) -> None:
+def open_regular(path: str | Path) -> BinaryIO:
+    """A regular file of any size, opened to read without a buffer. Raises OSError as
+    `read_regular` does."""
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    _check_regular(status)
+    # The caller closes it.
+    file = open(os.open(path, os.O_RDONLY | _AT_ONCE), "rb", buffering=0)  # noqa: SIM115
+    try:
+        _check_regular(os.fstat(file.fileno()))
+    except NoRegularFileError:
+        file.close()
+        raise
+    return cast(BinaryIO, file)
+
+
+def _check_regular(status: os.stat_result, most: float = math.inf) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise NoRegularFileError("it is no regular file")
     if status.st_size > most:

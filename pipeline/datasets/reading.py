@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from egapipe.pipeline.errors import ImageError, MachineError, one_line
-from egapipe.pipeline.files import read_regular
+from egapipe.pipeline.files import open_regular, read_regular
 
 T = TypeVar("T")
 
@@ -71,8 +71,8 @@ def read_bytes(path: Path) -> bytes:
 def read_slice(path: Path, offset: int, size: int) -> bytes:
     """`size` bytes of a file from `offset` on, read without moving any shared file position.
 
-    So threads and forked processes may read at once. Raises ImageError if there is no such file or
-    it ends before, MachineError if the machine cannot read it.
+    So threads and forked processes may read at once. Raises ImageError if there is no such regular
+    file, it ends before, or it is more than MAX_BYTES, MachineError if the machine cannot read it.
     """
     return _content(lambda: _slice(path, offset, size))
 
@@ -103,11 +103,15 @@ def _content(read: Callable[[], bytes]) -> bytes:
 
 
 def _slice(path: Path, offset: int, size: int) -> bytes:
-    with open(path, "rb", buffering=0) as file:
+    if offset < 0 or size < 0:
+        raise ImageError(f"{size:,} bytes from byte {offset:,} on are no image")
+    with open_regular(path) as file:
         # Before memory is asked for: a damaged index may name any size.
         missing = offset + size - os.fstat(file.fileno()).st_size
         if missing > 0:
             raise ImageError(f"the file ends {min(missing, size)} bytes before the image does")
+        if size > MAX_BYTES:
+            raise ImageError(f"it is larger than {MAX_BYTES:,} bytes")
         parts: list[bytes] = []
         while size and (part := os.pread(file.fileno(), size, offset)):
             parts.append(part)

@@ -12,7 +12,8 @@ from typing import IO, NamedTuple
 
 from egapipe.pipeline.datasets.base import UNLABELLED
 from egapipe.pipeline.datasets.images import SUFFIXES
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.errors import UsageError, one_line
+from egapipe.pipeline.files import open_regular
 
 _BLOCK = 512
 _MAX_LABEL_BYTES = 1 << 24
@@ -44,7 +45,7 @@ def scan(path: Path, image: str | None, label_field: str) -> list[Sample]:
     there twice.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             _check_plain(file, path)
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 groups = _groups(tar, path)
@@ -55,7 +56,7 @@ def scan(path: Path, image: str | None, label_field: str) -> list[Sample]:
             f"tar {path} is truncated, damaged or not a tar ({error}): write or download it again"
         ) from None
     except OSError as error:
-        raise UsageError(f"tar {path} cannot be read: {error.strerror or error}") from None
+        raise UsageError(f"tar {path} cannot be read: {one_line(error)}") from None
 
 
 def _check_plain(file: IO[bytes], path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from egapipe.pipeline.datasets.reading import read_slice
 from egapipe.pipeline.errors import ImageError, UsageError, one_line
+from egapipe.pipeline.files import open_regular
 
 _HEADER = struct.Struct("<4s22xHH")
 _SIGNATURE = b"PK\x03\x04"
@@ -23,7 +24,7 @@ class Zip:
         """Raises UsageError if it is not a zip, or truncated."""
         self.path = path
         try:
-            with zipfile.ZipFile(path) as archive:
+            with open_regular(path) as file, zipfile.ZipFile(file) as archive:
                 files = (i for i in archive.infolist() if not i.filename.endswith("/"))
                 self._members = {i.filename: i for i in files}
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:

@@ -18,6 +18,7 @@ from egapipe.stages.report.curves import TEST_TOP1, Metrics, group_curves
 from egapipe.stages.report.figure import COLOURS, GREY, WIDTH, Figure, draw
 from egapipe.stages.report.names import shortened
 from egapipe.stages.report.page import Section
+from egapipe.stages.report.parts import left_out
 from egapipe.stages.report.provenance import provenance
 from egapipe.stages.report.separation import BETTER, reading
 from egapipe.stages.report.timing import measure, timing_figure
@@ -35,17 +36,20 @@ def comparison_sections(path: Path) -> list[Section]:
     """
     record, config = ComparisonFolder(path).read(), RunFolder(path).config()
     cells = record["cells"]
-    require_one_source({cell["run"]: RunFolder(path / cell["run"]) for cell in cells})
+    there = [cell for cell in cells if (path / cell["run"]).is_dir()]
+    require_one_source({cell["run"]: RunFolder(path / cell["run"]) for cell in there})
     sections = [_results(path, record, config)]
     if not cells:
         return [*sections, provenance(config)]
-    costs = measure(config, statistics.fmean(cell["seconds"] for cell in cells))
-    if costs is not None:
-        time = Section("Time")
-        time.figure(timing_figure(costs))
-        sections.append(time)
-    first = RunFolder(path / cells[0]["run"])
-    return [*sections, provenance(config, first.summary() if first.finished else None)]
+    time, last = Section("Time"), Section("Provenance")
+    with left_out(time, "the time of a training"):
+        costs = measure(config, statistics.fmean(cell["seconds"] for cell in cells))
+        if costs is not None:
+            time.figure(timing_figure(costs))
+    with left_out(last, "the provenance"):
+        first = RunFolder(path / cells[0]["run"])
+        last = provenance(config, first.summary() if first.finished else None)
+    return [*sections, *([time] if time.parts else []), last]
 
 
 def _results(path: Path, record: Row, config: Config) -> Section:
@@ -69,7 +73,9 @@ def _results(path: Path, record: Row, config: Config) -> Section:
         )
     if record.get("teacher_top1") is not None:
         section.text(f"The teacher's head on the same labels: {record['teacher_top1']:.2f} %.")
-    figures = [group_curves(_groups(path, cells))] if cells else []
+    figures: list[Figure | None] = []
+    with left_out(section, "the curves"):
+        figures += [group_curves(_groups(path, cells))] if cells else []
     for number, (student, rows) in enumerate(students.items()):
         mine = [cell for cell in cells if cell["student"] == student]
         figures.append(_scores(f"scores-{number}", student, rows, mine))

@@ -20,6 +20,7 @@ from egapipe.stages.report.embedding import (
     map_places,
 )
 from egapipe.stages.report.page import Section
+from egapipe.stages.report.parts import left_out
 from egapipe.stages.report.provenance import provenance
 from egapipe.stages.report.sample import Sample, take_sample
 from egapipe.stages.report.thumbnails import sheet_html
@@ -62,20 +63,29 @@ def run_sections(run: RunFolder, *, trust_remote_code: bool = False) -> list[Sec
     Raises UsageError if the folder is no run or has no checkpoint.
     """
     student = load_student(run, trust_remote_code=trust_remote_code)
-    summary = run.summary() if run.finished else {}
+    unread, summary = Section(""), {}
+    with left_out(unread, "summary.json"):
+        summary = run.summary() if run.finished else {}
     sections = [_results(run, summary)]
-    sample = take_sample(student)
-    if sample is None:
-        sections[0].text("There are no labelled test images, so there are no pictures of any.")
-    else:
-        aligned = student.config.distill.objective.ega is not None
-        sections += [embeddings_section(sample, aligned=aligned), classes_section(sample)]
-    costs = measure(student.config, summary.get("train_seconds"))
-    if costs is not None:
-        section = Section("Time")
-        section.figure(timing_figure(costs))
-        sections.append(section)
-    return [*sections, provenance(student.config, summary)]
+    sections[0].parts[:0] = unread.parts
+    with left_out(sections[0], "what needs the test images"):
+        sample = take_sample(student)
+        if sample is None:
+            sections[0].text("There are no labelled test images, so there are no pictures of any.")
+        else:
+            aligned = student.config.distill.objective.ega is not None
+            sections += [embeddings_section(sample, aligned=aligned), classes_section(sample)]
+    time = Section("Time")
+    with left_out(time, "the time of a training"):
+        costs = measure(student.config, summary.get("train_seconds"))
+        if costs is not None:
+            time.figure(timing_figure(costs))
+    if time.parts:
+        sections.append(time)
+    last = Section("Provenance")
+    with left_out(last, "the provenance"):
+        last = provenance(student.config, summary)
+    return [*sections, last]
 
 
 def title(run: RunFolder) -> tuple[str, str]:
@@ -90,21 +100,24 @@ def _results(run: RunFolder, summary: Mapping[str, Any]) -> Section:
     section = Section("Results")
     if not summary:
         section.text("This run is not finished: figures show its last checkpoint.")
-    shown = {
-        text: form.format(summary[name])
-        for name, (text, form) in _RESULTS.items()
-        if summary.get(name) is not None
-    }
-    if shown:
-        section.tiles(shown)
+    with left_out(section, "the numbers of summary.json"):
+        shown = {
+            text: form.format(summary[name])
+            for name, (text, form) in _RESULTS.items()
+            if summary.get(name) is not None
+        }
+        if shown:
+            section.tiles(shown)
     # Before there were others to choose by, the choice was made on test images without a word.
     if summary.get("chosen_on", "test") == "test" and "best_top1" in summary:
         section.text(f"The best epoch was {ON_TEST}.")
-    for which, evaluation in summary.get("evaluation", {}).items():
-        add_evaluation(section, which, evaluation)
-    metrics = read_metrics(run)
-    if metrics:
-        section.figure(*run_curves(metrics))
+    with left_out(section, "the evaluation"):
+        for which, evaluation in summary.get("evaluation", {}).items():
+            add_evaluation(section, which, evaluation)
+    with left_out(section, "the curves"):
+        metrics = read_metrics(run)
+        if metrics:
+            section.figure(*run_curves(metrics))
     return section
 
 
@@ -172,18 +185,20 @@ def embeddings_section(sample: Sample, *, aligned: bool = True) -> Section:
     section.text(_of_checkpoint(sample))
     if sample.why:
         section.text(f"Without the teacher's embeddings: {sample.why}")
-    places = map_places(sample)
-    where = map_figure(sample, places)
-    if where is not None:
-        labels = [sample.described(int(place)) for place in places]
-        section.figure(
-            where, sheet=sheet_html(sample.dataset, sample.rows[places].tolist(), labels)
-        )
-    edges = edge_figure(sample, aligned=aligned)
-    if edges is not None:
-        section.figure(edges)
-    else:
-        section.text("No test image has finite embeddings of both student and teacher.")
+    with left_out(section, "the map of embeddings"):
+        places = map_places(sample)
+        where = map_figure(sample, places)
+        if where is not None:
+            labels = [sample.described(int(place)) for place in places]
+            section.figure(
+                where, sheet=sheet_html(sample.dataset, sample.rows[places].tolist(), labels)
+            )
+    with left_out(section, "the edges"):
+        edges = edge_figure(sample, aligned=aligned)
+        if edges is not None:
+            section.figure(edges)
+        else:
+            section.text("No test image has finite embeddings of both student and teacher.")
     return section
 
 
@@ -191,13 +206,16 @@ def classes_section(sample: Sample) -> Section:
     """Accuracy by class, confusions, and the worst images."""
     section = Section("Classes")
     section.text(_of_checkpoint(sample))
-    section.figure(class_figure(sample), confusion_figure(sample))
-    pairs = confused_pairs(sample)
-    if pairs:
-        section.table(["label", "taken for", "images", "of the label"], pairs, texts=2)
+    with left_out(section, "accuracy and confusions by class"):
+        section.figure(class_figure(sample), confusion_figure(sample))
+        pairs = confused_pairs(sample)
+        if pairs:
+            section.table(["label", "taken for", "images", "of the label"], pairs, texts=2)
     section.heading("Worst images")
-    section.text("The test images with the largest cross-entropy.")
-    section.parts.append(worst_html(sample))
+    with left_out(section, "the worst images"):
+        shown = worst_html(sample)
+        section.text("The test images with the largest cross-entropy.")
+        section.parts.append(shown)
     return section
 
 

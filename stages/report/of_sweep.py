@@ -23,6 +23,7 @@ from egapipe.stages.report.parallel import (
     short,
     shown,
 )
+from egapipe.stages.report.parts import left_out
 from egapipe.stages.report.provenance import provenance
 
 SEED = "distill.seed"
@@ -32,34 +33,55 @@ _STATUS = {"finished": COLOURS[0], "stopped": GREY, "failed": COLOURS[3]}
 def sweep_sections(path: Path) -> list[Section]:
     """Best trial, settings against the metric, parallel coordinates, table, curves, provenance.
 
-    Raises UsageError if the sweep is not finished, or its trials learned from different features.
+    Raises UsageError if the sweep is not finished, or its trials learned from different
+    features. What cannot be drawn is left out with a line.
     """
     folder = RunFolder(path)
     if not folder.finished:
         raise UsageError(f"sweep {path} is not finished: run the same `egapipe sweep` again first")
     summary, config = folder.summary(), folder.config()
-    require_one_source({t["run"]: RunFolder(path / t["run"]) for t in summary["trials"]})
-    section = provenance(config, summary)
+    results, section = Section("Results"), Section("Provenance")
+    runs: dict[str, RunFolder] = {}
+    with left_out(results, "the trials"):
+        runs = {t["run"]: run for t in summary["trials"] if (run := _run(path, t))}
+    # Trials that are not comparable are no part that can be missing.
+    require_one_source(runs)
+    with left_out(results, "the results"):
+        _add_results(results, path, summary)
+    with left_out(section, "the provenance"):
+        section = provenance(config, summary)
     if (path / "best.yaml").is_file():
-        section.code("best.yaml", (path / "best.yaml").read_text("utf-8"))
-    return [_results(path, summary), section]
+        with left_out(section, "best.yaml"):
+            section.code("best.yaml", (path / "best.yaml").read_text("utf-8"))
+    return [results, section]
 
 
-def _results(path: Path, summary: Mapping[str, Any]) -> Section:
-    section, trials = Section("Results"), _ranked(summary)
+def _run(path: Path, trial: Trial) -> RunFolder | None:
+    """A trial's run, if its folder is still there."""
+    return RunFolder(path / trial["run"]) if (path / trial["run"]).is_dir() else None
+
+
+def _add_results(section: Section, path: Path, summary: Mapping[str, Any]) -> None:
+    trials = _ranked(summary)
     section.text(_headline(summary))
     _add_unfinished(section, summary)
     names = list(dict.fromkeys(name for trial in trials for name in trial["changes"]))
     known = [trial for trial in trials if _has_value(trial)]
-    figures: list[Figure | None] = [
-        _scatter(f"setting-{number}", name, known, summary["metric"])
-        for number, name in enumerate(name for name in names if _varies(name, known))
-    ]
-    if known:
-        metrics = [read_metrics(RunFolder(path / trial["run"])) for trial in known]
-        figures.append(trial_curves(metrics, heights(known, summary["mode"])))
+    figures: list[Figure | None] = []
+    for number, name in enumerate(name for name in names if _varies(name, known)):
+        with left_out(section, f"{name} against {summary['metric']}"):
+            figures.append(_scatter(f"setting-{number}", name, known, summary["metric"]))
+    there = [trial for trial in known if _run(path, trial)]
+    if len(there) < len(known):
+        gone = ", ".join(str(t["number"]) for t in known if t not in there)
+        section.text(f"The folders of these trials are gone, and their curves with them: {gone}.")
+    if there:
+        with left_out(section, "the curves"):
+            metrics = [read_metrics(RunFolder(path / trial["run"])) for trial in there]
+            figures.append(trial_curves(metrics, heights(there, summary["mode"])))
     if known and names:
-        figures.append(parallel_figure(names, known, summary["metric"], summary["mode"]))
+        with left_out(section, "the parallel coordinates"):
+            figures.append(parallel_figure(names, known, summary["metric"], summary["mode"]))
     drawn = [figure for figure in figures if figure is not None]
     section.figure(*(figure for figure in drawn if not figure.wide))
     section.figure(*(figure for figure in drawn if figure.wide))
@@ -77,7 +99,6 @@ def _results(path: Path, summary: Mapping[str, Any]) -> Section:
     if errors:
         section.heading("Errors")
         section.long_texts(["trial", "error"], errors)
-    return section
 
 
 def _headline(summary: Mapping[str, Any]) -> str:

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from egapipe.pipeline.datasets.reading import read_slice
+from egapipe.pipeline.datasets.tarscan import scan
 from egapipe.pipeline.datasets.zips import Zip
-from egapipe.pipeline.errors import EgapipeError
+from egapipe.pipeline.errors import EgapipeError, ImageError
 from egapipe.pipeline.files import json_object, read_json_object
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.store.manifest import manifest_of
@@ -128,3 +130,16 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "summary.json")
     with pytest.raises(EgapipeError, match="no regular file"):
         read_json_object(tmp_path / "summary.json")
+
+
+def test_an_archive_or_a_slice_of_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    for read in (lambda path: scan(path, None, "label"), Zip, lambda path: read_slice(path, 0, 1)):
+        with pytest.raises(EgapipeError, match="no regular file"):
+            read(tmp_path / "a")
+
+
+def test_a_zip_that_names_a_place_before_its_start_is_bad_content(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    with pytest.raises(ImageError, match="are no image"):
+        read_slice(tmp_path / "a", -1, 2)

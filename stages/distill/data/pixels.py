@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from egapipe.pipeline.arrays import mapped_npy
 from egapipe.pipeline.caches import PIXELS, build_once
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import EgapipeError, ImageError, UsageError
@@ -53,10 +54,10 @@ def decoded_images(dataset: Dataset, folder: Path | None = None) -> DecodedImage
 def _known(rows: int, array: Path, record: Path) -> DecodedImages | None:
     """None if they are not there, or damaged."""
     try:
-        pixels: Pixels = np.load(array, mmap_mode="r", allow_pickle=False)
+        pixels: Pixels = mapped_npy(array)
         reasons = read_json_object(record)
         unreadable = {int(row): str(why) for row, why in reasons.items()}
-    except (OSError, ValueError, EOFError, UsageError):
+    except (ValueError, UsageError):
         return None
     whole = pixels.dtype == np.uint8 and pixels.ndim == 4 and len(pixels) == rows
     return DecodedImages(pixels, unreadable) if whole else None

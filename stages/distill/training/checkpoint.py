@@ -23,13 +23,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from egapipe.pipeline.errors import TrainingError, UsageError, one_line
-from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.files import read_json_object, replace_file
 from egapipe.stages.distill.model.student import Distillation, Student
 from egapipe.stages.distill.training.learner import Learner
 
 AVERAGE = "ema"
 STUDENT = "student."
-_NAME = re.compile(r"\.?epoch\d+-step\d+")
+_NAME = re.compile(r"\.?epoch\d{1,20}-step\d{1,20}(-again){0,9}")
 BACKBONE = STUDENT + "backbone."
 
 
@@ -125,7 +125,11 @@ class Checkpoints:
         pointer = self._folder / f"{which}.json"
         if not pointer.is_file():
             return None
-        folder = self._folder / str(json.loads(pointer.read_text("utf-8"))["folder"])
+        name = read_json_object(pointer).get("folder")
+        # Anything else is no name of ours, and may lead out of the run.
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UsageError(f"{pointer} is damaged: remove it, or run with --restart")
+        folder = self._folder / name
         return folder if folder.is_dir() else None
 
     def resume(self, learner: Learner) -> Position:

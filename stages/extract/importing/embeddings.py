@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from egapipe.pipeline.arrays import mapped_npy
 from egapipe.pipeline.config.data import HubSource
 from egapipe.pipeline.datasets.loading import load_hub
 from egapipe.pipeline.errors import UsageError, one_line
@@ -46,10 +46,7 @@ def read_embeddings(
 
 
 def _array(file: Path) -> Floats:
-    try:
-        values: Floats = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{file} cannot be read as .npy: {error}") from None
+    values: Floats = mapped_npy(file)
     if values.ndim not in (2, 3) or values.dtype.kind != "f":
         raise UsageError(
             f"{file} holds {values.dtype} {list(values.shape)}: "
@@ -63,8 +60,8 @@ def _parquet(file: Path, columns: Columns) -> pa.Table:
         # All of them where the asked ones are not there: the refusal names them.
         names = columns.among(pq.read_schema(file).names)
         return pq.read_table(file, columns=names)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UsageError(f"{file} cannot be read as parquet: {error}") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read as parquet: {one_line(error)}") from None
 
 
 def _folder(folder: Path, split: str) -> tuple[pa.Table, str]:

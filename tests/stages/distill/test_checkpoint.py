@@ -1,5 +1,6 @@
 """Checkpoints that a kill or a restart finds: the best one is never lost, nor is the time."""
 
+import json
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from safetensors.torch import load_file
 
 from egapipe.pipeline import files
 from egapipe.pipeline.config import Config, to_yaml
-from egapipe.pipeline.errors import TrainingError
+from egapipe.pipeline.errors import TrainingError, UsageError
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.distill.setup import prepare
@@ -106,3 +107,13 @@ def test_an_attempt_that_succeeds_is_not_reported_as_the_failed_one_before(tmp_p
         outcome(run)
     run.write_json(RESULTS, {"top1": 50.0})
     assert outcome(run) == {"top1": 50.0}
+
+
+def test_a_pointer_leads_to_no_folder_out_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for name in ("../elsewhere", str(tmp_path / "elsewhere")):
+        (folder / "last.json").write_text(json.dumps({"folder": name}), "utf-8")
+        with pytest.raises(UsageError, match="is damaged"):
+            Checkpoints(folder).find("last")

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from egapipe.pipeline.arrays import mapped_npy
 from egapipe.pipeline.caches import NEIGHBOURS, build_once
+from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features
 from egapipe.stages.distill.data.samplers.search import EXACT_ROWS, Nearest, nearest_rows
 from egapipe.stages.distill.workers.together import agreed
@@ -64,8 +66,8 @@ def _mapped_or_made(parts: Sequence[Features], k: int, device: torch.device) -> 
 def _mapped(path: Path, shape: tuple[int, int]) -> Nearest | None:
     """None if there is no such file, or it is damaged."""
     try:
-        nearest: Nearest = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        nearest: Nearest = mapped_npy(path)
+    except UsageError:
         return None
     return nearest if nearest.shape == shape and nearest.dtype == np.int32 else None
 
