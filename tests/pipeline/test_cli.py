@@ -90,10 +90,17 @@ def test_distilling_before_extracting_says_so(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    assert egapipe("extract", "--local", cwd=tmp_path).returncode == 0
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with the quickstart's stores."""
+    folder = tmp_path_factory.mktemp("extracted")
+    assert egapipe("extract", "--local", cwd=folder).returncode == 0
+    return folder
+
+
+def test_a_place_that_cannot_be_written_is_one_line(extracted: Path) -> None:
     for place in ("/proc/nowhere", "stores/quickstart/train.zarr/zarr.json"):
-        run = egapipe("distill", "--set", f"runs={place}", cwd=tmp_path)
+        run = egapipe("distill", "--set", f"runs={place}", cwd=extracted)
         assert run.returncode == 2
         assert f"cannot write {place}" in run.stderr
         assert len(run.stderr.strip().splitlines()) == 1
@@ -108,18 +115,24 @@ def test_a_disk_that_is_full_is_one_line() -> None:
     assert "Traceback" not in run.stderr
 
 
-def test_an_interrupt_is_one_line_and_the_next_run_continues(tmp_path: Path) -> None:
-    assert egapipe("extract", "--local", cwd=tmp_path).returncode == 0
+def test_an_interrupt_is_one_line_and_the_next_run_continues(extracted: Path) -> None:
     command = [*COMMAND, "distill", "--set", "distill.epochs=2000"]
-    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while run.poll() is None and not list(tmp_path.glob("runs/*/*/checkpoints/last.json")):
+    run = subprocess.Popen(
+        command,
+        cwd=extracted,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Ignored where the tests themselves run in the background of a shell.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while run.poll() is None and not list(extracted.glob("runs/*/*/checkpoints/last.json")):
         time.sleep(0.05)
     run.send_signal(signal.SIGINT)
     said = run.communicate(timeout=60)[1]
     assert run.returncode == 130
     lines = [line for line in said.splitlines() if not line.startswith("{")]
     assert lines == ["interrupted: run the same command again to continue"]
-    assert not list(tmp_path.glob("runs/*/*/summary.json"))
+    assert not list(extracted.glob("runs/*/*/summary.json"))
 
 
 def test_every_command_that_takes_a_run_takes_each_of_its_weights() -> None:
