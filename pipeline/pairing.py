@@ -23,8 +23,9 @@ class Vectors(Features):
     """Features of which each is one vector, whatever the shape of the output."""
 
     def take(self, rows: Rows, view: int | Rows) -> "Tensor":
-        """[B, dim]; see `Features`."""
-        return super().take(rows, view).flatten(1)
+        """[B, dim], of scalars [B, 1]; see `Features`."""
+        taken = super().take(rows, view)
+        return taken.flatten(1) if taken.ndim > 1 else taken.unsqueeze(1)
 
 
 def open_pair(config: Config, dataset: Dataset, split: Split) -> tuple[FeatureStore, Vectors]:

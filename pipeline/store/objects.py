@@ -24,9 +24,6 @@ _NO_FOLDER = {errno.ENOTDIR, errno.EEXIST}
 class Objects(ABC):
     """The objects of one store. Cheap to make and to pickle: it holds a URL and no connection."""
 
-    unreachable: tuple[type[Exception], ...] = (OSError,)
-    """What the place raises when it cannot be reached, read or written."""
-
     def __init__(self, url: str) -> None:
         self.url = url
 
@@ -89,8 +86,12 @@ class Objects(ABC):
             yield
         except EgapipeError:
             raise
-        except self.unreachable as error:
+        except self.troubles() as error:
             raise self.failure(doing, f"{self.url}/{key}".rstrip("/"), error) from error
+
+    def troubles(self) -> tuple[type[Exception], ...]:
+        """What a place that cannot be reached or used raises."""
+        return (OSError,)
 
     def failure(self, doing: str, where: str, error: Exception) -> StoreError:
         """The one line that explains what the place has raised."""

@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,16 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _OPTIONS = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}}
 # What botocore, google-auth and gcsfs raise where the environment has no credentials.
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
+# Roots of the clients' own exceptions, which are no OSErrors.
+_CLIENTS = (
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("aiohttp", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("gcsfs.retry", "ChecksumError"),
+    ("gcsfs.retry", "NonRetryableError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+)
 # What S3 and GCS say of a conditional put that found an object, or another put of the same.
 _LOST = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _USER = re.compile(r"(://)\S*@")
@@ -30,9 +41,6 @@ _USER = re.compile(r"(://)\S*@")
 
 class RemoteObjects(Objects):
     """A prefix of an object store, or anything else that fsspec opens."""
-
-    # Every remote client has exceptions of its own (botocore's are no OSErrors).
-    unreachable = (Exception,)
 
     def get(self, key: str) -> bytes | None:
         """The bytes of an object, or None if there is none."""
@@ -127,6 +135,19 @@ class RemoteObjects(Objects):
 
         with self.explained("open", ""):
             return FsspecStore.from_url(self.url, read_only=read_only)
+
+    def troubles(self) -> tuple[type[Exception], ...]:
+        """Those of the remote clients too, as far as they are imported: others raise nothing.
+
+        gcsfs has plain ValueErrors and RuntimeErrors for answers that it does not know. A TypeError
+        or the like is a fault of the program, not of the place, and stays one.
+        """
+        found = [
+            getattr(sys.modules[module], name)
+            for module, name in _CLIENTS
+            if hasattr(sys.modules.get(module), name)
+        ]
+        return (OSError, ValueError, RuntimeError, *found)
 
     def failure(self, doing: str, where: str, error: Exception) -> StoreError:
         """What the client says, without the user that an endpoint's URL may name, and a remedy."""

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -11,10 +12,11 @@ from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.pairing import check_one_teacher, check_pair
+from egapipe.pipeline.pairing import Vectors, check_one_teacher, check_pair
 from egapipe.pipeline.places import with_files
 from egapipe.pipeline.store import FeatureStore, Manifest
 from egapipe.pipeline.views import plan_hash
+from tests.pipeline.store.samples import finished, make_manifest
 from tests.pipeline.test_durable import extended
 
 SMALL = ["dataset.train.limit=30", "dataset.test.limit=10", "views.count=2"]
@@ -226,3 +228,11 @@ def test_a_new_setting_at_its_default_pairs(tmp_path: Path) -> None:
     asked = later.model_copy(update={"teacher": extended(config().teacher, added=8)})
     with pytest.raises(StoreError, match=r"teacher\.added is not set, the config asks for 8"):
         check_pair(made, asked, images(config(), "train"), "train")
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((), 1), ((5,), 5), ((2, 3), 6)])
+def test_every_output_is_taken_as_vectors(tmp_path: Path, shape: tuple[int, ...], dim: int) -> None:
+    made = finished(str(tmp_path / "s"), make_manifest(8, 4, 2, "float32", {"norm": shape}))
+    vectors = Vectors.open(made, "norm", str(tmp_path / "cache"))
+    for count in (3, 0):
+        assert vectors.take(np.arange(count), 1).shape == (count, dim)

@@ -143,6 +143,30 @@ def test_a_full_bucket_and_other_reasons_come_with_what_to_do() -> None:
     assert said.startswith("cannot write s3://b/s/k: the request failed: check store.url")
 
 
+def test_a_fault_of_the_program_is_no_trouble_of_the_place() -> None:
+    """And every client's own exceptions, which are no OSErrors, are one."""
+    import aiohttp
+    import botocore.exceptions
+    from gcsfs.retry import HttpError
+    from google.auth.exceptions import DefaultCredentialsError
+
+    place = RemoteObjects("s3://b/s")
+    for fault in (TypeError("x"), AttributeError("x"), KeyError("x"), NameError("x")):
+        with pytest.raises(type(fault)), place.explained("read", "k"):
+            raise fault
+    for trouble in (
+        OSError("x"),
+        TimeoutError("x"),
+        aiohttp.ClientPayloadError("x"),
+        botocore.exceptions.NoCredentialsError(),
+        botocore.exceptions.ClientError({"Error": {"Code": "SlowDown"}}, "GetObject"),
+        HttpError({"code": 429, "message": "x"}),
+        DefaultCredentialsError("x"),
+    ):
+        with pytest.raises(StoreError), place.explained("read", "k"):
+            raise trouble
+
+
 def one_line(refused: pytest.ExceptionInfo[StoreError]) -> str:
     said = str(refused.value)
     assert "\n" not in said
