@@ -112,13 +112,11 @@ def _slice(path: Path, offset: int, size: int) -> bytes:
             raise ImageError(f"the file ends {min(missing, size)} bytes before the image does")
         if size > MAX_BYTES:
             raise ImageError(f"it is larger than {MAX_BYTES:,} bytes")
-        parts: list[bytes] = []
-        while size and (part := os.pread(file.fileno(), size, offset)):
-            parts.append(part)
-            offset, size = offset + len(part), size - len(part)
-    if size:
-        raise ImageError(f"the file ends {size} bytes before the image does")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        file.seek(offset)
+        data = file.read(size)
+    if len(data) < size:
+        raise ImageError(f"the file ends {size - len(data)} bytes before the image does")
+    return data
 
 
 def _reason(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 write different bytes under one checksum."""
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +39,13 @@ def locked(objects: Objects) -> Iterator[None]:
 
 
 def _lock(handle: int, url: str) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        raise StoreError(
+            f"cannot lock {url}: this system has no flock, as Windows has none: extract on Linux "
+            "or macOS, on Windows in WSL"
+        ) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,6 +1,7 @@
 """One extraction at a time: the second is refused in one line, and a dead one refuses nobody."""
 
 import multiprocessing
+import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -67,3 +68,12 @@ def test_an_object_store_has_no_lock(memory: str) -> None:
     with store.exclusive(), store.exclusive():
         complete(store)
     assert store.complete
+
+
+def test_a_system_without_locks_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = create(str(tmp_path / "s"))
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(StoreError, match="on Windows in WSL"), store.exclusive():
+        pass
