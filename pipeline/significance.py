@@ -4,6 +4,14 @@ import math
 import statistics
 from collections.abc import Sequence
 
+# Points of top-1, half an interval: whoever cannot tell 10 points from none can tell nothing.
+_BLIND = 10.0
+
+
+def says_nothing(low: float, high: float) -> bool:
+    """Whether an interval of a difference, in points of top-1, is too wide to say anything."""
+    return (high - low) / 2 >= _BLIND
+
 
 def p_value(gains: Sequence[float]) -> float:
     """Of Student's t, two-sided, that paired differences have mean 0; NaN for fewer than two."""

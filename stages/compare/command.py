@@ -8,7 +8,7 @@ import typer
 from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
 
 if TYPE_CHECKING:
-    from egapipe.stages.compare import CompareReport
+    from egapipe.stages.compare import CompareReport, Row
 
 
 def register(app: typer.Typer) -> None:
@@ -68,6 +68,15 @@ def table_lines(report: "CompareReport") -> list[str]:
     ]
 
 
+def _interval(row: "Row") -> str:
+    """The ends of a row's interval; of one that says nothing, why. As wide as the column."""
+    from egapipe.pipeline.significance import says_nothing
+
+    if not row.separates and says_nothing(row.low, row.high):
+        return f"{row.pairs} pairs: too few"
+    return f"{row.low:+.2f} to {row.high:+.2f}"
+
+
 def _block(title: str, student: str, first: str, report: "CompareReport") -> list[str]:
     from egapipe.stages.compare.folder import count, score
     from egapipe.stages.compare.table import percent
@@ -83,7 +92,7 @@ def _block(title: str, student: str, first: str, report: "CompareReport") -> lis
         gain = between = p = ""
         if row.variant != first and row.pairs:
             gain = f"{row.gain:+.2f}" + (" *" if row.separates else "")
-            between = "" if math.isnan(row.low) else f"{row.low:+.2f} to {row.high:+.2f}"
+            between = "" if math.isnan(row.low) else _interval(row)
             p = "" if math.isnan(row.p) else f"{row.p:.2g}"
         line = f"{row.variant:<{width}}{n:>5}{score(row):>14}{gain:>16}{between:>20}{p:>9}"
         lines.append(f"{line}{row.seconds:>10.1f}")

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from egapipe.pipeline.significance import says_nothing
+
 BETTER = "better"
-# Points of top-1, half an interval: whoever cannot tell 10 points from none can tell nothing.
-_BLIND = 10.0
 
 
 def reading(row: Mapping[str, Any]) -> str:
@@ -18,7 +18,7 @@ def reading(row: Mapping[str, Any]) -> str:
         return "one pair says nothing of chance" if pairs == 1 else ""
     if row["separates"]:
         return BETTER if row["gain"] > 0 else "worse"
-    if (high - low) / 2 >= _BLIND:
+    if says_nothing(low, high):
         return f"says nothing: {pairs} pairs are too few"
     if low > 0 or high < 0:
         return "not separated among all variants"

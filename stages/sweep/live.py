@@ -72,7 +72,7 @@ def table(config: Config, states: Sequence[TrialState], room: int) -> "Group":
     drawn = Table(box=None)
     drawn.add_column("trial", justify="right")
     for path in sweep.space:
-        drawn.add_column(short_name(path), justify="right")
+        drawn.add_column(Text(short_name(path)), justify="right")
     for name in ("epoch", sweep.metric, "left"):
         drawn.add_column(name, justify="right")
     drawn.add_column("", overflow="ellipsis", no_wrap=True)
@@ -81,7 +81,9 @@ def table(config: Config, states: Sequence[TrialState], room: int) -> "Group":
     for place, state in enumerate(order):
         settings = [column[place] for column in columns]
         mark = "best" if state is first else state.error or state.status
-        drawn.add_row(*cells(state, settings), mark, style=_STYLES.get(state.status))
+        # As text: a setting or an error may look like markup.
+        words = map(Text, (*cells(state, settings), mark))
+        drawn.add_row(*words, style=_STYLES.get(state.status))
     hidden = len(states) - room
     more = [Text(f"and {hidden} more")] if hidden > 0 else []
     return Group(Text(f"{config.name}: {counts}"), drawn, *more)

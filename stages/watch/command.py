@@ -49,13 +49,15 @@ def watch(
 def table(statuses: "list[RunStatus]") -> Any:
     """A rich table, a line a run."""
     from rich.table import Table
+    from rich.text import Text
 
     shown = Table(box=None, pad_edge=False)
     for name in COLUMNS:
         left = name in ("run", "state", "")
         shown.add_column(name, justify="left" if left else "right", overflow="fold")
     for status in statuses:
-        shown.add_row(*cells(status))
+        # As text: a folder's name may look like markup.
+        shown.add_row(*map(Text, cells(status)))
     return shown
 
 

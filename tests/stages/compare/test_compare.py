@@ -20,7 +20,7 @@ from egapipe.pipeline.significance import holm
 from egapipe.stages import compare, extract
 from egapipe.stages.compare import Cell, ComparisonFolder
 from egapipe.stages.compare.command import table_lines
-from egapipe.stages.compare.table import half_width, percent, table
+from egapipe.stages.compare.table import Planned, half_width, percent, table
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +272,19 @@ def test_the_largest_mean_is_not_marked_where_its_interval_holds_0() -> None:
     assert noisy.mean > sure.mean
     assert noisy.low < 0 < noisy.high
     assert (noisy.separates, sure.separates) == (False, True)
+
+
+def test_an_interval_that_says_nothing_is_printed_as_words() -> None:
+    tops = {("ce", 0): 50.0, ("ce", 1): 52.0, ("wide", 0): 60.0, ("wide", 1): 93.0}
+    tops |= {("close", 0): 51.0, ("close", 1): 53.0}
+    cells = made(tops)
+    planned = [Planned(cell.student, cell.variant, cell.seed, "done") for cell in cells]
+    report = compare.CompareReport(Path("x"), planned, cells, table(cells), None, 0.95)
+    lines = table_lines(report)
+    wide, close = (next(x for x in lines if x.startswith(name)) for name in ("wide", "close"))
+    assert "  2 pairs: too few  " in wide
+    assert " to " not in wide
+    assert "+1.00 to +1.00" in close
 
 
 def test_of_many_variants_that_do_nothing_none_is_marked() -> None:

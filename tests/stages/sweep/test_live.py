@@ -27,11 +27,11 @@ STATES = [
 ]
 
 
-def drawn(room: int) -> list[list[str]]:
+def drawn(room: int, states: list[TrialState] = STATES) -> list[list[str]]:
     config = load_config("quickstart", [f"sweep.space={{{LAMBDA}: {{uniform: [0, 1]}}}}"])
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(table(config, STATES, room))
+        console.print(table(config, states, room))
     return [line.split() for line in capture.get().splitlines() if line.strip()]
 
 
@@ -47,6 +47,12 @@ def test_a_trial_is_a_line() -> None:
         ["3", "0.375", "3/60", "99", "stopped"],
         ["5", "0.625", "0/60", "waiting"],
     ]
+
+
+def test_what_looks_like_markup_is_shown() -> None:
+    """rich refuses a closing tag that nothing opened."""
+    lines = drawn(10, [state(0, "failed", None, error="no [/student] in [red] x")])
+    assert lines[-1][-5:] == ["no", "[/student]", "in", "[red]", "x"]
 
 
 def test_what_does_not_fit_is_counted() -> None:
