@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
 
@@ -31,15 +31,11 @@ def read_regular(path: str | Path, most: int = SMALL) -> bytes:
     A pipe would be waited for, a device has no end, and files from elsewhere may name both. Raises
     OSError; NoRegularFileError says that it is none, or too large.
     """
-    # A device is not even opened: that can rewind a tape.
-    _check_regular(os.stat(path), most)
-    handle = os.open(path, os.O_RDONLY | _AT_ONCE)
-    with open(handle, "rb") as file:
-        status = os.fstat(handle)
-        _check_regular(status, most)
+    with _opened(path, os.stat(path), most) as file:
         # As much memory as it needs, not as it may need; it may have grown meanwhile.
-        data = file.read(status.st_size + 1)
-        if len(data) > status.st_size:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(size + 1)
+        if len(data) > size:
             data += file.read(most + 1 - len(data))
     if len(data) > most:
         raise NoRegularFileError(f"it is larger than {most:,} bytes")
@@ -47,23 +43,32 @@ def read_regular(path: str | Path, most: int = SMALL) -> bytes:
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """A regular file of any size, opened to read without a buffer. Raises OSError as
-    `read_regular` does."""
+    """A regular file of any size, opened to read. Raises OSError as `read_regular` does.
+
+    It is buffered, so that `read` returns as much as is asked for even where the system gives less
+    at once, as network file systems may.
+    """
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    _check_regular(status)
+    return _opened(path, status, math.inf)
+
+
+def _opened(path: str | Path, status: os.stat_result, most: float) -> BinaryIO:
+    # A device is not even opened: that can rewind a tape.
+    _check_regular(status, most)
     # The caller closes it.
-    file = open(os.open(path, os.O_RDONLY | _AT_ONCE), "rb", buffering=0)  # noqa: SIM115
+    file = open(os.open(path, os.O_RDONLY | _AT_ONCE), "rb")  # noqa: SIM115
     try:
-        _check_regular(os.fstat(file.fileno()))
-    except NoRegularFileError:
+        # Another file may have taken its place.
+        _check_regular(os.fstat(file.fileno()), most)
+    except OSError:
         file.close()
         raise
-    return cast(BinaryIO, file)
+    return file
 
 
-def _check_regular(status: os.stat_result, most: float = math.inf) -> None:
+def _check_regular(status: os.stat_result, most: float) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise NoRegularFileError("it is no regular file")
     if status.st_size > most:

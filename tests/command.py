@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 # The heading of the list, and the Jython that `copy` looks for.
@@ -9,10 +10,18 @@ NO_PACKAGES = {"imported package", "org"}
 COMMAND = [sys.executable, "-m", "egapipe.pipeline.cli"]
 
 
-def egapipe(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `egapipe` to its end."""
+def egapipe(
+    *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `egapipe` to its end. env: its environment; default: this process's."""
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=240
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
     )
 
 

@@ -7,7 +7,6 @@ the seed and number of the input, which make it again.
 import argparse
 import io
 import json
-import tarfile
 import tempfile
 import time
 import traceback
@@ -40,6 +39,7 @@ from egapipe.stages.distill.training.checkpoint import Checkpoints, Position
 from egapipe.stages.export.folder import FORMAT, read_config
 from egapipe.stages.extract.importing.embeddings import read_embeddings
 from egapipe.stages.report.of_sweep import sweep_sections
+from tests.pipeline.datasets.archives import tarred
 
 
 class Reader(NamedTuple):
@@ -97,17 +97,8 @@ def _zip() -> bytes:
     return file.getvalue()
 
 
-def _tar(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return file.getvalue()
-
-
-def _members(path: Path) -> None:
+def read_members(path: Path) -> None:
+    """Every member of a zip."""
     opened = Zip(path)
     for name in opened.names:
         opened.read(name)
@@ -185,10 +176,10 @@ def readers() -> dict[str, Reader]:
             save({"a": torch.ones(2, 2)}), file_reader("a.safetensors", shapes_in)
         ),
         "tar": Reader(
-            _tar({"a.jpg": b"x", "a.cls": b"1", "b.jpg": b"y", "b.json": b'{"label": 2}'}),
+            tarred({"a.jpg": b"x", "a.cls": b"1", "b.jpg": b"y", "b.json": b'{"label": 2}'}),
             file_reader("a.tar", lambda f: scan(f, None, "label")),
         ),
-        "zip": Reader(_zip(), file_reader("a.zip", _members)),
+        "zip": Reader(_zip(), file_reader("a.zip", read_members)),
         "export": Reader(json.dumps(_SPEC).encode(), file_reader("config.json", read_config)),
         "comparison": Reader(
             _comparison(),

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic import AfterValidator, BaseModel
 
 from egapipe.pipeline.config.base import Text
+from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.urls import local_path, without_secrets
 
 ENVIRONMENT = "leave them out, and set them in the environment"
@@ -105,8 +106,6 @@ def _changed(value: Any, plain: Any, found: Located | None, change: Change) -> A
 def check_places(section: BaseModel) -> None:
     """Raise UsageError, with the key, for a place that could only be a mistake: `s3:/bucket`, a
     file of another host."""
-    from egapipe.pipeline.errors import UsageError
-
     for key, text, sort in places(section):
         if sort in ("path", "node", "url") and "$" not in text:
             try:

@@ -63,15 +63,15 @@ def run_sections(run: RunFolder, *, trust_remote_code: bool = False) -> list[Sec
     Raises UsageError if the folder is no run or has no checkpoint.
     """
     student = load_student(run, trust_remote_code=trust_remote_code)
-    unread, summary = Section(""), {}
-    with left_out(unread, "summary.json"):
+    results, summary = Section("Results"), {}
+    with left_out(results, "summary.json"):
         summary = run.summary() if run.finished else {}
-    sections = [_results(run, summary)]
-    sections[0].parts[:0] = unread.parts
-    with left_out(sections[0], "what needs the test images"):
+    _add_results(results, run, summary)
+    sections = [results]
+    with left_out(results, "what needs the test images"):
         sample = take_sample(student)
         if sample is None:
-            sections[0].text("There are no labelled test images, so there are no pictures of any.")
+            results.text("There are no labelled test images, so there are no pictures of any.")
         else:
             aligned = student.config.distill.objective.ega is not None
             sections += [embeddings_section(sample, aligned=aligned), classes_section(sample)]
@@ -96,8 +96,7 @@ def title(run: RunFolder) -> tuple[str, str]:
     return config.name, f"{config.distill.student.name}, {objective}, seed {config.distill.seed}"
 
 
-def _results(run: RunFolder, summary: Mapping[str, Any]) -> Section:
-    section = Section("Results")
+def _add_results(section: Section, run: RunFolder, summary: Mapping[str, Any]) -> None:
     if not summary:
         section.text("This run is not finished: figures show its last checkpoint.")
     with left_out(section, "the numbers of summary.json"):
@@ -118,7 +117,6 @@ def _results(run: RunFolder, summary: Mapping[str, Any]) -> Section:
         metrics = read_metrics(run)
         if metrics:
             section.figure(*run_curves(metrics))
-    return section
 
 
 def add_evaluation(section: Section, which: str, found: Mapping[str, Any]) -> None:

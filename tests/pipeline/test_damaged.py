@@ -22,6 +22,7 @@ from egapipe.pipeline.store.records import Commit, Created, Failure, Finished
 from egapipe.pipeline.store.tables import decode_failures, decode_index, encode_failures
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.compare import ComparisonFolder
+from tests.fuzz import file_reader, read_members
 
 DEEP = b"[" * 100_000
 JSON = st.recursive(
@@ -79,13 +80,6 @@ def test_metrics_are_read_up_to_the_first_bad_line(
     assert read_metrics(run)[0] == {"epoch": 0, "loss": 1.0}
 
 
-def zipped(data: bytes, folder: Path) -> None:
-    (folder / "a.zip").write_bytes(data)
-    opened = Zip(folder / "a.zip")
-    for name in opened.names:
-        opened.read(name)
-
-
 def sample_zip() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -95,6 +89,7 @@ def sample_zip() -> bytes:
 
 TABLE = encode_failures([Failure(1, "key", "reason")])
 ZIP = sample_zip()
+read_zip = file_reader("a.zip", read_members)
 
 
 @settings(max_examples=300, deadline=None)
@@ -105,7 +100,7 @@ def test_a_changed_byte_of_a_table_or_a_zip_is_one_line(
     folder = tmp_path_factory.getbasetemp()
     for whole, read in (
         (TABLE, lambda changed: decode_failures(changed, "x")),
-        (ZIP, lambda changed: zipped(changed, folder)),
+        (ZIP, lambda changed: read_zip(changed, folder)),
     ):
         changed = bytearray(whole)
         for _ in range(data.draw(st.integers(1, 3))):

@@ -1,12 +1,11 @@
 """What a machine is like besides: its language, its terminal, its home, its folders' names."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.command import COMMAND
+from tests.command import egapipe
 
 OLD = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TERM": "dumb"}
 SERVICE = {"NO_COLOR": "1", "HOME": "/proc"}
@@ -22,17 +21,7 @@ def test_a_store_is_made_and_read(tmp_path: Path, changes: dict[str, str], gone:
     folder.mkdir()
     kept = {name: value for name, value in os.environ.items() if name not in gone}
     for arguments in (["extract", *FEW], ["store", "info", str(folder / "stores" / "quickstart")]):
-        run = subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=folder,
-            env={**kept, **changes},
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            check=False,
-            timeout=240,
-        )
+        run = egapipe(*arguments, cwd=folder, env={**kept, **changes})
         assert run.returncode == 0, run.stderr
         assert "Traceback" not in run.stderr
         assert "\x1b[" not in run.stdout + run.stderr

@@ -3,6 +3,7 @@
 import io
 import tarfile
 import zipfile
+from typing import Literal
 
 import numpy as np
 
@@ -17,8 +18,12 @@ def squares(n: int, side: int, seed: int = 0) -> np.ndarray:
 
 
 def tar_gz(members: dict[str, bytes]) -> bytes:
+    return tarred(members, "w:gz")
+
+
+def tarred(members: dict[str, bytes], mode: Literal["w", "w:gz"] = "w") -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)

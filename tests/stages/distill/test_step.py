@@ -12,7 +12,6 @@ from egapipe.stages.distill.objectives import REGISTRY
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.training.learner import make_learner
 from egapipe.stages.distill.training.loop import make_steps
-from egapipe.stages.distill.training.step import Steps
 from egapipe.stages.distill.workers.world import World
 from tests.stages.distill.conftest import MakeConfig
 
@@ -58,8 +57,8 @@ class Looks(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def step_of(quick: MakeConfig, *sets: str) -> tuple[Steps, Looks]:
-    """The fourth step of a training, under watch: the first ones may make what lasts."""
+def watched(quick: MakeConfig, *sets: str) -> Looks:
+    """What the fourth step of a training did: the first ones may make what lasts."""
     job = prepare(quick(*sets), World.alone(torch.device("cpu")))
     steps = make_steps(job, make_learner(job.model, job.config.distill, torch.device("cpu")))
     job.model.train()
@@ -69,7 +68,7 @@ def step_of(quick: MakeConfig, *sets: str) -> tuple[Steps, Looks]:
     with Looks() as looks:
         steps.run(0, 3)
     assert looks.all > 50
-    return steps, looks
+    return looks
 
 
 OPTIONS = [
@@ -85,8 +84,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_step_looks_at_no_value(quick: MakeConfig, option: str) -> None:
-    _, looks = step_of(quick, option)
-    assert looks.found == {}
+    assert watched(quick, option).found == {}
 
 
 def test_such_a_look_would_be_found() -> None:
