@@ -54,11 +54,14 @@ class Kind:
 
 
 _HASH, _SHORT = "[0-9a-f]{64}", "[0-9a-f]{32}"
-# A neighbour table's name continues that of the first features; so do their indexes' names.
+# The names of neighbour tables, statistics and indexes continue that of the first features.
 NEIGHBOURS = Kind(
     "neighbour table", "features", rf"{_HASH}-.+-nearest\d+-[0-9a-f]{{16}}", (".npy",)
 )
 FEATURES = Kind("features", "features", rf"{_HASH}-.+", (".arrow",))
+STATISTICS = Kind(
+    "statistics", "features", rf"{_HASH}-.+-(moments|rotation)-[0-9a-f]{{16}}", (".npz",)
+)
 INDEXES = Kind("index", "indexes", rf"{_HASH}-.+-[a-z]+", (".faiss", ".faiss.json"))
 PIXELS = Kind("decoded images", "pixels", _SHORT, (".npy", ".json"))
 NODES = Kind("student's nodes", "nodes", _SHORT, (".npz",))
@@ -66,7 +69,7 @@ DIGESTS = Kind("digest", "digests", _HASH, ("",), locked=False)
 TARS = Kind("tar index", "tars", _HASH, (".parquet",), locked=False)
 ARCHIVES = Kind("unpacked archive", "archives", r"[a-z][a-z0-9]*-[0-9a-f]{12}", ("",), tree=True)
 
-KINDS = (NEIGHBOURS, FEATURES, INDEXES, PIXELS, NODES, DIGESTS, TARS, ARCHIVES)
+KINDS = (NEIGHBOURS, STATISTICS, FEATURES, INDEXES, PIXELS, NODES, DIGESTS, TARS, ARCHIVES)
 """All there are. The first one that knows a file's name has it."""
 
 

@@ -83,6 +83,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
         "cuda_graphs": True,
         "deterministic": False,
         "eval_epochs": 1,
+        "standardize": "none",
         "sync_batchnorm": False,
         "tf32": "convolutions",
     },

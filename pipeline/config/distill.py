@@ -55,6 +55,10 @@ class DistillConfig(Section):
     """Output of the store to learn from; one that is not a vector is flattened."""
     teacher_grid: Text = "grid"
     """Output [C, h, w] of the store that objectives with `features: grid` compare with."""
+    standardize: Literal["none", "scale", "zscore", "phi-s"] = "none"
+    """What the teacher's outputs become on their way into the training, from their mean and
+    covariance over the rows to learn from: centred and divided by one number (`scale`), each entry
+    by its own (`zscore`), or rotated so that all entries vary alike (`phi-s`, arXiv 2410.01680)."""
     label_smoothing: Fraction = 0.0
     """Share of the student's target that is spread evenly over all classes."""
     ce_weight: NonNegative = 1.0

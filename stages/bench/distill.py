@@ -22,7 +22,7 @@ from egapipe.stages.distill.data.images import Images, ResidentImages, StreamedI
 from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.resident import ResidentBatches
 from egapipe.stages.distill.model.precision import PRECISIONS
-from egapipe.stages.distill.model.student import Distillation, Head, Student
+from egapipe.stages.distill.model.student import Distillation, Head, Student, TeacherHead
 from egapipe.stages.distill.objectives import build_objective
 from egapipe.stages.distill.setup import compile_step
 from egapipe.stages.distill.students import build_student
@@ -80,7 +80,7 @@ class Bench:
             student.set_memory_format(torch.contiguous_format)
         model = Distillation(
             student,
-            Head(DIM, 256, CLASSES),
+            TeacherHead(DIM, 256, CLASSES),
             build_objective(config.objective),
             ce_weight=1.0,
             precision=PRECISIONS[config.precision],

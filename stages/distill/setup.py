@@ -1,6 +1,6 @@
 """From a configuration to everything a training needs, checked before anything is written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,10 +31,12 @@ from egapipe.stages.distill.data.sources import (
     open_sources,
     student_size,
 )
+from egapipe.stages.distill.data.statistics import statistics_of
 from egapipe.stages.distill.model.memory import REMEMBERED, GraphMemory
 from egapipe.stages.distill.model.precision import PRECISIONS, autocast
 from egapipe.stages.distill.model.spec import StudentSpec
-from egapipe.stages.distill.model.student import Distillation, Head, Student
+from egapipe.stages.distill.model.standardizer import Standardizer
+from egapipe.stages.distill.model.student import Distillation, Student, TeacherHead
 from egapipe.stages.distill.model.synchronised import synchronise
 from egapipe.stages.distill.objectives import Facts, WeightedSum, build_objective
 from egapipe.stages.distill.students import build_student, feature_width, map_shape
@@ -251,7 +253,12 @@ def build_model(
         )
     # Student before teacher before objective: a seed gives the same student whatever follows.
     student = spec.build(backbone)
-    teacher_head = Head(features, spec.dim, spec.classes)
+    teacher_head = TeacherHead(
+        features,
+        spec.dim,
+        spec.classes,
+        standardizer=open_standardizer(distill, sources.features, sources, world),
+    )
     facts = Facts(
         student_dim=spec.dim or spec.features,
         teacher_dim=spec.dim or features,
@@ -272,7 +279,11 @@ def build_model(
         world=world,
         memory=build_memory(distill, objective, spec, len(labels)),
         repeats=distill.sampler == "class-balanced",
+        grid_standardizer=open_standardizer(distill, sources.grids, sources, world, channels=True),
     ).to(world.device)
+    # Another machine's arithmetic may have found other axes.
+    buffers = dict(model.named_buffers())
+    world.broadcast(buffers[name] for name in model.standards)
     if not distill.channels_last:
         student.set_memory_format(torch.contiguous_format)
     if distill.sync_batchnorm and world.group is not None:
@@ -280,6 +291,25 @@ def build_model(
     if distill.compile is not None:
         compile_step(model, distill)
     return model
+
+
+def open_standardizer(
+    distill: DistillConfig,
+    outputs: Sequence[Features],
+    sources: Sources,
+    world: World,
+    *,
+    channels: bool = False,
+) -> Standardizer | None:
+    """What `distill.standardize` makes of an output of all sources; None where it does nothing, or
+    there is none. channels: of grids. Raises as `statistics_of` does."""
+    kind = distill.standardize
+    if kind == "none" or not outputs:
+        return None
+    rotated = kind == "phi-s"
+    learned = sources.learned
+    found = statistics_of(outputs, learned, world, channels=channels, rotated=rotated)
+    return Standardizer.of(found, kind)
 
 
 def compile_step(model: Distillation, distill: DistillConfig) -> None:

@@ -25,7 +25,8 @@ from egapipe.stages.distill.data.loader import run_ahead
 from egapipe.stages.distill.data.sources import open_images
 from egapipe.stages.distill.model.precision import PRECISIONS, autocast
 from egapipe.stages.distill.model.spec import MODEL, StudentSpec, shapes_in
-from egapipe.stages.distill.model.student import Head, Student
+from egapipe.stages.distill.model.standardizer import Standardizer
+from egapipe.stages.distill.model.student import Student, TeacherHead
 from egapipe.stages.distill.setup import evaluation_logits, open_test, pick_device
 from egapipe.stages.distill.training.checkpoint import (
     AVERAGE,
@@ -38,6 +39,7 @@ from egapipe.stages.distill.workers.world import World
 
 Ints = npt.NDArray[np.int64]
 TEACHER_HEAD = "teacher_head."
+_STANDARDIZER = "standardizer."
 # Of a batch: 512 images of 64 x 64, 41 of 224 x 224. Activations are many times as large.
 _BATCH_PIXELS = 512 * 64 * 64
 _BATCH = 512
@@ -103,7 +105,7 @@ class TrainedStudent:
             if len(chunk):
                 yield Outputs(chunk, *self._forward(pixels))
 
-    def teacher_head(self) -> Head | None:
+    def teacher_head(self) -> TeacherHead | None:
         """The teacher's node layer and classifier as trained beside this student, on its device.
 
         None if the checkpoint has none. Raises UsageError if it is damaged.
@@ -118,7 +120,13 @@ class TrainedStudent:
             if not own:
                 return None
             first = own.get("node.weight", own["classifier.weight"])
-            head = Head(first.shape[1], self.spec.dim, self.spec.classes)
+            standards = {
+                name.removeprefix(_STANDARDIZER): value
+                for name, value in own.items()
+                if name.startswith(_STANDARDIZER)
+            }
+            standardizer = Standardizer.from_state(standards) if standards else None
+            head = TeacherHead(first.shape[1], self.spec.dim, self.spec.classes, standardizer)
             head.load_state_dict(own)
         except (SafetensorError, OSError, RuntimeError, KeyError) as error:
             raise UsageError(

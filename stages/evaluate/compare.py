@@ -87,7 +87,7 @@ def teacher_nodes(student: TrainedStudent, embeddings: Floats) -> Floats:
     if head is None:
         raise UnavailableError("the checkpoint has no teacher head")
     parts = (
-        head.node(torch.from_numpy(embeddings[i : i + _CHUNK]).to(student.device)).cpu().numpy()
+        head(torch.from_numpy(embeddings[i : i + _CHUNK]).to(student.device))[0].cpu().numpy()
         for i in range(0, len(embeddings), _CHUNK)
     )
     return np.concatenate(list(parts))

@@ -14,7 +14,7 @@ from egapipe.pipeline.paths import use_cache
 from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import CLEAN
 from egapipe.stages.distill import TrainedStudent
-from egapipe.stages.distill.model.student import Head
+from egapipe.stages.distill.model.student import TeacherHead
 from egapipe.stages.distill.trained import Outputs
 
 Floats = npt.NDArray[np.float32]
@@ -38,7 +38,7 @@ class Sample:
     losses: Floats
     features: Features | None
     why: str = ""
-    head: Head | None = None
+    head: TeacherHead | None = None
     checkpoint: str = ""
 
     def teacher(self, places: Ints) -> Floats | None:

@@ -12,6 +12,7 @@ from egapipe.pipeline.config.data import Normalize
 from egapipe.stages.distill.data.loader import Batch
 from egapipe.stages.distill.model.memory import GraphMemory
 from egapipe.stages.distill.model.precision import autocast
+from egapipe.stages.distill.model.standardizer import Standardizer
 from egapipe.stages.distill.objectives import Pair, WeightedSum
 from egapipe.stages.distill.students.backbone import maps_and_features
 from egapipe.stages.distill.students.frozen import frozen_parts
@@ -30,6 +31,28 @@ class Head(nn.Module):
         """[B, F] features to [B, D] nodes and [B, C] logits."""
         node = self.node(features)
         return node, self.classifier(node)
+
+
+class TeacherHead(Head):
+    """The same on top of the teacher's stored features, which may be standardised first."""
+
+    def __init__(
+        self,
+        features: int,
+        dim: int | None,
+        classes: int,
+        standardizer: Standardizer | None = None,
+    ) -> None:
+        super().__init__(features, dim, classes)
+        self.standardizer = standardizer
+
+    def standardized(self, features: Tensor) -> Tensor:
+        """float32 [B, F]: stored features as the node layer sees them."""
+        return features.float() if self.standardizer is None else self.standardizer(features)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Stored features [B, F] to [B, D] nodes and [B, C] logits."""
+        return super().forward(self.standardized(features))
 
 
 class Student(nn.Module):
@@ -113,7 +136,7 @@ class Distillation(nn.Module):
     def __init__(
         self,
         student: Student,
-        teacher_head: Head,
+        teacher_head: TeacherHead,
         objective: WeightedSum,
         *,
         ce_weight: float,
@@ -122,9 +145,10 @@ class Distillation(nn.Module):
         world: World,
         memory: GraphMemory | None = None,
         repeats: bool = False,
+        grid_standardizer: Standardizer | None = None,
     ) -> None:
         """memory: of the rows that the objectives' graphs have beside those of a batch. repeats:
-        whether a batch may have a row twice."""
+        whether a batch may have a row twice. grid_standardizer: of the teacher's grids."""
         super().__init__()
         self.student = student
         self.teacher_head = teacher_head
@@ -135,13 +159,20 @@ class Distillation(nn.Module):
         self._precision = precision
         self.world = world
         self.repeats = repeats
+        self.grid_standardizer = grid_standardizer
 
     @property
     def replicated(self) -> list[str]:
         """Names of the buffers that are equal on all workers without being sent."""
         memory = () if self.memory is None else (n for n, _ in self.memory.named_buffers())
         equal = [f"objective.{name}" for name in self.objective.replicated]
-        return [*equal, *(f"memory.{name}" for name in memory)]
+        return [*equal, *(f"memory.{name}" for name in memory), *self.standards]
+
+    @property
+    def standards(self) -> list[str]:
+        """Names of the buffers that standardise, which no step changes."""
+        parts = ("teacher_head.standardizer.", "grid_standardizer.")
+        return [name for name, _ in self.named_buffers() if name.startswith(parts)]
 
     @property
     def steady(self) -> bool:
@@ -179,7 +210,7 @@ class Distillation(nn.Module):
             labels=batch.labels,
             rows=batch.rows,
             student_grid=grid,
-            teacher_grid=None if batch.grids is None else batch.grids.float(),
+            teacher_grid=self._grids(batch),
             group=self.world.group,
             repeats=self.repeats,
         )
@@ -190,6 +221,12 @@ class Distillation(nn.Module):
         parts = {"loss": self._ce_weight * ce + value, "ce": ce, "head_ce": head_ce, **terms}
         detached = {name: part.detach() for name, part in parts.items()}
         return Losses(total, detached, correct, labelled.sum())
+
+    def _grids(self, batch: Batch) -> Tensor | None:
+        """The teacher's as the objectives see them."""
+        if batch.grids is None or self.grid_standardizer is None:
+            return None if batch.grids is None else batch.grids.float()
+        return cast(Tensor, self.grid_standardizer(batch.grids))
 
 
 def masked_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:

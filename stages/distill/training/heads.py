@@ -7,12 +7,12 @@ import torch
 from egapipe.pipeline.store import Features
 from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.order import epoch_batches
-from egapipe.stages.distill.model.student import Head, masked_cross_entropy
+from egapipe.stages.distill.model.student import TeacherHead, masked_cross_entropy
 from egapipe.stages.distill.training.evaluation import Accuracy, as_accuracy, count_hits
 from egapipe.stages.distill.training.schedule import make_optimizer
 
 
-def train_teacher_head(head: Head, loader: Loader) -> None:
+def train_teacher_head(head: TeacherHead, loader: Loader) -> None:
     """Train on the labelled rows' features, without images or student, then freeze.
 
     Of the views that the student meets in so many epochs, the clean ones with `student_view` clean.
@@ -36,7 +36,7 @@ def train_teacher_head(head: Head, loader: Loader) -> None:
 
 @torch.no_grad()
 def teacher_accuracy(
-    head: Head, features: Features, labels: npt.NDArray[np.int64], device: torch.device
+    head: TeacherHead, features: Features, labels: npt.NDArray[np.int64], device: torch.device
 ) -> Accuracy:
     """Accuracy of the teacher's head on the clean views of labelled rows."""
     rows = np.flatnonzero(labels >= 0)

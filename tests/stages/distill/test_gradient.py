@@ -17,7 +17,14 @@ from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.stages.distill.data.loader import Batch
 from egapipe.stages.distill.model.memory import GraphMemory
 from egapipe.stages.distill.model.precision import loss_scaler
-from egapipe.stages.distill.model.student import Distillation, Forward, Head, Losses, Student
+from egapipe.stages.distill.model.student import (
+    Distillation,
+    Forward,
+    Head,
+    Losses,
+    Student,
+    TeacherHead,
+)
 from egapipe.stages.distill.objectives import REGISTRY, Facts, build_objective
 from egapipe.stages.distill.training.gradient import OnePass, TwoPasses, make_gradient, step_seed
 from egapipe.stages.distill.workers.world import World
@@ -48,7 +55,7 @@ def distillation(
     options = {"weight": 1.0, **({"negatives": 32} if objective == "crd" else {})}
     return Distillation(
         Student(backbone(), Head(WIDTH, DIM, CLASSES), Normalize(mean=(0.5,) * 3, std=(0.5,) * 3)),
-        Head(TEACHER, DIM, CLASSES),
+        TeacherHead(TEACHER, DIM, CLASSES),
         build_objective(
             ObjectiveConfig.model_validate({objective: options}),
             Facts(student_dim=DIM, teacher_dim=DIM, labels=LABELS),
@@ -251,7 +258,7 @@ from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.stages.distill.training.gradient import make_gradient
 from egapipe.stages.distill.data.loader import Batch
 from egapipe.stages.distill.model.memory import GraphMemory
-from egapipe.stages.distill.model.student import Distillation, Head, Student
+from egapipe.stages.distill.model.student import Distillation, Head, Student, TeacherHead
 from egapipe.stages.distill.objectives import build_objective
 from egapipe.stages.distill.model.precision import loss_scaler
 from egapipe.stages.distill.workers.world import World
@@ -275,7 +282,7 @@ def start(memory):
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(192, 1024), nn.ReLU(), nn.Linear(1024, 1024))
     model = Distillation(
         Student(backbone, Head(1024, {WIDE}, 10), Normalize(mean=(0.5,) * 3, std=(0.5,) * 3)),
-        Head({WIDE}, {WIDE}, 10),
+        TeacherHead({WIDE}, {WIDE}, 10),
         build_objective(ObjectiveConfig.model_validate({{"ega": {{"form": "factored"}}}})),
         ce_weight=1.0, precision=torch.float32, world=alone,
         memory=GraphMemory(memory, {WIDE}, 10) if memory else None,

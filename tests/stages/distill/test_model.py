@@ -7,7 +7,7 @@ import torch
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.distill import EgaOptions, ObjectiveConfig
 from egapipe.stages.distill.data.loader import Batch
-from egapipe.stages.distill.model.student import Distillation, Head, Student
+from egapipe.stages.distill.model.student import Distillation, Head, Student, TeacherHead
 from egapipe.stages.distill.objectives import build_objective
 from egapipe.stages.distill.students import build_student
 from egapipe.stages.distill.workers.world import World
@@ -25,7 +25,7 @@ def distillation(
     objective = ObjectiveConfig(ega=EgaOptions() if ega else None)
     return Distillation(
         student,
-        Head(20, 16, 3),
+        TeacherHead(20, 16, 3),
         build_objective(objective),
         ce_weight=1.0,
         label_smoothing=smoothing,

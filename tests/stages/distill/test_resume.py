@@ -33,7 +33,9 @@ COMBINATIONS = {
     "bank in parts": ["micro_batch_size=60", "objective={crd: {weight: 0.1, negatives: 64}}"],
     "long graph": ["graph_batch=700", "ema_decay=0.9", "channels_last=false"],
     "long graph in parts": ["graph_batch=700", "micro_batch_size=60", "precision=bfloat16"],
-    "head first": ["head.mode=sequential", "head.epochs=2", "student_view=paired"],
+    "head first": [
+        *("head.mode=sequential", "head.epochs=2", "student_view=paired", "standardize=phi-s")
+    ],
     "balanced": ["sampler=class-balanced", "unlabelled_ratio=1.0", "batch_size=20"],
 }
 MORE = {
