@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pydantic import ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from egapipe.pipeline.config.base import Positive, Section
 from egapipe.pipeline.config.data import Normalize
@@ -77,7 +79,7 @@ class StudentSpec(Section):
         known = ":" not in self.student.name
         if known:
             try:
-                with torch.device("meta"):
+                with torch.device("meta"), _NothingDrawn():
                     planned = self.build()
             except (RuntimeError, OverflowError, MemoryError) as error:
                 raise UsageError(f"{where} does not load: {one_line(error)}") from None
@@ -89,6 +91,18 @@ class StudentSpec(Section):
                     f"{_shown(own.get(odd))}"
                 )
         return self.build(trust_remote_code=trust_remote_code)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Weights keep their place without a first value: torch imports its compiler to draw none."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Everything but drawing in place happens."""
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def shapes_in(file: Path, prefix: str = "") -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -67,9 +68,10 @@ class Student(nn.Module):
         self.head = head
         self.set_memory_format(torch.channels_last)
         # Part of the module so that it follows the device; not of the weights.
-        mean, std = torch.tensor(normalize.mean), torch.tensor(normalize.std)
-        self.register_buffer("mean", mean.view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", std.view(1, 3, 1, 1) * 255, persistent=False)
+        # NumPy scales: on the meta device torch would import its compiler to multiply.
+        for name, levels in (("mean", normalize.mean), ("std", normalize.std)):
+            scaled = torch.tensor(np.asarray(levels, np.float32) * 255)
+            self.register_buffer(name, scaled.view(1, 3, 1, 1), persistent=False)
 
     def set_memory_format(self, memory_format: torch.memory_format) -> None:
         """Order in memory of images and of the weights of convolutions; the values stay."""

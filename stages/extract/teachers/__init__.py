@@ -1,33 +1,23 @@
 """Frozen encoders: one module a library, one protocol for all."""
 
-from collections.abc import Callable
-from typing import Any
+import importlib
+from typing import cast
 
 from egapipe.pipeline.config.teachers import TeacherConfig
-from egapipe.stages.extract.teachers import (
-    ensemble,
-    imported,
-    onnx,
-    open_clip,
-    python,
-    run,
-    timm,
-    transformers,
-)
 from egapipe.stages.extract.teachers.base import Outputs, Teacher, check_distinct, probe
 from egapipe.stages.extract.teachers.preprocessing import Pixels, Preparation, Preprocessing
 
-BACKENDS: dict[str, Callable[[Any], Teacher]] = {
-    "ensemble": lambda config: ensemble.load(config, load_teacher),
-    "imported": imported.load,
-    "onnx": onnx.load,
-    "open_clip": open_clip.load,
-    "python": python.load,
-    "run": run.load,
-    "timm": timm.load,
-    "transformers": transformers.load,
-}
-"""Value of `teacher.backend` -> what loads it."""
+BACKENDS = (
+    "ensemble",
+    "imported",
+    "onnx",
+    "open_clip",
+    "python",
+    "run",
+    "timm",
+    "transformers",
+)
+"""Values of `teacher.backend`: each is the module here whose `load` takes its configuration."""
 
 
 def load_teacher(config: TeacherConfig) -> Teacher:
@@ -37,7 +27,9 @@ def load_teacher(config: TeacherConfig) -> Teacher:
     configuration, or outputs that are not finite. Raises UsageError: the library of an optional
     extra is not installed.
     """
-    return BACKENDS[config.backend](config)
+    # Only now: each module imports its library, and `transformers` alone takes a second.
+    module = importlib.import_module(f"{__name__}.{config.backend}")
+    return cast("Teacher", module.load(config))
 
 
 __all__ = [

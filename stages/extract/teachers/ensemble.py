@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from egapipe.pipeline.config.teachers import EnsembleTeacher as Settings
-from egapipe.pipeline.config.teachers import MemberConfig
 from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import UsageError
+from egapipe.stages.extract.teachers import load_teacher
 from egapipe.stages.extract.teachers.base import EMBEDDING, Outputs, Teacher
 from egapipe.stages.extract.teachers.joint import JointPreprocessing
 
@@ -91,9 +91,9 @@ def concatenate(embeddings: list[Tensor], same_length: bool) -> Tensor:
     return torch.cat(embeddings, dim=1)
 
 
-def load(settings: Settings, load_member: Callable[[MemberConfig], Teacher]) -> Ensemble:
+def load(settings: Settings) -> Ensemble:
     """Load every member, see `load_teacher`. Raises what they raise."""
-    return Ensemble(settings, {n: load_member(member) for n, member in settings.teachers.items()})
+    return Ensemble(settings, {n: load_teacher(member) for n, member in settings.teachers.items()})
 
 
 def _spec(settings: Settings, members: Mapping[str, Teacher]) -> dict[str, Any]:
