@@ -19,6 +19,7 @@ _LAUNCH_DISTILL = {
     # One worker and several with it are the same.
     "sync_batchnorm",
     "max_failures",
+    "min_workers",
     "threads",
     "channels_last",
     "tf32",

@@ -157,6 +157,9 @@ class DistillConfig(Section):
     normalises over its own, and the number of workers is part of what a run is."""
     max_failures: Count = 3
     """Times Ray Train replaces lost workers."""
+    min_workers: Positive | None = None
+    """Fewest Ray Train workers to go on with where lost ones find no other machine; all come back
+    when there is room again. Batches are the same with any number. Default: wait for all."""
     eval_epochs: Positive = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_epochs: Positive = 1
@@ -168,6 +171,12 @@ class DistillConfig(Section):
     def _batch_over_workers(self) -> Self:
         if self.workers > self.batch_size:
             raise ValueError(f"batch_size {self.batch_size} is below workers {self.workers}")
+        return self
+
+    @model_validator(mode="after")
+    def _fewest_of_workers(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is above workers {self.workers}")
         return self
 
     @model_validator(mode="after")

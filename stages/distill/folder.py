@@ -3,6 +3,7 @@
 import torch
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.runs import RunFolder, run_folder
 from egapipe.stages.distill.model.synchronised import has_batch_statistics
 from egapipe.stages.distill.students import build_student
@@ -12,9 +13,16 @@ def training_folder(config: Config) -> RunFolder:
     """The run folder of a configuration: the same configuration finds the same folder again.
 
     With another number of workers too, unless it changes what is learned. Raises UsageError if the
-    student cannot be built, which has to be known for that.
+    student cannot be built, which has to be known for that, and for a number that may change
+    (`distill.min_workers`) where it decides.
     """
-    return run_folder(config, deciding_workers(config))
+    workers, fewest = deciding_workers(config), config.distill.min_workers
+    if workers is not None and fewest not in (None, workers):
+        raise UsageError(
+            f"distill.min_workers is {fewest}, but each of {workers} workers normalises over its "
+            "own rows, so that fewer of them learn something else: set distill.sync_batchnorm=true"
+        )
+    return run_folder(config, workers)
 
 
 def deciding_workers(config: Config) -> int | None:

@@ -135,7 +135,7 @@ def prepare(config: Config, world: World) -> Job:
     Raises UsageError or StoreError with the one thing to change.
     """
     distill = config.distill
-    if distill.workers == 0 or world.group is not None:
+    if world.trains(distill.workers):
         check_compile(distill, world.device)
     check_milestones(distill)
     if distill.threads is not None:

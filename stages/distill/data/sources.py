@@ -213,11 +213,13 @@ def open_images(
     """Images on the device if they are of one size and fit, else streamed.
 
     any_size: they need not say what the student's input is, even where the configuration does not.
+    Nothing is decoded where others train.
     """
     distill = config.distill
     height, width = first_size(dataset)
     fits = len(dataset) * height * width * 3 <= distill.resident_bytes
-    if distill.data == "resident" or (distill.data == "auto" and fits):
+    resident = distill.data == "resident" or (distill.data == "auto" and fits)
+    if resident and world.trains(distill.workers):
         try:
             decoded = decoded_images(dataset)
             return ResidentImages(decoded.pixels, hashes, size, world.device, decoded.unreadable)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.distill import DistillConfig
-from egapipe.pipeline.errors import EgapipeError, TrainingError
+from egapipe.pipeline.errors import EgapipeError, TrainingError, UsageError
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import following
 from egapipe.stages.distill.setup import Job, prepare
@@ -32,9 +33,10 @@ def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float
     """Train on `distill.workers` Ray Train workers; lost workers are replaced.
 
     The run folder must be visible to every worker at the same path. Raises TrainingError when
-    training fails, or more workers are lost than `distill.max_failures`.
+    training fails, or more workers are lost than `distill.max_failures`; UsageError for
+    `distill.min_workers` with a Ray that cannot go on with fewer.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     distill = config.distill
@@ -50,7 +52,7 @@ def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float
                 "gpu": gpu,
             },
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-            scaling_config=ScalingConfig(num_workers=distill.workers, use_gpu=gpu),
+            scaling_config=_scaling(distill, gpu=gpu),
             run_config=RunConfig(
                 name="ray",
                 storage_path=str(run.path.resolve()),
@@ -62,6 +64,24 @@ def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float
         except Exception as error:
             raise TrainingError(f"Ray Train gave up on {run.path}: {_last_line(error)}") from error
     return outcome(run)
+
+
+def _scaling(distill: DistillConfig, *, gpu: bool) -> Any:
+    """All workers, or as many as find room."""
+    import ray
+    from ray.train import ScalingConfig
+
+    most, fewest = distill.workers, distill.min_workers
+    if fewest in (None, most):
+        return ScalingConfig(num_workers=most, use_gpu=gpu)
+    if "elastic_resize_monitor_interval_s" not in signature(ScalingConfig).parameters:
+        raise UsageError(
+            f"distill.min_workers is {fewest}, but Ray {ray.__version__} keeps the number of "
+            "workers: install a newer ray[train], or leave min_workers out"
+        )
+    # Ray annotates the range away, and takes it.
+    elastic: Any = (fewest, most)
+    return ScalingConfig(num_workers=elastic, use_gpu=gpu)
 
 
 def outcome(run: RunFolder) -> dict[str, float]:

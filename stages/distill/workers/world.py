@@ -36,6 +36,10 @@ class World:
         """The initialised torch.distributed world (gloo on CPU, nccl on GPU)."""
         return cls(dist.get_rank(), dist.get_world_size(), device, dist.group.WORLD)
 
+    def trains(self, workers: int) -> bool:
+        """Whether this process trains a student that so many workers train; else it checks only."""
+        return workers == 0 or self.group is not None
+
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and reports."""

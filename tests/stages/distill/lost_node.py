@@ -1,4 +1,4 @@
-"""A program: train on a Ray cluster of several nodes and lose the one that a worker is on."""
+"""A program: train on a Ray cluster of so many nodes and lose one that a worker is on."""
 
 import json
 import sys
@@ -20,7 +20,6 @@ from egapipe.pipeline.tracking import read_metrics  # noqa: E402
 from egapipe.stages import distill  # noqa: E402
 from egapipe.stages.distill.folder import training_folder  # noqa: E402
 
-NODES = 3
 OBJECT_STORE = 100 * 2**20
 
 
@@ -47,12 +46,12 @@ def trains(node: Node) -> bool:
         return False
 
 
-def main(file: str) -> None:
+def main(file: str, nodes: int) -> None:
     """Train, and print what was lost and where the run is."""
-    # The head has no room for a worker: both are on other nodes, and one of three can be spared.
+    # The head has no room for a worker: each of them is on a node of its own.
     head = {"num_cpus": 0, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(NODES):
+    for _ in range(nodes):
         cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
     tree = override(load_config(file).model_dump(mode="json"), {"cluster.address": cluster.address})
     config = check(tree, file)
@@ -68,4 +67,4 @@ def main(file: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[2], int(sys.argv[1]))

@@ -67,7 +67,7 @@ def test_a_lost_node_is_done_without_and_the_weights_are_the_same(
 ) -> None:
     """Of three nodes with room for a worker each, one that a worker trains on."""
     config = quick(*SETS, "distill.epochs=40")
-    command = [sys.executable, "-m", "tests.stages.distill.lost_node"]
+    command = [sys.executable, "-m", "tests.stages.distill.lost_node", "3"]
     said = json.loads(run_in_a_process(command, config, tmp_path).splitlines()[-1])
     assert len(said["lost"]) == 1
     assert distill.load_student(said["run"]).accuracy().top1 > 20
@@ -75,3 +75,16 @@ def test_a_lost_node_is_done_without_and_the_weights_are_the_same(
     undisturbed = quick(*SETS, "distill.epochs=40", f"runs={tmp_path / 'undisturbed'}")
     run_in_a_process([*COMMAND, "distill", "-c"], undisturbed, tmp_path)
     assert_same_weights(training_folder(undisturbed).path, training_folder(config).path)
+
+
+def test_a_lost_node_that_nothing_replaces_leaves_fewer_workers(
+    quick: MakeConfig, tmp_path: Path
+) -> None:
+    """Of two nodes with room for a worker each, one."""
+    elastic = ["distill.min_workers=1", "distill.sync_batchnorm=true", "distill.epochs=40"]
+    config = quick(*SETS, *elastic)
+    command = [sys.executable, "-m", "tests.stages.distill.lost_node", "2"]
+    said = json.loads(run_in_a_process(command, config, tmp_path).splitlines()[-1])
+    assert len(said["lost"]) == 1
+    assert distill.load_student(said["run"]).accuracy().top1 > 20
+    assert [m["epoch"] for m in read_metrics(training_folder(config))] == list(range(40))

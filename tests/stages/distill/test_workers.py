@@ -10,6 +10,9 @@ import torch
 import torch.multiprocessing as mp
 
 from egapipe.pipeline.config import to_yaml
+from egapipe.pipeline.errors import UsageError
+from egapipe.stages.distill.data.images import ResidentImages, StreamedImages
+from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.workers.world import World
 from tests.stages.distill import workers
@@ -39,6 +42,26 @@ def test_workers_share_the_batches_of_one(quick: MakeConfig, size: int, sets: li
                 assert torch.equal(together, column), name
     lengths = {len(part[0].rows) for part in parts}
     assert max(lengths) - min(lengths) <= 1
+
+
+def test_who_only_starts_workers_decodes_nothing(quick: MakeConfig) -> None:
+    images = [
+        prepare(quick(f"distill.workers={workers}"), World.alone(CPU)).loader.images
+        for workers in (0, 2)
+    ]
+    assert isinstance(images[0], ResidentImages)
+    assert isinstance(images[1], StreamedImages)
+
+
+def test_fewer_workers_go_on_where_their_number_decides_nothing(quick: MakeConfig) -> None:
+    """The run is the one of a fixed number; with batch statistics of each it would be another."""
+    fixed = ["distill.workers=3", "distill.sync_batchnorm=true"]
+    elastic = quick(*fixed, "distill.min_workers=1")
+    assert training_folder(elastic).path == training_folder(quick(*fixed)).path
+    with pytest.raises(UsageError, match=r"min_workers is 1, .* 3 workers .*sync_batchnorm"):
+        training_folder(quick("distill.workers=3", "distill.min_workers=1"))
+    with pytest.raises(UsageError, match="min_workers 4 is above workers 3"):
+        quick("distill.workers=3", "distill.min_workers=4")
 
 
 OPTIONS = {
