@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode, as_service
-from egapipe.stages.submit import COMMANDS
+from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode, as_path, as_service
+from egapipe.stages.submit import COMMANDS, ON_RESULTS
 
 if TYPE_CHECKING:
-    from egapipe.stages.submit import Jobs
+    from egapipe.stages.submit import Jobs, Package
 
 _DEFAULT = "http://127.0.0.1:8265"
 
@@ -23,6 +24,24 @@ Address = Annotated[
         help="Of the cluster's dashboard; default: $RAY_API_SERVER_ADDRESS or loopback.",
     ),
 ]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Option("--arg", help="Further argument of the command (repeatable)."),
+]
+Cpus = Annotated[float | None, typer.Option(min=0, help="CPUs for the command itself.")]
+Gpus = Annotated[
+    float | None,
+    typer.Option(min=0, help="GPUs for the command itself, where it trains in process."),
+]
+Environment = Annotated[
+    Path | None,
+    typer.Option(
+        "--runtime-env",
+        parser=as_path,
+        help="YAML file with Ray's runtime environment: env_vars, pip, image_uri, py_modules, ...",
+    ),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Print the job's id and do not wait.")]
 JobId = Annotated[str, typer.Argument(help="What `egapipe submit` printed.")]
 
 
@@ -30,7 +49,13 @@ def register(app: typer.Typer) -> None:
     """Add `egapipe submit`."""
     app.add_typer(_submit, name="submit")
     for command in COMMANDS:
-        _submit.command(command, help=f"Run `egapipe {command}` on the cluster.")(_starter(command))
+        _submit.command(command, help=_help(command))(_starter(command))
+    for command in ON_RESULTS:
+        _submit.command(command, help=_help(command))(_starter_on_results(command))
+
+
+def _help(command: str) -> str:
+    return f"Run `egapipe {command}` on the cluster."
 
 
 def _starter(command: str) -> Callable[..., None]:
@@ -38,32 +63,60 @@ def _starter(command: str) -> Callable[..., None]:
         config: ConfigName = None,
         overrides: Overrides = None,
         address: Address = None,
-        arguments: Annotated[
-            list[str] | None,
-            typer.Option("--arg", help=f"Further argument of `egapipe {command}` (repeatable)."),
-        ] = None,
-        cpus: Annotated[
-            float | None, typer.Option(min=0, help="CPUs for the command itself.")
-        ] = None,
-        gpus: Annotated[
-            float | None,
-            typer.Option(min=0, help="GPUs for the command itself, where it trains in process."),
-        ] = None,
-        detach: Annotated[
-            bool, typer.Option("--detach", help="Print the job's id and do not wait.")
-        ] = False,
+        arguments: Arguments = None,
+        cpus: Cpus = None,
+        gpus: Gpus = None,
+        environment: Environment = None,
+        detach: Detach = False,
         trust_remote_code: TrustRemoteCode = False,
     ) -> None:
         from egapipe.pipeline.config import load_config
+        from egapipe.stages.submit import pack
 
         loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
-        jobs = _jobs(address)
-        job = jobs.submit(loaded, command, arguments or [], cpus=cpus, gpus=gpus)
-        typer.echo(f"job: {job}")
-        if not detach:
-            _follow(jobs, job)
+        package = pack(loaded, command, arguments or [])
+        _start(package, address, cpus, gpus, environment, detach=detach)
 
     return start
+
+
+def _starter_on_results(command: str) -> Callable[..., None]:
+    def start(
+        folder: Annotated[
+            Path, typer.Argument(parser=as_path, help="Of results, where all nodes see it.")
+        ],
+        address: Address = None,
+        arguments: Arguments = None,
+        cpus: Cpus = None,
+        gpus: Gpus = None,
+        environment: Environment = None,
+        detach: Detach = False,
+    ) -> None:
+        from egapipe.stages.submit import pack_results
+
+        package = pack_results(command, [folder], arguments or [])
+        _start(package, address, cpus, gpus, environment, detach=detach)
+
+    return start
+
+
+def _start(
+    package: "Package",
+    address: str | None,
+    cpus: float | None,
+    gpus: float | None,
+    environment: Path | None,
+    *,
+    detach: bool,
+) -> None:
+    from egapipe.stages.submit.environment import read_environment
+
+    jobs = _jobs(address)
+    given = {} if environment is None else read_environment(environment)
+    job = jobs.submit(package, cpus=cpus, gpus=gpus, environment=given)
+    typer.echo(f"job: {job}")
+    if not detach:
+        _follow(jobs, job)
 
 
 @_submit.command()

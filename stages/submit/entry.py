@@ -7,6 +7,7 @@ from pathlib import Path
 from egapipe.pipeline import cli
 from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.config import load_config
+from egapipe.pipeline.config.extract import ClusterConfig
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.submit.package import CONFIG, ORDER
 from egapipe.stages.submit.visible import check_visible
@@ -15,7 +16,8 @@ from egapipe.stages.submit.visible import check_visible
 def main() -> None:
     """Run the order in the working directory; the exit code is the command's."""
     order = json.loads(Path(ORDER).read_text("utf-8"))
-    cluster = load_config(CONFIG).cluster
+    configured = Path(CONFIG).is_file()
+    cluster = load_config(CONFIG).cluster if configured else ClusterConfig()
     # Joined once: what the command starts finds this process connected.
     with ray_session(cluster):
         try:
@@ -23,7 +25,8 @@ def main() -> None:
         except UsageError as error:
             sys.stderr.write(f"error: {error}\n")
             sys.exit(error.exit_code)
-        sys.argv = ["egapipe", order["command"], "-c", CONFIG, *order["arguments"]]
+        config = ["-c", CONFIG] if configured else []
+        sys.argv = ["egapipe", order["command"], *config, *order["arguments"]]
         cli.main()
 
 

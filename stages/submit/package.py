@@ -1,9 +1,10 @@
-"""What a job needs from here: its resolved configuration and the user's own modules."""
+"""What a job needs from here: its order, its resolved configuration and the user's own modules."""
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,53 @@ from egapipe.pipeline.config import Config, override, to_yaml
 from egapipe.pipeline.config.load import check
 from egapipe.pipeline.config.located import Sort, with_places
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.imports import split_reference
 from egapipe.pipeline.places import LOCAL_DIR, is_place
 from egapipe.pipeline.urls import url_of, with_variables
+from egapipe.stages.submit.modules import modules
 
 CONFIG, ORDER = "config.yaml", "job.json"
+MOST_BYTES = 500 * 2**20
+"""Of a working directory; Ray uploads a little more."""
 
 
-def pack(config: Config, command: str, arguments: list[str], folder: Path) -> Config:
-    """Fill a folder with everything a job needs, and return the configuration it will see.
+@dataclass(frozen=True)
+class Package:
+    """A command as another machine can run it.
+
+    config: as the job sees it, None for a command that takes none. modules: copied along. visible:
+    local folders that every node must see.
+    """
+
+    command: str
+    arguments: list[str]
+    config: Config | None = None
+    modules: list[Path] = field(default_factory=list)
+    visible: list[str] = field(default_factory=list)
+
+    def write(self, folder: Path) -> None:
+        """Fill an empty folder with it. Raises UsageError for more than Ray uploads."""
+        if self.config is not None:
+            (folder / CONFIG).write_text(to_yaml(self.config), "utf-8")
+        order = {"command": self.command, "arguments": self.arguments, "visible": self.visible}
+        (folder / ORDER).write_text(json.dumps(order), "utf-8")
+        for module in self.modules:
+            _copy(module, folder)
+        sizes = {m: _bytes(folder / m.name) for m in self.modules}
+        if sum(sizes.values()) > MOST_BYTES:
+            largest = max(sizes, key=sizes.__getitem__)
+            raise UsageError(
+                f"the job would take {sum(sizes.values()) / 2**20:,.0f} MiB of modules along, most "
+                f"of it {largest}, and Ray uploads {MOST_BYTES / 2**20:.0f} MiB: move data out of "
+                "the package, or install the package on the cluster"
+            )
+
+
+def pack(config: Config, command: str, arguments: list[str]) -> Package:
+    """A command with a configuration.
 
     Relative paths of the configuration are made absolute: the job runs in another folder. Modules
-    of the current directory that `module:callable` names are copied. Raises UsageError for a store
-    that lives in this process's memory.
+    of the current directory that `module:callable` names are taken along, with those that they
+    import. Raises UsageError for a store that lives in this process's memory.
     """
     resolved = absolute(config)
     for name, url in (("store.url", resolved.store_url("train")), ("runs", resolved.runs)):
@@ -32,12 +67,13 @@ def pack(config: Config, command: str, arguments: list[str], folder: Path) -> Co
                 f"{name} is {url}, which no other process can see: give a shared folder or a URL "
                 "of an object store"
             )
-    (folder / CONFIG).write_text(to_yaml(resolved), "utf-8")
-    order = {"command": command, "arguments": arguments, "visible": shared_paths(resolved)}
-    (folder / ORDER).write_text(json.dumps(order), "utf-8")
-    for module in modules(config):
-        _copy(module, folder)
-    return resolved
+    return Package(command, arguments, resolved, modules(config), shared_paths(resolved))
+
+
+def pack_results(command: str, folders: Iterable[Path], arguments: list[str]) -> Package:
+    """A command on folders of results, which are made absolute. Raises UsageError for none."""
+    places = [os.path.abspath(folder) for folder in folders]
+    return Package(command, [*places, *arguments], visible=places)
 
 
 def absolute(config: Config) -> Config:
@@ -53,19 +89,6 @@ def shared_paths(config: Config) -> list[str]:
     """The local folders that every node must see: stores, and runs."""
     root = config.store_url("train").removesuffix("/train.zarr")
     return [path for path in (root, config.runs) if "://" not in path]
-
-
-def modules(config: Config) -> Iterator[Path]:
-    """Modules and packages of the current directory that the configuration names."""
-    names = [config.distill.student.name, getattr(config.teacher, "model", "")]
-    for name in names:
-        reference = split_reference(name)
-        if reference is None:
-            continue
-        top = reference[0].partition(".")[0]
-        for path in (Path(top), Path(f"{top}.py")):
-            if path.exists():
-                yield path
 
 
 def _absolute(text: str, sort: Sort) -> str:
@@ -88,3 +111,8 @@ def _copy(path: Path, folder: Path) -> None:
         shutil.copytree(path, folder / path.name, ignore=ignored)
     else:
         shutil.copy(path, folder)
+
+
+def _bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
