@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.runs import run_folder
+from egapipe.stages.submit import Jobs, pack
+from tests.relay import Relay
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.submit.conftest import clean_environment, free_port
 
@@ -70,10 +73,59 @@ def test_a_detached_job_is_stopped(head: str, quick: MakeConfig, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_a_broken_connection_is_made_again_and_the_log_is_whole(
+    head: str, quick: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, clean_environment()[name])
+    monkeypatch.setattr("egapipe.stages.submit.jobs._AGAIN_SECONDS", 0.2)
+    written: list[str] = []
+    with Relay(int(head.rpartition(":")[2])) as relay:
+        jobs = Jobs(f"http://127.0.0.1:{relay.port}")
+        job = jobs.submit(pack(quick("distill.epochs=6"), "distill", []))
+
+        def write(text: str) -> None:
+            written.append(text)
+            if len(written) == 1:
+                relay.cut()
+            elif len(written) == 2:
+                threading.Thread(target=stay_away, args=(relay,)).start()
+
+        assert jobs.follow(job, write) == 0
+        assert "".join(written) == jobs.logs(job)
+    assert len(written) > 2
+
+
+def stay_away(relay: Relay) -> None:
+    with relay.refusing():
+        time.sleep(2)
+
+
+@pytest.mark.slow
+def test_results_are_measured_and_reported_where_they_lie(
+    head: str, quick: MakeConfig, tmp_path: Path
+) -> None:
+    config = quick("distill.epochs=1", "distill.seed=7")
+    assert submit(head, "distill", "-c", written(config, tmp_path)).returncode == 0
+    run = run_folder(config).path
+    environment = tmp_path / "environment.yaml"
+    environment.write_text("env_vars: {COLUMNS: '100'}\n", "utf-8")
+    for command in ("evaluate", "report"):
+        done = submit(head, command, str(run), "--runtime-env", str(environment))
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (run / "evaluation.json").is_file()
+    assert (run / "report.html").is_file()
+    examined = submit(head, "doctor", "-c", written(config, tmp_path))
+    assert "store" in examined.stdout, examined.stdout + examined.stderr
+
+
+@pytest.mark.slow
 def test_what_is_not_there_is_one_line(head: str) -> None:
     unknown = submit(head, "status", "raysubmit_none")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1), unknown.stderr
     assert "there is no job raysubmit_none" in unknown.stderr
+    followed = submit(head, "logs", "raysubmit_none", "--follow")
+    assert (followed.returncode, followed.stderr.count("\n")) == (2, 1), followed.stderr
     nobody = submit(f"http://127.0.0.1:{free_port()}", "status", "any")
     assert (nobody.returncode, nobody.stderr.count("\n")) == (2, 1), nobody.stderr
     assert "no Ray job server answers" in nobody.stderr
@@ -115,6 +167,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 

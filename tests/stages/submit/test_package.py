@@ -68,7 +68,7 @@ def test_modules_of_this_folder_are_taken_along(
 def test_modules_are_found_wherever_they_are_named_with_what_they_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of an ensemble, of variants, of a sweep; never what only looks like an installed one."""
+    """In an ensemble, a variant, a sweep; never what only looks like an installed one."""
     monkeypatch.chdir(tmp_path)
     for name in ("student", "member", "variant", "choice", "layers", "unrelated", "numpy"):
         Path(f"{name}.py").write_text("def Net(): ...\n", "utf-8")
@@ -88,7 +88,12 @@ name: everywhere
 dataset: {train: {kind: digits}}
 teacher:
   backend: ensemble
-  teachers: {a: {backend: python, model: "member:Net", preprocessing: {size: 8, mean: [0, 0, 0], std: [1, 1, 1]}}, b: {backend: timm, model: vit}}
+  teachers:
+    a:
+      backend: python
+      model: "member:Net"
+      preprocessing: {size: 8, mean: [0, 0, 0], std: [1, 1, 1]}
+    b: {backend: timm, model: vit}
 distill: {student: {name: "student:Net"}}
 compare: {variants: {one: {distill.student.name: "variant:Net"}}}
 sweep: {space: {distill.student.name: {choice: ["choice:Net", resnet8]}}}
