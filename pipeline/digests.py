@@ -10,7 +10,7 @@ from egapipe.pipeline.remembered import remembered
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 
 
-def cached_digest(files: Iterable[Path], extra: str, compute: Callable[[], str]) -> str:
+def cached_digest(files: Iterable[str | Path], extra: str, compute: Callable[[], str]) -> str:
     """`compute()`, 64 lower-case hex digits, for these files; see `remembered`."""
     return remembered(DIGESTS, files, extra, compute, encode=str.encode, decode=_decode)
 

@@ -14,6 +14,7 @@ from egapipe.pipeline.caches import Kind, touch
 from egapipe.pipeline.errors import EgapipeError
 from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.paths import cache_dir
+from egapipe.pipeline.remote import RemoteState, is_remote, states_of
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class State(NamedTuple):
 
 def remembered(
     kind: Kind,
-    files: Iterable[Path],
+    files: Iterable[str | Path],
     extra: str,
     compute: Callable[[], T],
     *,
@@ -53,14 +54,15 @@ def remembered(
 ) -> T:
     """`compute()`, remembered on this node for as long as `files` and `extra` stay the same.
 
-    kind: of cache, where the result is kept. files: everything that `compute` reads; their `State`
-    stands for their content. extra: whatever else the result depends on, a version of the method
-    included. decode: None for bytes that are no result. Files that changed in the last two seconds
-    or while `compute` read them, files whose state cannot be read and a cache folder that cannot be
-    written only mean that nothing is remembered. A modification time in the future does not matter,
-    for the inode's own time counts; where that one lies in the future too, a warning says so.
+    kind: of cache, where the result is kept. files: everything that `compute` reads, paths and
+    URLs; their `State` or `RemoteState` stands for their content. extra: whatever else the result
+    depends on, a version of the method included. decode: None for bytes that are no result. Files
+    that changed in the last two seconds or while `compute` read them, files whose state cannot be
+    read and a cache folder that cannot be written only mean that nothing is remembered. A
+    modification time in the future does not matter, for the inode's own time counts; where that one
+    lies in the future too, a warning says so.
     """
-    paths = [os.path.abspath(file) for file in files]
+    paths = [str(f) if is_remote(f) else os.path.abspath(f) for f in files]
     began = time.time()
     states = _states(paths)
     if states is None:
@@ -77,12 +79,16 @@ def remembered(
     return result
 
 
-def _states(paths: Sequence[str]) -> list[State] | None:
-    """None where the machine cannot say what a file's state is."""
+def _states(paths: Sequence[str]) -> list[State | RemoteState] | None:
+    """None where the machine, or a storage, cannot say what a file's state is."""
     try:
-        return [_state(path) for path in paths]
+        urls = [path for path in paths if is_remote(path)]
+        remote = dict(zip(urls, states_of(urls), strict=True))
+        found = [remote[path] if path in remote else _state(path) for path in paths]
     except (OSError, ValueError):
         return None
+    unknown = any(isinstance(s, RemoteState) and s.size >= 0 and not s.version for s in found)
+    return None if unknown else found
 
 
 def _state(path: str) -> State:
@@ -95,7 +101,7 @@ def _state(path: str) -> State:
     return State(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
 
 
-def _settled(states: Sequence[State], now: float) -> bool:
+def _settled(states: Sequence[State | RemoteState], now: float) -> bool:
     newest = max(states, key=lambda state: state.ctime, default=State(""))
     if newest.ctime > (now + _SKEW_SECONDS) * 1e9:
         _log.warning(
@@ -107,7 +113,7 @@ def _settled(states: Sequence[State], now: float) -> bool:
     return newest.ctime < (now - SETTLED_SECONDS) * 1e9
 
 
-def _key(states: Sequence[State], extra: str) -> str:
+def _key(states: Sequence[State | RemoteState], extra: str) -> str:
     digest = hashlib.sha256(extra.encode())
     for state in states:
         digest.update(json.dumps(state).encode())

@@ -113,6 +113,23 @@ def url_of(text: str) -> str:
     return with_variables(text) if path is None else path
 
 
+def absolute_url(text: str) -> str:
+    """The absolute path of this machine, or else the URL, that a text means.
+
+    Raises UsageError, see `local_path`; also for a URL whose variables hold a secret, which it does
+    not repeat.
+    """
+    url = url_of(text)
+    if "://" not in url:
+        return os.path.abspath(url)
+    if has_secrets(url):
+        raise UsageError(
+            f"{text} stands for credentials or a signature: leave them out, and set them in the "
+            "environment as its client reads them"
+        )
+    return url.rstrip("/")
+
+
 def refuse_credentials(url: str) -> None:
     """Raise UsageError, which does not repeat the URL, if it holds a password or a query.
 

@@ -95,11 +95,11 @@ class HubSource(ColumnsSource):
 
 
 class ParquetSource(ColumnsSource):
-    """Local parquet files in the layout of the hub's image data sets."""
+    """Parquet files in the layout of the hub's image data sets, here or at any fsspec URL."""
 
     kind: Literal["parquet"]
-    files: Annotated[list[Path], Field(min_length=1)]
-    """Paths or glob patterns, in the order of their rows."""
+    files: Annotated[list[Url], Field(min_length=1)]
+    """Paths, URLs or patterns (`*`, `{00..99}`), in the order of their rows."""
 
     @field_validator("files", mode="before")
     @classmethod
@@ -111,16 +111,17 @@ class FolderSource(Source):
     """A folder of images; with sub-folders, each is a class."""
 
     kind: Literal["folder"]
-    path: Path
-    """The folder."""
+    path: Url
+    """The folder, a path or any fsspec URL that can be listed."""
 
 
 class WebDatasetSource(Source):
     """WebDataset tars: members of one name up to the first dot are one sample."""
 
     kind: Literal["webdataset"]
-    files: Annotated[list[Path], Field(min_length=1)]
-    """Paths or glob patterns of uncompressed tars, in the order of their rows."""
+    files: Annotated[list[Url], Field(min_length=1)]
+    """Paths, fsspec URLs or patterns (`*`, `{000..999}`) of uncompressed tars, in the order of
+    their rows."""
     image: Text | None = None
     """Ending of the image members, such as `jpg` or `seg.png`; by default every image format's."""
     label_field: Text = "label"

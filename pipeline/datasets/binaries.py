@@ -58,7 +58,7 @@ class BinaryDataset(RowsDataset):
 
         return reopened(open_archive, self.source)
 
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Sequence[str | Path]:
         """The unpacked files of the archive, labels included."""
         return sorted(self._folder.iterdir())
 

@@ -37,7 +37,7 @@ class DigitsDataset(RowsDataset):
         super().__init__(source, Rows(f"digits/{source.split}", keys, of_split, classes))
         self._grey = grey[rows.start : rows.stop]
 
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Sequence[str | Path]:
         """None: the images are part of scikit-learn."""
         return []
 

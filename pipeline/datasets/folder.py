@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy as np
 from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.datasets.base import UNLABELLED
 from egapipe.pipeline.datasets.images import SUFFIXES
-from egapipe.pipeline.datasets.reading import read_bytes
+from egapipe.pipeline.datasets.reading import attempt, read_bytes
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset, reopened
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.urls import path_of
+from egapipe.pipeline.remote import is_remote, listed
+from egapipe.pipeline.urls import absolute_url
 
 # Of skipped files, as many endings are named.
 _ENDINGS = 5
@@ -30,8 +31,8 @@ class FolderDataset(RowsDataset):
 
     def __init__(self, source: FolderSource, rows: Rows | None = None) -> None:
         """`rows` is the listing of another process: both then number the same files."""
-        path = path_of(source.path).absolute()
-        source = source.model_copy(update={"path": str(path)})
+        path = absolute_url(source.path)
+        source = source.model_copy(update={"path": path})
         self._rows = rows or _listing(path)
         super().__init__(source, self._rows)
         self._path = path
@@ -40,29 +41,54 @@ class FolderDataset(RowsDataset):
         """Paths travel too: a walk of a million files is slow, and might now find others."""
         return reopened(type(self), self.source, self._rows)
 
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Sequence[str]:
         """Every image file."""
-        return [self._path / key for key in self.keys]
+        return [f"{self._path}/{key}" for key in self.keys]
 
     def _read(self, row: int) -> bytes:
-        return read_bytes(self._path / self._rows.keys[row])
+        return read_bytes(f"{self._path}/{self._rows.keys[row]}")
 
 
-def _listing(folder: Path) -> Rows:
+def _listing(place: str) -> Rows:
+    skipped: Counter[str] = Counter()
+    keys, classes = (_remote if is_remote(place) else _local)(place, skipped)
+    numbers = {name: label for label, name in enumerate(classes)}
+    labels = [numbers.get(key.partition("/")[0], UNLABELLED) for key in keys]
+    name = f"folder/{PurePosixPath(place).name}"
+    said = _said(name, skipped)
+    return Rows(name, keys, np.array(labels, dtype=np.int64), classes or None, notes=said)
+
+
+def _remote(url: str, skipped: Counter[str]) -> tuple[list[str], list[str]]:
+    """Keys and classes of a folder elsewhere: a class is there by what lies below it."""
+    try:
+        found = attempt(lambda: listed(url))
+    except FileNotFoundError:
+        raise UsageError(
+            f"dataset path {url} is not there: give the folder of the images"
+        ) from None
+    files = [name for name in found if not any(p.startswith(".") for p in name.split("/"))]
+    keys = []
+    for name in files:
+        if name.lower().endswith(SUFFIXES):
+            keys.append(name)
+        elif not name.endswith("/"):
+            skipped[os.path.splitext(name)[1].lower() or "without an ending"] += 1
+    return sorted(keys), sorted({name.partition("/")[0] for name in files if "/" in name})
+
+
+def _local(place: str, skipped: Counter[str]) -> tuple[list[str], list[str]]:
+    """Keys and classes of a folder of this machine."""
+    folder = Path(place)
     if not folder.is_dir():
         raise UsageError(f"dataset path {folder} is not a folder: give the folder of the images")
     try:
-        skipped: Counter[str] = Counter()
         keys = sorted(_walk(folder, "", (), skipped))
         with os.scandir(folder) as entries:
             classes = sorted(e.name for e in entries if e.is_dir() and not _hidden(e))
     except OSError as error:
         raise UsageError(f"folder {error.filename} cannot be read: {error.strerror}") from None
-    numbers = {name: label for label, name in enumerate(classes)}
-    labels = [numbers.get(key.partition("/")[0], UNLABELLED) for key in keys]
-    name = f"folder/{folder.name}"
-    said = _said(name, skipped)
-    return Rows(name, keys, np.array(labels, dtype=np.int64), classes or None, notes=said)
+    return keys, classes
 
 
 def _said(name: str, skipped: Counter[str]) -> list[str]:

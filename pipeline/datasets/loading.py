@@ -1,6 +1,5 @@
 """Opening a table with Hugging Face `datasets`, its errors turned into one line."""
 
-import glob
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,11 @@ import pyarrow.parquet as pq
 from datasets.exceptions import DatasetNotFoundError
 
 from egapipe.pipeline.config.data import HubSource, ParquetSource
-from egapipe.pipeline.errors import UsageError, one_line
+from egapipe.pipeline.datasets.datafile import RemoteFile
+from egapipe.pipeline.datasets.patterns import matches
+from egapipe.pipeline.errors import EgapipeError, MachineError, UsageError, one_line
 from egapipe.pipeline.places import is_place
+from egapipe.pipeline.remote import at_once, is_remote
 from egapipe.pipeline.urls import path_of
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -21,10 +23,21 @@ _SPLIT_NAME = re.compile(r"\w+(?:\.\w+)*")
 
 
 class File(NamedTuple):
-    """A parquet file and its footer."""
+    """A parquet file and its footer. path: or URL. version: of a file elsewhere."""
 
-    path: Path
+    path: str
     metadata: pq.FileMetaData
+    version: str
+
+    def open(self) -> pq.ParquetFile:
+        """The file, its footer known. Raises OSError and Arrow's errors; MachineError: a storage
+        that cannot be used, or another file than the footer's."""
+        if not is_remote(self.path):
+            return pq.ParquetFile(self.path, metadata=self.metadata)
+        file = RemoteFile(self.path)
+        if file.state.version != self.version:
+            raise MachineError(f"{self.path} was replaced since it was opened")
+        return pq.ParquetFile(file, metadata=self.metadata)
 
 
 def load_hub(source: HubSource) -> tuple[datasets.Dataset, HubSource]:
@@ -53,9 +66,8 @@ def load_hub(source: HubSource) -> tuple[datasets.Dataset, HubSource]:
 
 def parquet_files(source: ParquetSource) -> list[File]:
     """The files of a source that have rows, absolute, with their footers. Raises UsageError."""
-    found = [Path(file) for pattern in source.files for file in _matches(pattern)]
-    files = [File(path, _footer(path)) for path in found]
-    files = [file for file in files if file.metadata.num_rows]
+    found = [file for pattern in source.files for file in _matches(pattern)]
+    files = [file for file in at_once(_with_footer, found) if file.metadata.num_rows]
     if not files:
         raise UsageError(f"parquet files {source.files[0]} have no rows")
     return files
@@ -118,20 +130,20 @@ def _commit(table: datasets.Dataset) -> str | None:
 
 
 def _matches(pattern: str) -> list[str]:
-    path = path_of(pattern)
-    if path.is_file():
-        return [str(path.absolute())]
-    found = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+    found = [file for file in matches(pattern) if is_remote(file) or Path(file).is_file()]
     if not found:
         raise UsageError(f"no parquet file matches {pattern!r}: check dataset files")
-    return [str(Path(file).absolute()) for file in found]
+    return found
 
 
-def _footer(file: Path) -> pq.FileMetaData:
+def _with_footer(path: str) -> File:
     try:
-        return pq.read_metadata(file)
+        if not is_remote(path):
+            return File(path, pq.read_metadata(path), "")
+        file = RemoteFile(path)
+        return File(path, pq.read_metadata(file), file.state.version)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{file} is not a readable parquet file: {one_line(error)}") from None
+        raise UsageError(f"{path} is not a readable parquet file: {one_line(error)}") from None
 
 
 def split_name(split: str) -> str:
@@ -149,7 +161,7 @@ def explained(where: str) -> Iterator[None]:
     try:
         with _quiet():
             yield
-    except UsageError:
+    except EgapipeError:
         raise
     except Exception as error:
         # `datasets`, the hub's client, fsspec and Arrow raise dozens of types for a wrong name.

@@ -1,17 +1,15 @@
-"""Images in local parquet files, read in place: a row group at a time, nothing is copied."""
+"""Images in parquet files, read in place: a row group at a time, nothing is copied."""
 
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from egapipe.pipeline.config.data import ParquetSource
 from egapipe.pipeline.datasets import columns
@@ -22,6 +20,7 @@ from egapipe.pipeline.datasets.reading import of_machine, read_bytes
 from egapipe.pipeline.datasets.rowpaths import RowPaths
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.errors import ImageError, UsageError, one_line
+from egapipe.pipeline.remote import at_once
 
 KEPT_BYTES = 1 << 28
 """Decoded row groups that a process keeps: all of a small data set, a few of a large one."""
@@ -38,7 +37,7 @@ class ParquetDataset(RowsDataset):
         """Raises UsageError: no such file or column, another split, files of different columns."""
         files = parquet_files(source)
         self._paths = [file.path for file in files]
-        source = source.model_copy(update={"files": [str(file.path) for file in files]})
+        source = source.model_copy(update={"files": self._paths})
         where = f"parquet files {source.files[0]}, split {source.split!r}"
         with explained(where):
             features = _features(files[0].metadata.schema.to_arrow_schema())
@@ -64,7 +63,7 @@ class ParquetDataset(RowsDataset):
         self._files = RowPaths.of(source)
         self._files.check(self._outside, f"data set {self.name}")
 
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Sequence[str]:
         """The parquet files, and the image files that rows without bytes point to."""
         return [*self._paths, *(self._files.absolute(path) for path in self._outside)]
 
@@ -143,7 +142,7 @@ class _Groups:
     def _decoded(self, number: int) -> pa.ChunkedArray:
         file, group = self._groups[number]
         try:
-            with pq.ParquetFile(file.path, metadata=file.metadata) as opened:
+            with file.open() as opened:
                 table = opened.read_row_group(group, [self._column], use_threads=False)
                 return table.column(self._column)
         except (OSError, pa.ArrowException, MemoryError) as error:
@@ -196,21 +195,23 @@ def _read(files: Sequence[File], needed: Sequence[str], wanted: Sequence[str]) -
 
     needed: columns that every file must have.
     """
-    tables = []
-    for file in files:
-        names = file.metadata.schema.to_arrow_schema().names
-        missing = [name for name in needed if name not in names]
-        if missing:
-            raise ValueError(f"{file.path} has no column {missing[0]!r}: {', '.join(names)}")
-        try:
-            with pq.ParquetFile(file.path, metadata=file.metadata) as opened:
-                table = opened.read(list(wanted), use_threads=False)
-        except pa.ArrowException as error:
-            raise ValueError(f"{file.path} is damaged: {one_line(error)}") from None
-        # Of no columns a table would have no rows either.
-        table = table.append_column("", pa.nulls(file.metadata.num_rows))
-        tables.append(_without_dictionaries(table))
+    tables = at_once(partial(_columns, needed=needed, wanted=wanted), files)
     return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _columns(file: File, needed: Sequence[str], wanted: Sequence[str]) -> pa.Table:
+    names = file.metadata.schema.to_arrow_schema().names
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise ValueError(f"{file.path} has no column {missing[0]!r}: {', '.join(names)}")
+    try:
+        with file.open() as opened:
+            table = opened.read(list(wanted), use_threads=False)
+    except pa.ArrowException as error:
+        raise ValueError(f"{file.path} is damaged: {one_line(error)}") from None
+    # Of no columns a table would have no rows either.
+    table = table.append_column("", pa.nulls(file.metadata.num_rows))
+    return _without_dictionaries(table)
 
 
 def _without_dictionaries(table: pa.Table) -> pa.Table:

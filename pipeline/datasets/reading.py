@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from egapipe.pipeline.errors import ImageError, MachineError, one_line
-from egapipe.pipeline.files import open_regular, read_regular
+from egapipe.pipeline.files import NoRegularFileError, open_regular, read_regular
+from egapipe.pipeline.remote import RemoteError, is_remote, read_range, state_of
 
 T = TypeVar("T")
 
@@ -60,21 +61,23 @@ def attempt(read: Callable[[], T]) -> T:
     raise AssertionError("the last try returns or raises")
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of an image file: a regular one of at most MAX_BYTES.
+def read_bytes(file: str | Path) -> bytes:
+    """The bytes of an image file, at a path or a URL: a regular one of at most MAX_BYTES.
 
     Raises ImageError if there is none, MachineError if the machine cannot read it.
     """
-    return _content(partial(read_regular, path, MAX_BYTES))
+    if is_remote(file):
+        return _content(partial(_remote_whole, str(file)))
+    return _content(partial(read_regular, file, MAX_BYTES))
 
 
-def read_slice(path: Path, offset: int, size: int) -> bytes:
+def read_slice(file: str | Path, offset: int, size: int) -> bytes:
     """`size` bytes of a file from `offset` on, read without moving any shared file position.
 
     So threads and forked processes may read at once. Raises ImageError if there is no such regular
     file, it ends before, or it is more than MAX_BYTES, MachineError if the machine cannot read it.
     """
-    return _content(lambda: _slice(path, offset, size))
+    return _content(partial(_slice, file, offset, size))
 
 
 @contextmanager
@@ -102,20 +105,43 @@ def _content(read: Callable[[], bytes]) -> bytes:
         raise ImageError(f"the file cannot be read: {text}") from None
 
 
-def _slice(path: Path, offset: int, size: int) -> bytes:
+def _slice(path: str | Path, offset: int, size: int) -> bytes:
     if offset < 0 or size < 0:
         raise ImageError(f"{size:,} bytes from byte {offset:,} on are no image")
+    if is_remote(path):
+        return _remote_slice(str(path), offset, size)
     with open_regular(path) as file:
         # Before memory is asked for: a damaged index may name any size.
-        missing = offset + size - os.fstat(file.fileno()).st_size
-        if missing > 0:
-            raise ImageError(f"the file ends {min(missing, size)} bytes before the image does")
-        if size > MAX_BYTES:
-            raise ImageError(f"it is larger than {MAX_BYTES:,} bytes")
+        _check_inside(offset, size, os.fstat(file.fileno()).st_size)
         file.seek(offset)
         data = file.read(size)
     if len(data) < size:
         raise ImageError(f"the file ends {size - len(data)} bytes before the image does")
+    return data
+
+
+def _check_inside(offset: int, size: int, length: int) -> None:
+    """Raise ImageError unless a file of `length` bytes has the slice, and it is not too large."""
+    missing = offset + size - length
+    if missing > 0:
+        raise ImageError(f"the file ends {min(missing, size)} bytes before the image does")
+    if size > MAX_BYTES:
+        raise ImageError(f"it is larger than {MAX_BYTES:,} bytes")
+
+
+def _remote_whole(url: str) -> bytes:
+    data = read_range(url, 0, MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise NoRegularFileError(f"it is larger than {MAX_BYTES:,} bytes")
+    return data
+
+
+def _remote_slice(url: str, offset: int, size: int) -> bytes:
+    # The storage is asked for its size only where the slice did not come.
+    data = read_range(url, offset, offset + min(size, MAX_BYTES + 1))
+    if len(data) < size or size > MAX_BYTES:
+        _check_inside(offset, size, state_of(url).size)
+        raise RemoteError(f"{url}: {size - len(data)} of {size} bytes did not come")
     return data
 
 

@@ -1,25 +1,29 @@
 """The image files that the rows of a table name: found once, from where the table lies."""
 
 import os
+import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import datasets
 
 from egapipe.pipeline.config.data import HubSource, ParquetSource
 from egapipe.pipeline.errors import ImageError, UsageError
+from egapipe.pipeline.remote import is_remote
 
 _ALLOW = "set `outside: true` on the source if its table is trusted"
 
 
 @dataclass(frozen=True)
 class RowPaths:
-    """base: what a relative path is below; None where there is no such folder. roots: folders that
-    rows may name files of, resolved; None for all files of this machine."""
+    """base: what a relative path is below, a folder or its URL; None where there is no such one.
+    roots: folders that rows may name files of, resolved; None for all files of this machine, and of
+    the base's storage."""
 
-    base: Path | None
-    roots: tuple[Path, ...] | None
+    base: str | None
+    roots: tuple[str, ...] | None
 
     @classmethod
     def of(cls, source: HubSource | ParquetSource) -> "RowPaths":
@@ -28,7 +32,7 @@ class RowPaths:
         roots = [base] if base is not None else []
         if isinstance(source, HubSource):
             roots += _caches()
-        allowed = None if source.outside else tuple(Path(os.path.realpath(root)) for root in roots)
+        allowed = None if source.outside else tuple(map(_resolved, roots))
         return cls(base, allowed)
 
     def check(self, paths: Iterable[str], where: str) -> None:
@@ -37,52 +41,73 @@ class RowPaths:
         Links are not followed yet: they may change.
         """
         for path in paths:
-            file = Path(os.path.normpath(self.absolute(path, where)))
+            file = self.absolute(path, where)
             if self.roots is not None and not _is_below(file, self._written):
                 raise UsageError(
                     f"{where} names the file {path!r}, which is not below the table's folder: "
                     f"{_ALLOW}"
                 )
 
-    def file(self, path: str) -> Path:
-        """The file of a row. Raises ImageError if a link leads out of the roots."""
+    def file(self, path: str) -> str:
+        """Path or URL of a row's file. Raises ImageError if a link leads out of the roots."""
         file = self.absolute(path)
         # Resolved at the time of reading, with every link on the way.
-        if self.roots is not None and not _is_below(Path(os.path.realpath(file)), self.roots):
+        if self.roots is not None and not _is_below(_resolved(file), self.roots):
             raise ImageError(f"its file is a link that leads out of the table's folder: {_ALLOW}")
         return file
 
     @property
-    def _written(self) -> Sequence[Path]:
+    def _written(self) -> Sequence[str]:
         """The roots, and the base as it was written."""
         return [*(self.roots or ()), *([self.base] if self.base is not None else [])]
 
-    def absolute(self, path: str, where: str = "the table") -> Path:
-        """The file of a row, before links are resolved. Raises UsageError if that is undecided."""
+    def absolute(self, path: str, where: str = "the table") -> str:
+        """The file of a row, before links are resolved. Raises UsageError if that is undecided, or
+        at a URL of another storage than the table's."""
+        if is_remote(path) and is_remote(self.base):
+            if _scheme(path) == _scheme(str(self.base)):
+                return path
+            raise UsageError(
+                f"{where} names the file {path!r}, which is of another storage than the table: "
+                "copy it there"
+            )
         if os.path.isabs(path):
-            return Path(path)
+            return path
         if self.base is None:
             raise UsageError(
                 f"{where} names the file {path!r}, and has no one folder that it could be below: "
                 "put the table's files into one folder, or write absolute paths"
             )
-        return self.base / path
+        return f"{self.base.rstrip('/')}/{path}"
 
 
-def _base(source: HubSource | ParquetSource) -> Path | None:
+def _base(source: HubSource | ParquetSource) -> str | None:
     if isinstance(source, HubSource):
-        folder = Path(source.name)
-        return folder if folder.is_absolute() else None
-    folders = {Path(file).parent for file in source.files}
+        return source.name if os.path.isabs(source.name) else None
+    folders = {os.path.dirname(file) for file in source.files}
     return folders.pop() if len(folders) == 1 else None
 
 
-def _caches() -> list[Path]:
+def _caches() -> list[str]:
     """Where a data set's own files are once they are downloaded."""
     from huggingface_hub import constants
 
-    return [Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
+    return [str(datasets.config.HF_DATASETS_CACHE), str(constants.HF_HUB_CACHE)]
 
 
-def _is_below(file: Path, folders: Iterable[Path]) -> bool:
-    return any(file.is_relative_to(folder) for folder in folders)
+def _resolved(file: str) -> str:
+    """Elsewhere there are no links."""
+    return file if is_remote(file) else os.path.realpath(file)
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0]
+
+
+def _is_below(file: str, folders: Iterable[str]) -> bool:
+    """As it is written, and as a web server may read it."""
+    if not is_remote(file):
+        return any(Path(os.path.normpath(file)).is_relative_to(folder) for folder in folders)
+    scheme, _, rest = file.partition("://")
+    forms = {f"{scheme}://{posixpath.normpath(text)}" for text in (rest, unquote(rest))}
+    return all(any(f"{form}/".startswith(f"{top}/") for top in folders) for form in forms)

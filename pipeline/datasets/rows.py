@@ -79,7 +79,7 @@ class RowsDataset(ABC):
         return reopened(type(self), self.source)
 
     @abstractmethod
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Sequence[str | Path]:
         """The files that hold all rows; none where they are part of an installed package."""
 
     @abstractmethod

@@ -34,7 +34,7 @@ class SeveralDataset(RowsDataset):
         """The parts travel as each of them does."""
         return type(self), (self.source, self._parts)
 
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Sequence[str | Path]:
         """The files of all parts; none where one part has none, for they then say too little."""
         files = [part.files() for part in self._parts]
         return [file for some in files for file in some] if all(files) else []

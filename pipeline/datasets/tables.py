@@ -34,7 +34,7 @@ class TableDataset(RowsDataset):
         self._files = RowPaths.of(source)
         self._files.check(self._outside(), f"data set {self.name}")
 
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Sequence[str | Path]:
         """The table's files, and the image files its rows point to."""
         own = [self._files.absolute(path) for path in self._outside()]
         return [*self._cache, *own] if self._cache else []

@@ -1,7 +1,6 @@
 """The samples of a tar, found once a node and remembered while the tar stays the same."""
 
 import json
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,10 +22,10 @@ _SCHEMA = pa.schema(
 )
 
 
-def tar_index(path: Path, image: str | None, label_field: str) -> pa.Table:
+def tar_index(path: str, image: str | None, label_field: str) -> pa.Table:
     """A row a sample: key, label, offset and size (bytes) of its image, problem; see `scan`.
 
-    Raises UsageError as `scan` does.
+    path: or URL. Raises UsageError and MachineError as `scan` does.
     """
     return remembered(
         TARS,

@@ -7,13 +7,12 @@ is the sample, the rest says what the member is (`n01/0001.jpg`, `n01/0001.cls`)
 import json
 import re
 import tarfile
-from pathlib import Path
 from typing import IO, NamedTuple
 
 from egapipe.pipeline.datasets.base import UNLABELLED
+from egapipe.pipeline.datasets.datafile import open_data
 from egapipe.pipeline.datasets.images import SUFFIXES
 from egapipe.pipeline.errors import UsageError, one_line
-from egapipe.pipeline.files import open_regular
 
 _BLOCK = 512
 _MAX_LABEL_BYTES = 1 << 24
@@ -37,15 +36,15 @@ class Sample(NamedTuple):
     problem: str
 
 
-def scan(path: Path, image: str | None, label_field: str) -> list[Sample]:
+def scan(path: str, image: str | None, label_field: str) -> list[Sample]:
     """The samples of a tar, in the order of their first members.
 
     image: ending of the image members, None for those of all image formats. Raises UsageError: not
     an uncompressed tar, truncated or damaged, a label that is no class number, or a member that is
-    there twice.
+    there twice; MachineError: a storage that cannot be used.
     """
     try:
-        with open_regular(path) as file:
+        with open_data(path) as file:
             _check_plain(file, path)
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 groups = _groups(tar, path)
@@ -59,14 +58,14 @@ def scan(path: Path, image: str | None, label_field: str) -> list[Sample]:
         raise UsageError(f"tar {path} cannot be read: {one_line(error)}") from None
 
 
-def _check_plain(file: IO[bytes], path: Path) -> None:
+def _check_plain(file: IO[bytes], path: str) -> None:
     head = file.read(6)
     file.seek(0)
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
         raise UsageError(f"tar {path} is compressed, which has no random access: decompress it")
 
 
-def _check_end(file: IO[bytes], offset: int, path: Path) -> None:
+def _check_end(file: IO[bytes], offset: int, path: str) -> None:
     """tarfile takes both a missing end and a damaged header for the end."""
     file.seek(offset)
     if file.read(_BLOCK) != bytes(_BLOCK):
@@ -75,7 +74,7 @@ def _check_end(file: IO[bytes], offset: int, path: Path) -> None:
         )
 
 
-def _groups(tar: tarfile.TarFile, path: Path) -> dict[str, Members]:
+def _groups(tar: tarfile.TarFile, path: str) -> dict[str, Members]:
     groups: dict[str, Members] = {}
     for member in tar:
         key, ending = _split(member.name, path)
@@ -88,7 +87,7 @@ def _groups(tar: tarfile.TarFile, path: Path) -> dict[str, Members]:
     return groups
 
 
-def _split(name: str, path: Path) -> tuple[str, str]:
+def _split(name: str, path: str) -> tuple[str, str]:
     """Sample and lower-case ending; no ending for hidden files and those without a dot."""
     try:
         name.encode()
@@ -100,7 +99,7 @@ def _split(name: str, path: Path) -> tuple[str, str]:
 
 
 def _sample(
-    tar: tarfile.TarFile, path: Path, key: str, members: Members, image: str | None, field: str
+    tar: tarfile.TarFile, path: str, key: str, members: Members, image: str | None, field: str
 ) -> Sample:
     label = _label(tar, path, members, field)
     found = [e for e in members if (e == image.lower() if image else f".{e}" in SUFFIXES)]
@@ -121,7 +120,7 @@ def _is_plain(member: tarfile.TarInfo) -> bool:
     return member.isreg() and not member.issparse()
 
 
-def _label(tar: tarfile.TarFile, path: Path, members: Members, field: str) -> str | None:
+def _label(tar: tarfile.TarFile, path: str, members: Members, field: str) -> str | None:
     """From the `.cls` member, else the field of the `.json` member, else None."""
     if "cls" in members:
         return _class(_text(tar, path, members["cls"]).strip(), path, members["cls"])
@@ -135,7 +134,7 @@ def _label(tar: tarfile.TarFile, path: Path, members: Members, field: str) -> st
     return None if value is None else _class(value, path, members["json"])
 
 
-def _class(value: object, path: Path, member: tarfile.TarInfo) -> str | None:
+def _class(value: object, path: str, member: tarfile.TarInfo) -> str | None:
     """A label as text, whole numbers in their shortest form."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -154,7 +153,7 @@ def _class(value: object, path: Path, member: tarfile.TarInfo) -> str | None:
     )
 
 
-def _text(tar: tarfile.TarFile, path: Path, member: tarfile.TarInfo) -> str:
+def _text(tar: tarfile.TarFile, path: str, member: tarfile.TarInfo) -> str:
     file = tar.extractfile(member) if _is_plain(member) else None
     if file is None or member.size > _MAX_LABEL_BYTES:
         raise UsageError(f"tar {path}: member {member.name!r} is no file of text")

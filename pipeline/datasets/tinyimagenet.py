@@ -40,7 +40,7 @@ class TinyImageNetDataset(RowsDataset):
 
         return reopened(open_archive, self.source)
 
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Sequence[str | Path]:
         """The zip."""
         return [self._zip.path]
 

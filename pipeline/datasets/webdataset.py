@@ -1,9 +1,8 @@
 """Images in WebDataset tars, read in place."""
 
-import glob
-import os
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +11,15 @@ import pyarrow as pa
 from egapipe.pipeline.config.data import WebDatasetSource
 from egapipe.pipeline.datasets.base import UNLABELLED
 from egapipe.pipeline.datasets.classes import Classes, of_names, of_numbers
+from egapipe.pipeline.datasets.patterns import matches
 from egapipe.pipeline.datasets.reading import read_slice
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.datasets.tarindex import tar_index
 from egapipe.pipeline.errors import ImageError, UsageError
-from egapipe.pipeline.urls import path_of
+from egapipe.pipeline.remote import at_once
+
+# A scan reads a tar once: several keep a disk or a network busy.
+_SCANS = 4
 
 
 class TarDataset(RowsDataset):
@@ -29,9 +32,10 @@ class TarDataset(RowsDataset):
 
     def __init__(self, source: WebDatasetSource) -> None:
         """Raises UsageError: a tar is missing or truncated, a label is no number, keys repeat."""
-        self._tars = [Path(file) for pattern in source.files for file in _matches(pattern)]
-        source = source.model_copy(update={"files": [str(tar) for tar in self._tars]})
-        indexes = [tar_index(tar, source.image, source.label_field) for tar in self._tars]
+        self._tars = [file for pattern in source.files for file in _matches(pattern)]
+        source = source.model_copy(update={"files": self._tars})
+        index_of = partial(tar_index, image=source.image, label_field=source.label_field)
+        indexes = at_once(index_of, self._tars, _SCANS)
         index = pa.concat_tables(indexes)
         keys = _keys(self._tars, indexes, source.tar_in_key)
         name = _name(self._tars)
@@ -42,7 +46,7 @@ class TarDataset(RowsDataset):
         self._problems = index.column("problem")
         _check_any_image(self.name, index)
 
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Sequence[str]:
         """The tars."""
         return self._tars
 
@@ -55,17 +59,20 @@ class TarDataset(RowsDataset):
 
 
 def _matches(pattern: str) -> list[str]:
-    path = os.path.abspath(path_of(pattern))
-    found = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+    found = matches(pattern)
     if not found:
         raise UsageError(f"no tar matches {pattern}: give paths or glob patterns in `files`")
     return found
 
 
-def _name(tars: Sequence[Path]) -> str:
+def _stem(tar: str) -> str:
+    return PurePosixPath(tar).stem
+
+
+def _name(tars: Sequence[str]) -> str:
     """The first tar's name and how many follow: the same wherever they lie."""
     more = f"+{len(tars) - 1}" if len(tars) > 1 else ""
-    return f"webdataset/{tars[0].stem}{more}"
+    return f"webdataset/{_stem(tars[0])}{more}"
 
 
 def _classes(labels: Sequence[str | None], source: WebDatasetSource, name: str) -> Classes:
@@ -84,11 +91,11 @@ def _ints(index: pa.Table, column: str) -> npt.NDArray[np.int64]:
     return np.asarray(index.column(column).to_numpy(), dtype=np.int64)
 
 
-def _keys(tars: Sequence[Path], indexes: Sequence[pa.Table], tar_in_key: bool) -> list[str]:
+def _keys(tars: Sequence[str], indexes: Sequence[pa.Table], tar_in_key: bool) -> list[str]:
     """Raises UsageError for a key that two tars have."""
-    owners: dict[str, Path] = {}
+    owners: dict[str, str] = {}
     for tar, index in zip(tars, indexes, strict=True):
-        prefix = f"{tar.stem}/" if tar_in_key else ""
+        prefix = f"{_stem(tar)}/" if tar_in_key else ""
         for name in index.column("key").to_pylist():
             owner = owners.setdefault(prefix + name, tar)
             if owner is not tar:

@@ -1,42 +1,21 @@
 """A store in an object store, or at any other URL that fsspec opens."""
 
-import logging
 import math
-import re
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from egapipe.pipeline.errors import StoreError, UsageError, one_line
+from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.remote import AT_ONCE, code, file_system, reason, troubles
 from egapipe.pipeline.store.objects import Objects
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-_READS = 16
-# It prints the traceback of what it raises, unless somebody listens.
-logging.getLogger("gcsfs").addHandler(logging.NullHandler())
-# Protocol -> the extra of this package that installs its client.
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-# One request an object: else s3fs asks for its size first, and reads a large one in several pieces
-# between which another writer may replace it.
-_OPTIONS = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}}
 # What botocore, google-auth and gcsfs raise where the environment has no credentials.
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
-# Roots of the clients' own exceptions, which are no OSErrors.
-_CLIENTS = (
-    ("botocore.exceptions", "BotoCoreError"),
-    ("botocore.exceptions", "ClientError"),
-    ("aiohttp", "ClientError"),
-    ("gcsfs.retry", "HttpError"),
-    ("gcsfs.retry", "ChecksumError"),
-    ("gcsfs.retry", "NonRetryableError"),
-    ("google.auth.exceptions", "GoogleAuthError"),
-)
 # What S3 and GCS say of a conditional put that found an object, or another put of the same.
 _LOST = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
-_USER = re.compile(r"(://)\S*@")
 
 
 class RemoteObjects(Objects):
@@ -64,7 +43,7 @@ class RemoteObjects(Objects):
 
     def get_many(self, keys: Iterable[str]) -> Iterator[bytes | None]:
         """Many small reads: their latencies overlap."""
-        with ThreadPoolExecutor(_READS) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             yield from pool.map(self.get, keys)
 
     def put(self, key: str, data: bytes) -> None:
@@ -137,22 +116,12 @@ class RemoteObjects(Objects):
             return FsspecStore.from_url(self.url, read_only=read_only)
 
     def troubles(self) -> tuple[type[Exception], ...]:
-        """Those of the remote clients too, as far as they are imported: others raise nothing.
-
-        gcsfs has plain ValueErrors and RuntimeErrors for answers that it does not know. A TypeError
-        or the like is a fault of the program, not of the place, and stays one.
-        """
-        found = [
-            getattr(sys.modules[module], name)
-            for module, name in _CLIENTS
-            if hasattr(sys.modules.get(module), name)
-        ]
-        return (OSError, ValueError, RuntimeError, *found)
+        """Those of the remote clients too."""
+        return troubles()
 
     def failure(self, doing: str, where: str, error: Exception) -> StoreError:
         """What the client says, without the user that an endpoint's URL may name, and a remedy."""
-        reason = _USER.sub(r"\1", one_line(error))
-        return StoreError(f"cannot {doing} {where}: {reason}: {_remedy(doing, error)}")
+        return StoreError(f"cannot {doing} {where}: {reason(error)}: {_remedy(doing, error)}")
 
     def _entries(self) -> list[dict[str, Any]]:
         """fsspec's entries of the prefix, without the empty object that some clients put there."""
@@ -166,48 +135,18 @@ class RemoteObjects(Objects):
             return sorted(inside, key=_name)
 
     def _open(self) -> tuple[Any, str]:
-        """File system and path. fsspec keeps one file system a process, so this is cheap.
-
-        Credentials are those that its client finds in the environment. Raises UsageError if the URL
-        is none that fsspec knows, or needs a package to be installed.
-        """
-        from fsspec.core import url_to_fs
-
-        protocol = self.url.partition("://")[0]
-        try:
-            fs, path = url_to_fs(self.url, **_OPTIONS.get(protocol, {}))
-        except (ValueError, ImportError) as error:
-            extra = _EXTRAS.get(protocol)
-            install = f"run `pip install egapipe[{extra}]`"
-            other = "correct store.url, or install the package that it needs"
-            raise UsageError(
-                f"cannot open {self.url}: {one_line(error)}: {install if extra else other}"
-            ) from error
-        # Other processes write here too: a remembered listing would hide their objects.
-        fs.invalidate_cache()
-        return fs, path.rstrip("/")
+        """File system and path, see `file_system`."""
+        return file_system(self.url, "correct store.url")
 
 
 def exists_already(error: Exception) -> bool:
     """Whether a conditional put found an object, or lost against another one at that moment."""
-    return isinstance(error, FileExistsError) or _code(error) in _LOST
+    return isinstance(error, FileExistsError) or code(error) in _LOST
 
 
 def is_unconditional(error: Exception) -> bool:
     """Whether a client or a server does not know conditional puts."""
-    return isinstance(error, NotImplementedError) or _code(error) in ("NotImplemented", "501")
-
-
-def _code(error: BaseException | None) -> str:
-    """The code of what botocore or gcsfs has raised; s3fs wraps the former."""
-    while error is not None:
-        answer = getattr(error, "response", None)
-        if isinstance(answer, dict):
-            return str(answer.get("Error", {}).get("Code", ""))
-        if getattr(error, "code", None) is not None:
-            return str(getattr(error, "code"))  # noqa: B009
-        error = error.__cause__
-    return ""
+    return isinstance(error, NotImplementedError) or code(error) in ("NotImplemented", "501")
 
 
 def _name(entry: dict[str, Any]) -> str:

@@ -118,7 +118,18 @@ def test_what_is_no_folder_is_refused_with_its_key(key: str, wrong: str) -> None
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", [key for key in CHANGES if key != "store.url"])
+IMAGES = (".path", ".files")
+
+
+@pytest.mark.parametrize("key", ["store.url", *(key for key in CHANGES if key.endswith(IMAGES))])
+def test_stores_and_images_may_lie_elsewhere(key: str) -> None:
+    config = load_config("quickstart", [CHANGES[key].format("s3://bucket/x")])
+    assert {k: t for k, t, _ in places(config)}[key] == "s3://bucket/x"
+
+
+@pytest.mark.parametrize(
+    "key", ["runs", "store.cache_dir", "dataset.train.folder", "teacher.model"]
+)
 def test_a_url_is_no_path_of_this_machine(key: str) -> None:
     with pytest.raises(UsageError, match=f"^{key}: .* is a URL"):
         load_config("quickstart", [CHANGES[key].format("s3://bucket/x")])
