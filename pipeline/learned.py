@@ -15,7 +15,6 @@ from egapipe.pipeline.identity import in_place
 from egapipe.pipeline.pairing import asked_of
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.store import FeatureStore, Manifest
-from egapipe.pipeline.store.records import content_hash
 
 _log = logging.getLogger(__name__)
 
@@ -112,12 +111,12 @@ def require_one_source(runs: Mapping[str, RunFolder]) -> None:
 
 def _record(store: FeatureStore) -> Record:
     """embeddings_hash: of the shards alone, whatever the manifest says."""
-    manifest_hash, commits = store.manifest.hash(), store.finished_commits()
+    found = store.finished()
     return {
         "url": store.url,
-        "manifest_hash": manifest_hash,
-        "content_hash": content_hash(manifest_hash, commits),
-        "embeddings_hash": content_hash("", commits),
+        "manifest_hash": store.manifest.hash(),
+        "content_hash": found.content_hash(),
+        "embeddings_hash": found.embeddings_hash(),
         "manifest": store.manifest.model_dump(mode="json"),
     }
 

@@ -19,7 +19,6 @@ import pyarrow as pa
 from egapipe.pipeline.caches import FEATURES, build_once
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store.dtypes import NUMPY, Stored
-from egapipe.pipeline.store.records import all_failures, content_hash
 from egapipe.pipeline.store.store import FeatureStore
 
 _ARROW = {"float16": pa.float16(), "bfloat16": pa.uint16(), "float32": pa.float32()}
@@ -72,17 +71,17 @@ def map_cache(store: FeatureStore, name: str, content: str, path: Path) -> Mappe
 
 def _build(store: FeatureStore, name: str, content: str, path: Path) -> None:
     """Write the copy. Memory: one shard, however many there are."""
-    commits = store.finished_commits()
+    found = store.finished()
     # A Features that was pickled may arrive after a shard was done again.
-    if content_hash(store.manifest.hash(), commits) != content:
+    if found.content_hash() != content:
         raise StoreError(f"store {store.url} has changed since it was opened: start again")
     valid = np.ones(store.manifest.rows, dtype=bool)
-    valid[[failure.row for failure in all_failures(commits)]] = False
+    valid[[failure.row for failure in found.failures]] = False
     before, after = _around_values(store, name, content, valid)
     with path.open("wb") as file:
         file.write(before)
         for shard, rows in enumerate(store.shards):
-            file.write(store.chunks.read(commits[shard], name)[: len(rows)].data)
+            file.write(store.chunks.read(found.commits[shard], name)[: len(rows)].data)
         file.write(after)
 
 

@@ -10,13 +10,14 @@ from rich.filesize import decimal
 
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import layout
+from egapipe.pipeline.store.commits import decode_commits
 from egapipe.pipeline.store.create import read_created
 from egapipe.pipeline.store.dtypes import Stored, is_finite, not_a_number
 from egapipe.pipeline.store.records import (
     NOT_FINITE,
     Commit,
+    Failure,
     Finished,
-    all_failures,
     content_hash,
     sha256,
 )
@@ -174,7 +175,8 @@ class _Check:
         yield from problems
 
     def content(self, finished: Finished) -> Problems:
-        if content_hash(self.manifest.hash(), self.commits) != finished.content:
+        checksums = ((shard, self.commits[shard].sha256) for shard in sorted(self.commits))
+        if content_hash(self.manifest.hash(), checksums) != finished.content:
             yield f"{layout.FINISHED} is of other shards: {Finished.remedy()}"
 
     def failures(self, finished: Finished) -> Problems:
@@ -184,10 +186,34 @@ class _Check:
             yield f"{layout.FAILURES} {what}: {Finished.remedy()}"
             return
         try:
-            if decode_failures(data, layout.FAILURES) != all_failures(self.commits):
+            listed = decode_failures(data, layout.FAILURES)
+            if listed != [
+                f for shard in sorted(self.commits) for f in self.commits[shard].failures
+            ]:
                 yield f"{layout.FAILURES} lists other rows than the commit records"
+            else:
+                yield from self.table(listed)
         except StoreError as error:
             yield str(error)
+
+    def table(self, failures: list[Failure]) -> Problems:
+        """The table of records; older egapipes finished stores without one."""
+        data = self.objects.get(layout.COMMIT_TABLE)
+        if data is None:
+            return
+        try:
+            table = decode_commits(data, failures, layout.COMMIT_TABLE)
+        except StoreError as error:
+            yield f"{error}: {Finished.remedy()}"
+            return
+        if dict(table) != self.commits or not table.is_of(map(self.record, sorted(self.commits))):
+            yield (
+                f"{layout.COMMIT_TABLE} lists other records than there are: delete "
+                f"{layout.FINISHED} and run `egapipe extract` again"
+            )
+
+    def record(self, shard: int) -> bytes:
+        return self.commits[shard].encode()
 
     def unknown(self) -> Problems:
         planned = layout.planned_keys(self.manifest)

@@ -1,6 +1,6 @@
 """Comparing two stores: what they say they are, their rows, and the numbers in them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from egapipe.pipeline.store.dtypes import Stored, to_floats
-from egapipe.pipeline.store.records import Commit, all_failures
+from egapipe.pipeline.store.records import Commit, Failure
 from egapipe.pipeline.store.store import FeatureStore
 
 _BLOCK = 1024
@@ -81,9 +81,10 @@ def diff_stores(a: str, b: str) -> StoreDiff:
     mine, theirs = FeatureStore.open(a), FeatureStore.open(b)
     changes = mine.manifest.changes(theirs.manifest, descriptions=True)
     manifest = [f"{k}: {p[0] or 'not set'} | {p[1] or 'not set'}" for k, p in changes.items()]
-    my_commits, their_commits = mine.commits(), theirs.commits()
+    ours, others = mine.snapshot(), theirs.snapshot()
+    my_commits, their_commits = ours.commits, others.commits
     rows = [*_index_differences(mine.index(), theirs.index())]
-    rows += _failure_differences(my_commits, their_commits)
+    rows += _failure_differences(ours.failures, others.failures)
     if my_commits.keys() != their_commits.keys():
         rows.append(
             f"shards committed: {_progress(mine, my_commits)} | {_progress(theirs, their_commits)}"
@@ -126,7 +127,7 @@ def _directions(rows: npt.NDArray[np.float64]) -> Cosines:
 class _Side:
     """One of the two stores, with the last chunk read: consecutive rows share it."""
 
-    def __init__(self, store: FeatureStore, commits: dict[int, Commit]) -> None:
+    def __init__(self, store: FeatureStore, commits: Mapping[int, Commit]) -> None:
         self.store = store
         self.commits = commits
         self._last: tuple[str, int] | None = None
@@ -193,7 +194,7 @@ def _layout(side: _Side, name: str) -> tuple[object, ...]:
     return (*_shape(side, name), min(manifest.shard_rows, manifest.rows), manifest.dtype)
 
 
-def _progress(store: FeatureStore, commits: dict[int, Commit]) -> str:
+def _progress(store: FeatureStore, commits: Mapping[int, Commit]) -> str:
     return f"{len(commits)} of {len(store.shards)}"
 
 
@@ -211,9 +212,9 @@ def _index_differences(mine: pa.Table, theirs: pa.Table) -> Iterator[str]:
             )
 
 
-def _failure_differences(mine: dict[int, Commit], theirs: dict[int, Commit]) -> Iterator[str]:
+def _failure_differences(mine: list[Failure], theirs: list[Failure]) -> Iterator[str]:
     """Failed rows that only one has, or with other keys or reasons."""
-    first, second = (set(all_failures(commits)) for commits in (mine, theirs))
+    first, second = set(mine), set(theirs)
     for whose, only in (("first", first - second), ("second", second - first)):
         if only:
             example = min(only)

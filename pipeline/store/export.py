@@ -97,7 +97,7 @@ def _views(store: FeatureStore, view: int | None) -> range:
 
 
 def _parts(store: FeatureStore, name: str, views: range, progress: Progress) -> Iterator[Part]:
-    commits, dtype = store.finished_commits(), store.manifest.dtype
+    commits, dtype = store.finished().commits, store.manifest.dtype
     for shard, rows in enumerate(store.shards):
         chunk = store.chunks.read(commits[shard], name)
         part = chunk[: len(rows), views.start : views.stop]

@@ -11,7 +11,6 @@ from egapipe.pipeline.caches import FEATURES
 from egapipe.pipeline.paths import cache_dir as default_cache_dir
 from egapipe.pipeline.paths import on_each_node, own_folder
 from egapipe.pipeline.store.cache import map_or_build
-from egapipe.pipeline.store.records import content_hash
 from egapipe.pipeline.store.store import FeatureStore
 from egapipe.pipeline.urls import path_of
 
@@ -62,8 +61,7 @@ class Features:
         store.require_output(output)
         # Whoever unpickles it may have another working folder.
         cache_dir = None if cache_dir is None else on_each_node(cache_dir)
-        content = content_hash(store.manifest.hash(), store.finished_commits())
-        return cls(store, output, content, cache_dir)
+        return cls(store, output, store.finished().content_hash(), cache_dir)
 
     def take(self, rows: Rows, view: int | Rows) -> torch.Tensor:
         """[B, *shape] in the stored type: a copy of some rows, each in the view asked for.

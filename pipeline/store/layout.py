@@ -14,6 +14,7 @@ COMMITS = "commits"
 CREATED = f"{COMMITS}/created.json"
 FINISHED = f"{COMMITS}/finished.json"
 FAILURES = "failures.parquet"
+COMMIT_TABLE = "commits.parquet"
 
 # What makes stored bytes an array; a later zarr may add members that do not.
 _MEANING = (
@@ -72,7 +73,7 @@ def array_key(name: str) -> str:
 def planned_keys(manifest: Manifest) -> set[str]:
     """Every object of a finished store: no more, no less."""
     shards = range(len(plan_shards(manifest.rows, manifest.shard_rows)))
-    keys = {GROUP, INDEX, CREATED, FINISHED, FAILURES}
+    keys = {GROUP, INDEX, CREATED, FINISHED, FAILURES, COMMIT_TABLE}
     keys |= {array_key(name) for name in manifest.outputs}
     keys |= {commit_key(shard) for shard in shards}
     return keys | {chunk_key(manifest, name, i) for name in manifest.outputs for i in shards}

@@ -66,8 +66,8 @@ def prune_cache(
 
 def contents(urls: Collection[str]) -> set[str]:
     """Content hashes of those stores that are complete."""
-    stores = map(FeatureStore.open, urls)
-    return {store.content_hash() for store in stores if store.complete}
+    found = [FeatureStore.open(url).snapshot() for url in urls]
+    return {snapshot.content_hash() for snapshot in found if snapshot.complete}
 
 
 def _reason(entry: Entry, keep: Collection[str], unused: float) -> str | None:

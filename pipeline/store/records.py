@@ -7,7 +7,7 @@ the objects it vouches for and holds the SHA-256 of their stored bytes.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -117,18 +117,16 @@ class Finished(Record):
         return "run `egapipe extract` again to finish the store anew"
 
 
-def content_hash(manifest_hash: str, commits: Mapping[int, Commit]) -> str:
-    """SHA-256 over the manifest's hash and every shard's checksums: the identity of the content."""
-    lines = [manifest_hash]
-    for shard in sorted(commits):
-        checksums = commits[shard].sha256
-        lines += [f"{shard} {name} {checksums[name]}" for name in sorted(checksums)]
-    return sha256("\n".join(lines).encode())
+def content_hash(manifest_hash: str, checksums: Iterable[tuple[int, Mapping[str, str]]]) -> str:
+    """SHA-256 over the manifest's hash and every shard's checksums: the identity of the content.
 
-
-def all_failures(commits: Mapping[int, Commit]) -> list[Failure]:
-    """Failures of all shards, by row."""
-    return [failure for shard in sorted(commits) for failure in commits[shard].failures]
+    checksums: (shard, array -> hex of the stored bytes of its chunk), by shard.
+    """
+    digest = hashlib.sha256(manifest_hash.encode())
+    for shard, arrays in checksums:
+        for name in sorted(arrays):
+            digest.update(f"\n{shard} {name} {arrays[name]}".encode())
+    return digest.hexdigest()
 
 
 def _only_more(error: ValidationError) -> bool:

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
@@ -11,13 +11,13 @@ import pyarrow as pa
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import layout
 from egapipe.pipeline.store.chunks import Chunks
+from egapipe.pipeline.store.commits import encode_commits
 from egapipe.pipeline.store.create import (
     create_store,
     open_store,
     read_created,
     require_equal,
     require_same_rows,
-    require_software,
 )
 from egapipe.pipeline.store.dtypes import Floats, Stored
 from egapipe.pipeline.store.location import open_objects
@@ -29,11 +29,9 @@ from egapipe.pipeline.store.records import (
     Created,
     Failure,
     Finished,
-    all_failures,
-    content_hash,
-    sha256,
 )
 from egapipe.pipeline.store.shard import prepare_shard
+from egapipe.pipeline.store.snapshot import Snapshot, finished
 from egapipe.pipeline.store.tables import decode_index, encode_failures, plain_index
 
 _RUN_EXTRACT = "run `egapipe extract` to finish it"
@@ -53,6 +51,7 @@ class FeatureStore:
         self.chunks = Chunks(objects, manifest, created)
         self.shards = layout.plan_shards(manifest.rows, manifest.shard_rows)
         self._index: pa.Table | None = None
+        self._reopened = False
 
     @classmethod
     def create(
@@ -70,8 +69,8 @@ class FeatureStore:
         store = cls(objects, *open_store(objects))
         require_equal(store.manifest, manifest, store.url)
         require_same_rows(store.index(), index, store.url)
-        if store.manifest.software(manifest) and store.pending():
-            require_software(store.manifest, manifest, store.url, same=same_software)
+        if store.manifest.software(manifest):
+            store.snapshot().require_continued(manifest, same_software=same_software)
         return store
 
     @classmethod
@@ -90,24 +89,23 @@ class FeatureStore:
         """Where it is; a local path is absolute."""
         return self.objects.url
 
-    def commits(self) -> dict[int, Commit]:
+    def snapshot(self, *, everything: bool = False) -> Snapshot:
+        """What of the store is there now. everything: list all objects, not the records alone."""
+        return Snapshot(self, self.objects.sizes("" if everything else layout.COMMITS))
+
+    def commits(self) -> Mapping[int, Commit]:
         """The record of every finished shard. Raises StoreError if one is damaged."""
-        present = self.objects.sizes(layout.COMMITS)
-        shards = [i for i in range(len(self.shards)) if layout.commit_key(i) in present]
-        found = self.objects.get_many(layout.commit_key(shard) for shard in shards)
-        records = zip(shards, found, strict=True)
-        return {shard: self._decode(shard, data) for shard, data in records if data is not None}
+        return self.snapshot().commits
 
     def commit(self, shard: int) -> Commit | None:
         """The record of a shard, None if it is not finished. Raises StoreError if it is damaged."""
         self._require_planned(shard)
         data = self.objects.get(layout.commit_key(shard))
-        return None if data is None else self._decode(shard, data)
+        return None if data is None else self.decode(shard, data)
 
     def pending(self) -> list[int]:
         """Shards to be written: planned minus committed."""
-        committed = self.commits()
-        return [shard for shard in range(len(self.shards)) if shard not in committed]
+        return self.snapshot().pending
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Keep other extractions away for the length of a block; not in object stores.
@@ -142,6 +140,8 @@ class FeatureStore:
         done = self.commit(shard)
         if done is not None:
             return done
+        if not self._reopened:
+            self.reopen()
         rows = self.shards[shard]
         ready = prepare_shard(self.manifest, rows, arrays, failures, self.keys)
         checksums = {n: self.chunks.write(shard, rows, n, b) for n, b in ready.blocks.items()}
@@ -159,46 +159,63 @@ class FeatureStore:
         self.objects.put(layout.commit_key(shard), commit.encode())
         return commit
 
+    def reopen(self) -> None:
+        """Remove the record that the store is finished, before a shard is done again.
+
+        Whoever hands out shards does so before the first one. Who writes one does it once until
+        `finish`: a store is finished when all that write to it are done.
+        """
+        if self.objects.get(layout.FINISHED) is not None:
+            self.objects.delete(layout.FINISHED)
+        self._reopened = True
+
     def forget_failed(self) -> list[int]:
         """Make every shard that has recorded failures pending again, and return them.
 
         Only records go: a shard without one does not count, whatever its data are, and a store of
         such shards is not complete. Whoever calls it keeps other extractions away, see `exclusive`.
         """
-        failed = [shard for shard, commit in self.commits().items() if commit.failures]
+        commits = self.commits()
+        failed = [shard for shard in sorted(commits) if commits[shard].failures]
+        if failed:
+            self.reopen()
         for shard in failed:
             self.objects.delete(layout.commit_key(shard))
         return failed
 
     def finish(self) -> None:
-        """Complete the store: list its failures and remove what killed writers left.
+        """Complete the store: list its failures and its records, and remove what killed writers
+        left.
 
-        Only temporary files of this store's own objects are removed. Raises StoreError if a shard
-        is missing.
+        Only temporary files of this store's own objects are removed. Records are read once; a store
+        that is complete is left as it is. Raises StoreError if a shard is missing.
         """
-        commits = self.commits()
-        self._require_all(commits)
-        self._remove_leftovers()
-        failures = encode_failures(all_failures(commits))
+        self._reopened = False
+        found = self.snapshot(everything=True)
+        found.require_all()
+        self._remove_leftovers(found.sizes)
+        if found.complete:
+            return
+        commits = found.commits
+        failures = encode_failures(found.failures)
+        # What vouches for the others comes last.
         for key, data in (
             (layout.FAILURES, failures),
-            (layout.FINISHED, self._finished(commits, failures).encode()),
+            (layout.COMMIT_TABLE, encode_commits(commits)),
+            (layout.FINISHED, finished(found.content_hash(), {layout.FAILURES: failures}).encode()),
         ):
-            if self.objects.get(key) != data:
-                self.objects.put(key, data)
+            self.objects.put(key, data)
 
     @property
     def complete(self) -> bool:
         """Whether every shard is committed and `finish` has been called since."""
-        return self._is_finished(self.commits())
+        return self.snapshot().complete
 
-    def finished_commits(self) -> dict[int, Commit]:
-        """The records of a complete store. Raises StoreError if it is not complete."""
-        commits = self.commits()
-        if not self._is_finished(commits):
-            self._require_all(commits)
-            raise StoreError(f"store {self.url} is not complete: {_RUN_EXTRACT}")
-        return commits
+    def finished(self) -> Snapshot:
+        """The snapshot of a complete store. Raises StoreError if it is not complete."""
+        found = self.snapshot()
+        found.require_complete()
+        return found
 
     def read_shard(self, shard: int, name: str = "embedding") -> Stored:
         """[rows, V, *shape] in the stored type (bfloat16 as uint16), read-only.
@@ -243,16 +260,14 @@ class FeatureStore:
 
     def failures(self) -> list[Failure]:
         """Failed rows of all committed shards, by row."""
-        return all_failures(self.commits())
+        return self.snapshot().failures
 
     def content_hash(self) -> str:
         """SHA-256 of the manifest and of every shard: the identity of the content.
 
         Raises StoreError if a shard is missing.
         """
-        commits = self.commits()
-        self._require_all(commits)
-        return content_hash(self.manifest.hash(), commits)
+        return self.snapshot().content_hash()
 
     def finished_content(self) -> str | None:
         """The content hash that the last record names, None if the store was never finished.
@@ -264,8 +279,9 @@ class FeatureStore:
         where = f"{self.url}/{layout.FINISHED}"
         return None if record is None else Finished.decode(record, where).content
 
-    def _decode(self, shard: int, data: bytes) -> Commit:
-        """A commit record that is what its name says."""
+    def decode(self, shard: int, data: bytes) -> Commit:
+        """The record in the stored bytes of a shard's. Raises StoreError if it is damaged, or is
+        not what its name says."""
         where = f"{self.url}/{layout.commit_key(shard)}"
         commit = Commit.decode(data, where)
         rows = self.shards[shard]
@@ -279,37 +295,19 @@ class FeatureStore:
             )
         return commit
 
-    def _finished(self, commits: Mapping[int, Commit], failures: bytes) -> Finished:
-        content = content_hash(self.manifest.hash(), commits)
-        return Finished(content=content, sha256={layout.FAILURES: sha256(failures)})
-
-    def _is_finished(self, commits: Mapping[int, Commit]) -> bool:
-        """Whether the last record vouches for these commits: a shard may have been redone since."""
-        record, failures = self.objects.get_many([layout.FINISHED, layout.FAILURES])
-        if record is None or failures is None or len(commits) < len(self.shards):
-            return False
-        return record == self._finished(commits, failures).encode()
-
     def _require_planned(self, shard: int) -> None:
         # A negative number would count from the end, and overwrite another shard's chunk.
         if not 0 <= shard < len(self.shards):
             raise IndexError(f"shard {shard} is not in 0..{len(self.shards) - 1}")
 
-    def _require_all(self, commits: Mapping[int, Commit]) -> None:
-        if len(commits) < len(self.shards):
-            raise StoreError(
-                f"store {self.url} is not complete ({len(commits)} of {len(self.shards)} shards): "
-                f"{_RUN_EXTRACT}"
-            )
-
-    def _remove_leftovers(self) -> None:
+    def _remove_leftovers(self, keys: Iterable[str]) -> None:
         planned = layout.planned_keys(self.manifest)
-        for key in self.objects.sizes():
+        for key in keys:
             if layout.leftover_of(key) in planned:
                 self.objects.delete(key)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_index": None}
+        return {**self.__dict__, "_index": None, "_reopened": False}
 
     def __repr__(self) -> str:
         return f"FeatureStore({self.url!r})"

@@ -18,17 +18,18 @@ def summarize(url: str) -> Summary:
     Raises StoreError if it cannot be read.
     """
     store = FeatureStore.open(url)
-    manifest, commits = store.manifest, store.commits()
+    manifest, found = store.manifest, store.snapshot(everything=True)
+    commits = found.commits
     return {
         "url": store.url,
-        "complete": store.complete,
+        "complete": found.complete,
         "shards": {"committed": len(commits), "planned": len(store.shards)},
         "rows": manifest.rows,
         "views": manifest.view_count,
         "outputs": {name: list(shape) for name, shape in manifest.outputs.items()},
         "dtype": manifest.dtype,
-        "bytes": sum(store.objects.sizes().values()),
-        "failures": sum(len(commit.failures) for commit in commits.values()),
+        "bytes": sum(found.sizes.values()),
+        "failures": len(found.failures),
         "nonfinite": sum(commit.nonfinite for commit in commits.values()),
         "dataset": manifest.dataset.model_dump(mode="json"),
         "teacher": manifest.teacher,

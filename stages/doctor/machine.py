@@ -17,6 +17,7 @@ from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import one_line
 from egapipe.pipeline.paths import cache_dir
+from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.location import open_objects
 from egapipe.pipeline.urls import path_of, with_variables
 from egapipe.stages.distill.setup import pick_device
@@ -197,11 +198,15 @@ def _copies(parts: Parts, folder: Path) -> int:
     plans = [
         StorePlan(split, store.objects, store.manifest, begun=True, pending=())
         for split, store in parts.stores().items()
-        if not (
-            store.complete and FEATURES.file(folder, f"{store.content_hash()}-embedding").exists()
-        )
+        if not _is_copied(store, folder)
     ]
     return sum(plan.cache_bytes for plan in plans)
+
+
+def _is_copied(store: FeatureStore, folder: Path) -> bool:
+    found = store.snapshot()
+    name = f"{found.content_hash()}-embedding" if found.complete else None
+    return name is not None and FEATURES.file(folder, name).exists()
 
 
 def check_runs(parts: Parts) -> Result:

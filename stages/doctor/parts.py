@@ -160,10 +160,9 @@ class Parts:
     def _stored(self) -> Tensor:
         """The clean embeddings of the first shard there is, those of failed rows left out."""
         store = self.store("train")
-        commits = store.commits()
-        if not commits:
+        commit = next(filter(None, map(store.commit, store.snapshot().committed)), None)
+        if commit is None:
             raise MissingError("the train store has no embeddings yet")
-        commit = commits[min(commits)]
         failed = {failure.row for failure in commit.failures}
         good = [row - commit.start for row in range(commit.start, commit.stop) if row not in failed]
         if len(good) < 2:

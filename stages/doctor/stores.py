@@ -22,12 +22,13 @@ def check_reachable(parts: Parts) -> Result:
             probe_writing(place)
             said.append(f"no {split} store yet, {place.url} is writable")
             continue
-        if store.complete:
+        found = store.snapshot()
+        if found.complete:
             said.append(f"{store.url} is complete")
         else:
             probe_writing(store.objects)
             unfinished = True
-            said.append(f"{store.url} has {len(store.commits())} of {len(store.shards)} shards")
+            said.append(f"{store.url} has {len(found.committed)} of {len(store.shards)} shards")
     text = ", ".join(said)
     return warn(f"{text}: run `egapipe extract` to finish it") if unfinished else ok(text)
 
@@ -64,7 +65,7 @@ def check_preprocessing(parts: Parts) -> Result:
 
 def check_embeddings(parts: Parts) -> Result:
     """One stored embedding is what the teacher gives for that image and view today."""
-    if not parts.store("train").commits():
+    if not parts.store("train").snapshot().committed:
         raise MissingError("the train store has no embeddings yet")
     # Only for its refusal: the embedding is computed by a teacher of its own.
     parts.teacher.get()

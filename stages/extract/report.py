@@ -65,15 +65,14 @@ class Tally:
     failures: list[Failure] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def resume(self, commits: Iterable[Commit]) -> None:
-        """Count shards of earlier runs."""
-        for commit in commits:
-            self.done += commit.stop - commit.start
-            self.failures += commit.failures
+    def resume(self, done: int, failures: Iterable[Failure]) -> None:
+        """Count rows of earlier runs."""
+        self.done += done
+        self.failures += failures
 
     def add(self, commit: Commit) -> None:
         """Count a shard of this run."""
-        self.resume([commit])
+        self.resume(commit.stop - commit.start, commit.failures)
         self.extracted += commit.stop - commit.start
         for phase, seconds in commit.seconds.items():
             self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds

@@ -4,15 +4,17 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.store import Commit, FeatureStore
+from egapipe.pipeline.store.snapshot import Snapshot
 from egapipe.stages.extract.planning.job import Job
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
-from egapipe.stages.extract.planning.plan import plan_store
+from egapipe.stages.extract.planning.plan import StorePlan, plan_store
 from egapipe.stages.extract.planning.room import require_room
 from egapipe.stages.extract.report import ExtractReport, Tally
 from egapipe.stages.extract.teachers import Teacher
@@ -44,8 +46,12 @@ def prepare(config: Config, splits: Sequence[Split]) -> list["Extraction"]:
     datasets = [open_split(config, split) for split in splits]
     teacher = open_teacher(config)
     pairs = list(zip(splits, datasets, strict=True))
-    require_room([plan_store(config, split, dataset, teacher) for split, dataset in pairs])
-    return [_extraction(config, split, dataset, teacher) for split, dataset in pairs]
+    plans = [plan_store(config, split, dataset, teacher) for split, dataset in pairs]
+    require_room(plans)
+    return [
+        _extraction(config, plan, dataset, teacher)
+        for plan, dataset in zip(plans, datasets, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,12 @@ class Extraction:
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do."""
-        return self.job.store.complete
+        return self._found.complete
+
+    @cached_property
+    def _found(self) -> Snapshot:
+        """The store when it was first asked for; a command lists its records once."""
+        return self.job.store.snapshot()
 
     def retry_failures(self) -> list[int]:
         """Make the shards with recorded failures pending, which `run` then does again.
@@ -67,19 +78,24 @@ class Extraction:
         another process extracts into the store.
         """
         with self.job.store.exclusive():
-            return self.job.store.forget_failed()
+            forgotten = self.job.store.forget_failed()
+        self.__dict__.pop("_found", None)
+        return forgotten
 
     def run(self, *, local: bool, progress: OpenProgress = silent_progress) -> ExtractReport:
         """Extract what is missing and finish the store, see `run`."""
         began = time.perf_counter()
         store = self.job.store
         tally = Tally(store.manifest.rows)
-        if store.complete:
-            tally.resume(store.commits().values())
+        if self.complete:
+            tally.resume(store.manifest.rows, self._found.failures)
         else:
             with store.exclusive():
-                tally.resume(store.commits().values())
-                self._complete(tally, local, progress)
+                found = store.snapshot()
+                tally.resume(found.rows, found.failures)
+                if found.pending:
+                    store.reopen()
+                self._complete(tally, found.pending, local, progress)
         return ExtractReport(
             split=self.job.split,
             url=store.url,
@@ -92,31 +108,40 @@ class Extraction:
             working=tally.working,
         )
 
-    def _complete(self, tally: Tally, local: bool, progress: OpenProgress) -> None:
+    def _complete(
+        self, tally: Tally, shards: Sequence[int], local: bool, progress: OpenProgress
+    ) -> None:
         allowed, store = self.job.config.extract.max_failures, self.job.store
         tally.check_failures(allowed)
         with progress(f"extract {self.job.split}", tally.rows, done=tally.done) as shown:
             meter = Meter(shown, tally, store.manifest.view_count)
-            with closing(self._commits(local, meter)) as commits:
+            with closing(self._commits(shards, local, meter)) as commits:
                 for commit in commits:
                     meter.settle(commit)
                     tally.check_failures(allowed)
         store.finish()
 
-    def _commits(self, local: bool, meter: Meter) -> Generator[Commit | None, None, None]:
-        shards = self.job.store.pending()
+    def _commits(
+        self, shards: Sequence[int], local: bool, meter: Meter
+    ) -> Generator[Commit | None, None, None]:
         if shards and local:
             yield from extract_inline(self.job, self.teacher, shards, meter.moved)
         elif shards:
             yield from extract_pooled(self.job, shards, meter.note)
 
 
-def _extraction(config: Config, split: Split, dataset: Dataset, teacher: Teacher) -> Extraction:
-    manifest = manifest_for(config, split, Origin.of(teacher), dataset)
-    store = FeatureStore.create(
-        config.store_url(split),
-        manifest,
-        index_of(dataset),
-        same_software=config.extract.same_software,
-    )
-    return Extraction(Job(config, split, dataset, store), teacher)
+def _extraction(config: Config, plan: StorePlan, dataset: Dataset, teacher: Teacher) -> Extraction:
+    """Of a store that was begun everything but the images was compared when it was planned."""
+    manifest = manifest_for(config, plan.split, Origin.of(teacher), dataset)
+    same = config.extract.same_software
+    if plan.found is not None:
+        plan.found.require_continued(manifest, same_software=same)
+        store = plan.found.store
+    else:
+        store = FeatureStore.create(
+            config.store_url(plan.split),
+            manifest,
+            index_of(dataset),
+            same_software=same,
+        )
+    return Extraction(Job(config, plan.split, dataset, store), teacher)

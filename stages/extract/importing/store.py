@@ -66,13 +66,13 @@ def import_embeddings(
         index_of(dataset),
         same_software=config.extract.same_software,
     )
-    written = _write(store, values, rows, split, progress)
+    written, failed = _write(store, values, rows, split, progress)
     return ExtractReport(
         split=split,
         url=store.url,
         rows=manifest.rows,
         views=views,
-        failures=len(store.failures()),
+        failures=failed,
         extracted=written,
         seconds=time.perf_counter() - began,
         shares={},
@@ -122,21 +122,25 @@ def _with_views(values: Floats, views: int, path: str) -> Floats:
 
 def _write(
     store: FeatureStore, values: Floats, rows: np.ndarray, split: Split, progress: OpenProgress
-) -> int:
-    if store.complete:
-        return 0
-    pending = store.pending()
-    left = sum(len(store.shards[shard]) for shard in pending)
-    done = store.manifest.rows - left
+) -> tuple[int, int]:
+    """Rows that were written, and how many rows of all have failed."""
+    found = store.snapshot()
+    if found.complete:
+        return 0, len(found.failures)
+    done, failed = found.rows, len(found.failures)
+    left = store.manifest.rows - done
+    if found.pending:
+        store.reopen()
     with progress(f"import {split}", store.manifest.rows, done=done) as shown:
-        for shard in pending:
+        for shard in found.pending:
             part = store.shards[shard]
             chosen = np.asarray(values[rows[part.start : part.stop]], dtype=np.float32)
-            store.write_shard(shard, {"embedding": chosen}, versions=software())
+            commit = store.write_shard(shard, {"embedding": chosen}, versions=software())
+            failed += len(commit.failures)
             done += len(part)
             shown.update(done)
     store.finish()
-    return left
+    return left, failed
 
 
 def _preprocessing(teacher: ImportedTeacher) -> dict[str, Any]:

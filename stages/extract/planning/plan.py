@@ -12,6 +12,7 @@ from egapipe.pipeline.store.dtypes import NUMPY
 from egapipe.pipeline.store.layout import chunk_bytes
 from egapipe.pipeline.store.location import open_objects
 from egapipe.pipeline.store.objects import Objects
+from egapipe.pipeline.store.snapshot import Snapshot
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
 from egapipe.stages.extract.teachers import Teacher
 
@@ -34,6 +35,8 @@ class StorePlan:
     manifest: Manifest
     begun: bool
     pending: tuple[int, ...]
+    found: Snapshot | None = None
+    """Of a store that was begun."""
 
     @property
     def shards(self) -> list[range]:
@@ -95,15 +98,15 @@ def plan_store(config: Config, split: Split, dataset: Dataset, teacher: Teacher)
         shards = len(plan_shards(manifest.rows, manifest.shard_rows))
         return StorePlan(split, objects, manifest, begun=False, pending=tuple(range(shards)))
     store = FeatureStore.open(url)
-    pending = store.pending()
+    found = store.snapshot()
     stored = store.manifest
     known = stored.dataset.fingerprint
     asked = manifest_for(config, split, origin, dataset, fingerprint=known)
     require_equal(stored, asked, store.url)
-    if pending and config.extract.same_software:
+    if found.pending and config.extract.same_software:
         require_software(stored, asked, store.url, same=True)
     require_same_rows(store.index(), index_of(dataset), store.url)
-    return StorePlan(split, objects, stored, begun=True, pending=tuple(pending))
+    return StorePlan(split, objects, stored, begun=True, pending=tuple(found.pending), found=found)
 
 
 def _row_bytes(manifest: Manifest, name: str) -> int:

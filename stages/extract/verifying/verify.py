@@ -123,12 +123,11 @@ def verify_store(config: Config, *, split: Split, count: int = 16, seed: int = 0
 
 def _draw(store: FeatureStore, count: int, seed: int) -> Pairs:
     """[n, 2] rows and views of what is stored, by row."""
-    commits = store.commits().values()
-    failed = {failure.row for commit in commits for failure in commit.failures}
-    rows = np.concatenate(
-        [np.arange(c.start, c.stop) for c in commits] or [np.empty(0, np.int64)], dtype=np.int64
-    )
-    rows = rows[~np.isin(rows, list(failed))]
+    found = store.snapshot()
+    failed = [failure.row for failure in found.failures]
+    shards = [store.shards[shard] for shard in found.committed]
+    rows = np.concatenate([np.empty(0, np.int64), *map(np.array, shards)], dtype=np.int64)
+    rows = rows[~np.isin(rows, failed)]
     if not len(rows):
         raise StoreError(f"store {store.url} has no embeddings yet: run `egapipe extract` first")
     views = store.manifest.view_count

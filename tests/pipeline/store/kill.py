@@ -22,6 +22,7 @@ def killed_before(step: int, act: Callable[[], object]) -> bool:
     """Run `act` in a fork that gets SIGKILL before its step-th change of the file system.
 
     Changes are counted from 0: opening a file for writing, renaming, removing, making a folder.
+    What is after one of them is before the next; a flush changes nothing that others see.
     Returns whether it got so far; False means that `act` ended by itself.
     """
     pid = os.fork()

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from egapipe.pipeline.config.data import ViewsConfig
-from egapipe.pipeline.store import Commit, FeatureStore, Manifest
+from egapipe.pipeline.store import Commit, FeatureStore, Manifest, layout
+from egapipe.pipeline.store.commits import encode_commits
 from egapipe.pipeline.views import plan_hash
 
 Arrays = dict[str, npt.NDArray[np.float32]]
@@ -90,7 +91,12 @@ def finished(url: str, manifest: Manifest | None = None) -> FeatureStore:
 def snapshot(store: FeatureStore) -> dict[str, bytes]:
     """Every object. Of a commit record, all that is the same in every run: not time and host."""
     objects = {key: store.objects.get(key) or b"" for key in store.objects.sizes()}
-    for shard, commit in store.commits().items():
-        same = commit.model_copy(update={"seconds": {}, "host": ""})
-        objects[f"commits/{shard:06d}.json"] = same.encode()
+    same = {
+        shard: commit.model_copy(update={"seconds": {}, "host": ""})
+        for shard, commit in store.commits().items()
+    }
+    for shard, commit in same.items():
+        objects[layout.commit_key(shard)] = commit.encode()
+    if layout.COMMIT_TABLE in objects:
+        objects[layout.COMMIT_TABLE] = encode_commits(same)
     return objects

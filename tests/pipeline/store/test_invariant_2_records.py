@@ -101,6 +101,7 @@ KINDS = {
     "padded chunk": "logits/c/2/0/0",
     "commit": layout.commit_key(1),
     "failures": layout.FAILURES,
+    "table": layout.COMMIT_TABLE,
     "finished": layout.FINISHED,
 }
 
@@ -163,6 +164,10 @@ def test_a_damaged_object_is_found(copy: FeatureStore, kind: str, damage: str) -
         copy.objects.put(key, damaged[damage])
     if damage == "missing" and kind == "created":
         assert "was interrupted while it was created" in check_store(copy.url).problems[0]
+    elif damage == "missing" and kind == "table":
+        # As in a store that an older egapipe has finished.
+        assert FeatureStore.open(copy.url).complete
+        assert check_store(copy.url).complete
     elif damage == "missing" and kind == "finished":
         assert not FeatureStore.open(copy.url).complete
         assert not check_store(copy.url).complete

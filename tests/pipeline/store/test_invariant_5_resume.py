@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store import FeatureStore, Manifest, check_store, layout
+from egapipe.pipeline.store import Failure, FeatureStore, Manifest, check_store, layout
+from egapipe.pipeline.store.snapshot import finished as finished_record
 from tests.pipeline.store.conftest import forget, make_folder
 from tests.pipeline.store.kill import killed_before
 from tests.pipeline.store.samples import (
     complete,
     create,
     finished,
+    make_arrays,
     make_manifest,
     snapshot,
     write,
@@ -38,6 +41,42 @@ def test_killed_at_any_step_of_a_run_it_ends_byte_identical(tmp_path: Path) -> N
         assert snapshot(complete(create(url, SMALL))) == undisturbed
         step += 1
     assert step > 15
+
+
+def test_killed_at_any_step_of_doing_a_shard_again_it_ends_byte_identical(tmp_path: Path) -> None:
+    """The store is whole, or unfinished and resumed: never finished with another shard in it."""
+    before = with_a_failure(create(str(tmp_path / "store"), SMALL))
+    undisturbed = snapshot(before)
+    step, killed, finished_again = 0, True, []
+    while killed:
+        url = str(tmp_path / f"{step}")
+        shutil.copytree(before.url, url)
+        killed = killed_before(step, lambda url=url: do_again(FeatureStore.open(url)))
+        store = FeatureStore.open(url)
+        assert check_store(url).problems == []
+        assert store.complete == (layout.FINISHED in store.objects.sizes())
+        finished_again.append(store.complete)
+        assert snapshot(with_a_failure(store)) == undisturbed
+        step += 1
+    # Finished until its record is removed, and again when it is put back.
+    assert (finished_again[0], finished_again[-1]) == (True, True)
+    assert sum(a != b for a, b in pairwise(finished_again)) == 2
+    assert step > 10
+
+
+def with_a_failure(store: FeatureStore) -> FeatureStore:
+    """Write what is missing; row 1 has failed."""
+    for shard in store.pending():
+        rows = store.shards[shard]
+        failures = [Failure(1, "train/1", "damaged")] if 1 in rows else []
+        store.write_shard(shard, make_arrays(store.manifest, rows), failures=failures)
+    store.finish()
+    return store
+
+
+def do_again(store: FeatureStore) -> None:
+    assert store.forget_failed() == [0]
+    with_a_failure(store)
 
 
 class Resuming(RuleBasedStateMachine):
@@ -89,6 +128,20 @@ class Resuming(RuleBasedStateMachine):
         self.store.objects.delete(layout.commit_key(shard))
         assert shard in self.store.pending()
         assert not self.store.complete
+
+    @precondition(lambda self: self.store.complete)
+    @rule(data=st.data(), again=st.booleans())
+    def an_older_egapipe_redoes_a_shard(self, data: st.DataObject, again: bool) -> None:
+        """It knows no table of records, and leaves the old one where it is."""
+        shard = data.draw(st.sampled_from(range(len(self.store.shards))))
+        commit = self.store.commits()[shard].model_copy(update={"host": "another"})
+        self.store.objects.put(layout.commit_key(shard), commit.encode())
+        if again:
+            failures = self.store.objects.get(layout.FAILURES) or b""
+            ours = finished_record(self.store.content_hash(), {layout.FAILURES: failures})
+            self.store.objects.put(layout.FINISHED, ours.encode())
+        assert not self.store.complete
+        assert self.store.commits()[shard].host == "another"
 
     @rule()
     def reopen(self) -> None:
@@ -162,7 +215,7 @@ def test_finishing_twice_changes_nothing(url: str) -> None:
     assert snapshot(store) == before
 
 
-@pytest.mark.parametrize("key", [layout.FINISHED, layout.FAILURES])
+@pytest.mark.parametrize("key", [layout.FINISHED, layout.FAILURES, layout.COMMIT_TABLE])
 def test_what_is_made_of_the_records_is_made_again(url: str, key: str) -> None:
     store = finished(url)
     before = snapshot(store)

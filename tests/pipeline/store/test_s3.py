@@ -35,8 +35,8 @@ Act = Callable[[str, dict[str, str], Event], None]
 SIGKILLED = -9
 SMALL = make_manifest(outputs={"embedding": (3,)}, shard_rows=8)
 SHARDS = 2
-# Manifest, array, index, record; data and record of each shard; failures, record.
-WRITES = 4 + SHARDS * 2 + 2
+# Manifest, array, index, record; data and record of each shard; failures, table, record.
+WRITES = 4 + SHARDS * 2 + 3
 
 
 def extract(url: str, variables: dict[str, str], go: Event) -> None:

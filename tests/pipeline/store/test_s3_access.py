@@ -68,7 +68,7 @@ def test_secrets_are_in_nothing_that_is_written_or_printed(
     printed = "".join(capfd.readouterr()) + repr(store) + str(raised.value)
     written = [path.read_bytes() for path in cache.rglob("*") if path.is_file()]
     assert len(written) == 2
-    assert len(s3.objects()) == 12
+    assert len(s3.objects()) == 13
     for data in (printed.encode(), *written, *s3.objects().values()):
         assert SECRET.encode() not in data
         assert b"AKIDTESTS" not in data

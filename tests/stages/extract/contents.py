@@ -3,6 +3,13 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from egapipe.pipeline.store import layout
+
+_OF_SHARDS = ["shard", "start", "stop", "sha256", "nonfinite", "versions"]
+
 
 def every_byte(url: str) -> dict[str, bytes]:
     """Path -> bytes of every file of a local store."""
@@ -16,7 +23,7 @@ def content(url: str) -> dict[str, object]:
 
     `seconds` (how long the phases took) and `host` (who did it) describe the run that wrote the
     shard, not the shard, and `checksum` is that of the record's text with both; nothing else may
-    differ between two runs.
+    differ between two runs. The table of records has the same fields.
     """
     found: dict[str, object] = dict(every_byte(url))
     for path, data in every_byte(url).items():
@@ -26,4 +33,6 @@ def content(url: str) -> dict[str, object]:
             assert record.pop("checksum")
             assert set(record.pop("seconds")) == {"decode", "wait", "infer", "write"}
             found[path] = record
+        elif path == layout.COMMIT_TABLE:
+            found[path] = pq.read_table(pa.BufferReader(data)).select(_OF_SHARDS).to_pydict()
     return found

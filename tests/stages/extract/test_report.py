@@ -33,7 +33,7 @@ def report(**fields: Any) -> ExtractReport:
 
 def test_shards_of_earlier_runs_count_as_done_and_not_as_extracted() -> None:
     tally = Tally(rows=40)
-    tally.resume([commit(0, failures=2, wait=9.0), commit(3)])
+    tally.resume(20, commit(0, failures=2, wait=9.0).failures)
     tally.add(commit(1, failures=1, decode=5.0, wait=1.0, infer=2.0, write=1.0))
     assert (tally.done, tally.extracted) == (30, 10)
     assert [failure.row for failure in tally.failures] == [0, 1, 10]

@@ -1,0 +1,165 @@
+"""A snapshot: what of a store was there when its records were listed."""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.store import layout
+from egapipe.pipeline.store.commits import Commits, decode_commits
+from egapipe.pipeline.store.create import require_equal, require_software
+from egapipe.pipeline.store.manifest import Manifest
+from egapipe.pipeline.store.records import (
+    Commit,
+    Failure,
+    Finished,
+    content_hash,
+    sha256,
+)
+from egapipe.pipeline.store.tables import decode_failures
+
+if TYPE_CHECKING:
+    from egapipe.pipeline.store.store import FeatureStore
+
+_RUN_EXTRACT = "run `egapipe extract` to finish it"
+
+
+class Snapshot:
+    """The records of a store at one moment. Take it with `FeatureStore.snapshot`.
+
+    It costs one listing. Of a finished store three more objects are read, whatever the number of
+    shards, when it is asked for more than `pending`; of an unfinished one, and of those that older
+    egapipes have finished, every record. Each at most once.
+
+    sizes: key -> bytes of what was listed, the records among it.
+    """
+
+    def __init__(self, store: "FeatureStore", sizes: Mapping[str, int]) -> None:
+        self.store = store
+        self.sizes = sizes
+
+    @cached_property
+    def committed(self) -> list[int]:
+        """Shards that have a record."""
+        return [i for i in range(len(self.store.shards)) if layout.commit_key(i) in self.sizes]
+
+    @cached_property
+    def pending(self) -> list[int]:
+        """Shards to be written: planned minus committed."""
+        shards = range(len(self.store.shards))
+        return [i for i in shards if layout.commit_key(i) not in self.sizes]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the finished shards."""
+        return sum(len(self.store.shards[shard]) for shard in self.committed)
+
+    @cached_property
+    def commits(self) -> Mapping[int, Commit]:
+        """The record of every finished shard. Raises StoreError if one is damaged."""
+        return self._vouched if self._vouched is not None else self._records
+
+    @cached_property
+    def complete(self) -> bool:
+        """Whether every shard is committed and the store was finished since."""
+        if self._vouched is not None:
+            return True
+        record, failures, table = self._end
+        if table is not None or record is None or failures is None or self.pending:
+            return False
+        return record == finished(self.content_hash(), {layout.FAILURES: failures}).encode()
+
+    @cached_property
+    def failures(self) -> list[Failure]:
+        """Failed rows of all committed shards, by row."""
+        if self._vouched is not None:
+            return self._vouched.failures
+        commits = self.commits
+        return [failure for shard in sorted(commits) for failure in commits[shard].failures]
+
+    def content_hash(self) -> str:
+        """SHA-256 of the manifest and of every shard: the identity of the content.
+
+        Raises StoreError if a shard is missing.
+        """
+        return self._content_hash(self.store.manifest.hash())
+
+    def embeddings_hash(self) -> str:
+        """SHA-256 of every shard alone, whatever the manifest says. Raises as `content_hash`."""
+        return self._content_hash("")
+
+    def require_continued(self, manifest: Manifest, *, same_software: bool) -> None:
+        """Raise StoreError, with the differences, if the store is not that of a manifest.
+
+        same_software: also if other software has begun what is not finished; else that is logged.
+        """
+        stored = self.store.manifest
+        require_equal(stored, manifest, self.store.url)
+        if stored.software(manifest) and self.pending:
+            require_software(stored, manifest, self.store.url, same=same_software)
+
+    def require_complete(self) -> None:
+        """Raise StoreError if the store is not complete."""
+        if not self.complete:
+            self.require_all()
+            raise StoreError(f"store {self.store.url} is not complete: {_RUN_EXTRACT}")
+
+    def require_all(self) -> None:
+        """Raise StoreError if a shard is missing."""
+        done, planned = len(self.committed), len(self.store.shards)
+        if done < planned:
+            raise StoreError(
+                f"store {self.store.url} is not complete ({done} of {planned} shards): "
+                f"{_RUN_EXTRACT}"
+            )
+
+    def _content_hash(self, manifest_hash: str) -> str:
+        self.require_all()
+        return content_hash(manifest_hash, _checksums(self.commits))
+
+    @cached_property
+    def _records(self) -> dict[int, Commit]:
+        """Read one by one. A record that is gone by now is none."""
+        shards = self.committed
+        found = self.store.objects.get_many(map(layout.commit_key, shards))
+        pairs = zip(shards, found, strict=True)
+        return {shard: self.store.decode(shard, data) for shard, data in pairs if data is not None}
+
+    @cached_property
+    def _end(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """The record that the store is finished, its failures and its table of records."""
+        keys = [layout.FINISHED, layout.FAILURES, layout.COMMIT_TABLE]
+        if self.pending or layout.FINISHED not in self.sizes:
+            return None, None, None
+        record, failures, table = self.store.objects.get_many(keys)
+        return record, failures, table
+
+    @cached_property
+    def _vouched(self) -> Commits | None:
+        """The table of records, where the last record vouches for it: a shard may have been redone
+        since, also by an egapipe that knows no table."""
+        record, failures, table = self._end
+        if record is None or failures is None or table is None:
+            return None
+        try:
+            listed = decode_failures(failures, layout.FAILURES)
+            commits = decode_commits(table, listed, layout.COMMIT_TABLE)
+        except StoreError:
+            return None
+        lengths = [self.sizes[layout.commit_key(shard)] for shard in self.committed]
+        if commits.record_bytes != lengths:
+            return None
+        content = content_hash(self.store.manifest.hash(), commits.checksums())
+        ours = finished(content, {layout.FAILURES: failures})
+        return commits if record == ours.encode() else None
+
+
+def finished(content: str, objects: Mapping[str, bytes]) -> Finished:
+    """The record that a store of some content is complete, and vouches for these objects."""
+    return Finished(content=content, sha256={key: sha256(data) for key, data in objects.items()})
+
+
+def _checksums(commits: Mapping[int, Commit]) -> Iterator[tuple[int, Mapping[str, str]]]:
+    if isinstance(commits, Commits):
+        return commits.checksums()
+    return ((shard, commits[shard].sha256) for shard in sorted(commits))
