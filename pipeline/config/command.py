@@ -3,6 +3,7 @@
 import typer
 
 from egapipe.pipeline.options import ConfigName, Overrides
+from egapipe.pipeline.text import columns, say
 
 _config = typer.Typer(help="Show configurations.", no_args_is_help=True)
 
@@ -26,6 +27,6 @@ def list_() -> None:
     """List the configurations that ship with egapipe, then the parts to join to them by +."""
     from egapipe.pipeline.config.files import description, is_part, shipped
 
-    width = max(map(len, shipped()))
-    for name in sorted(shipped(), key=is_part):
-        typer.echo(f"{'+' if is_part(name) else ''}{name}".ljust(width + 3) + description(name))
+    names = sorted(shipped(), key=is_part)
+    rows = [[f"{'+' if is_part(name) else ''}{name}", description(name)] for name in names]
+    say(*columns(rows, left=(0, 1)))

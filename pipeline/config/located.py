@@ -105,8 +105,10 @@ def _changed(value: Any, plain: Any, found: Located | None, change: Change) -> A
 
 def check_places(section: BaseModel) -> None:
     """Raise UsageError, with the key, for a place that could only be a mistake: `s3:/bucket`, a
-    file of another host."""
+    file of another host, a name with a zero byte."""
     for key, text, sort in places(section):
+        if "\0" in text:
+            raise UsageError(f"{key}: {text!r} has a zero byte, and no path or URL has one")
         if sort in ("path", "node", "url") and "$" not in text:
             try:
                 found = local_path(text)

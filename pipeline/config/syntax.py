@@ -116,6 +116,15 @@ def _scalar(convert: Callable[[str], Any], name: str) -> Callable[[_Loader, yaml
     return construct
 
 
+def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    """JSON writes a character beyond 16 bits as two halves, which YAML would leave apart."""
+    text: str = loader.construct_scalar(node)
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise _mistake("an escape is half a character", node) from None
+
+
 def _refuse(loader: _Loader, node: yaml.Node) -> Any:
     tag = node.tag.replace(_TAG, "!!")
     raise _mistake(f"the tag {tag} is refused: configurations are plain values", node)
@@ -130,6 +139,7 @@ for _name, _pattern, _first in _SCALARS:
     _Loader.add_implicit_resolver(_TAG + _name, _regexp, list(_first))
     _Dumper.add_implicit_resolver(_TAG + _name, _regexp, list(_first))
 _Dumper.add_representer(str, _Dumper.represent_str)
+_Loader.add_constructor(_TAG + "str", _text)
 _Loader.add_constructor(_TAG + "bool", _scalar(_bool, "true or false"))
 _Loader.add_constructor(_TAG + "int", _scalar(_int, "an integer"))
 _Loader.add_constructor(_TAG + "float", _scalar(_float, "a finite number"))

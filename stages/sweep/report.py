@@ -1,7 +1,5 @@
 """What a sweep found: a row a trial, the best configuration, a summary."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from egapipe.pipeline.comma_separated import comma_separated
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.config.sweep import SweepConfig
 from egapipe.pipeline.files import replace_file
@@ -232,11 +231,7 @@ def _write_tables(folder: SweepFolder, rows: Sequence[Mapping[str, Any]]) -> Non
     names = list(dict.fromkeys(name for row in rows for name in row))
     # What ends a row: metrics of trials that failed early come later than those of others.
     names = [name for name in names if name not in ("run", "error")] + ["run", "error"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    replace_file(folder.path / "trials.csv", text.getvalue().encode())
+    replace_file(folder.path / "trials.csv", comma_separated(names, rows))
     columns = {name: _column([row.get(name) for row in rows]) for name in names}
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)

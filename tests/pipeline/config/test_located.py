@@ -118,6 +118,13 @@ def test_what_is_no_folder_is_refused_with_its_key(key: str, wrong: str) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_zero_byte_is_refused_with_its_key(key: str) -> None:
+    change = CHANGES[key].format("X").replace("'X'", "X").replace("X", '"a\\0b"')
+    with pytest.raises(UsageError, match=f"^{key}: .* zero byte"):
+        load_config("quickstart", [change])
+
+
 IMAGES = (".path", ".files")
 
 

@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 
@@ -143,3 +144,12 @@ def test_any_text_is_a_value_or_a_mistake_of_one_line(text: str) -> None:
     assert value is None or isinstance(value, bool | int | float | str | list | dict)
     assert not isinstance(value, float) or math.isfinite(value)
     assert len(problem.splitlines()) == 1
+
+
+def test_json_is_read_as_it_was_written() -> None:
+    """It has two escapes for one character where YAML has one."""
+    tree = {"cat \U0001f408": ["\U0001f408", "a\nb"]}
+    assert parse(json.dumps(tree)) == tree
+    for half in ('"\\ud83d"', '"\\udc08 x"', '{"\\ud83d": 1}'):
+        with pytest.raises(ValueError, match=r"line 1, column .*half a character"):
+            parse(half)
