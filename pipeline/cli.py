@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from egapipe.pipeline.errors import EgapipeError
+from egapipe.pipeline.text import say
 
 # Each module registers its commands and imports nothing heavy until one of them runs.
 COMMANDS = (
@@ -73,7 +74,7 @@ def main() -> None:
     try:
         app()
     except EgapipeError as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as stop:
         # Typer turns an interrupt into this exit, and says nothing.
@@ -89,7 +90,7 @@ def main() -> None:
         if error.errno not in FULL_OR_FORBIDDEN:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        typer.echo(
+        say(
             f"error: {where}{error.strerror}; make room or choose another place, then run it again",
             err=True,
         )

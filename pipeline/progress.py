@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol, Self, TextIO
 
+from egapipe.pipeline.text import visible
+
 Value = float | int | str
 Clock = Callable[[], float]
 
@@ -159,7 +161,7 @@ class TerminalBar:
         """Move the bar."""
         self._bar.update(
             self._task,
-            description=str(state["task"]),
+            description=visible(str(state["task"])),
             completed=float(state["done"]),
             total=float(state["total"]),
             text=describe(state),
@@ -167,7 +169,7 @@ class TerminalBar:
 
     def note(self, text: str) -> None:
         """Print the message above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False)
+        self._bar.console.print(visible(text), markup=False, highlight=False)
 
     def close(self, state: Mapping[str, Value]) -> None:
         """Leave the bar in its last state."""

@@ -10,6 +10,7 @@ import typer
 
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.options import as_path, as_place
+from egapipe.pipeline.text import padded, say, visible
 
 if TYPE_CHECKING:
     from egapipe.pipeline.store.check import CheckReport
@@ -85,7 +86,7 @@ def diff(
     urls = (_store(a), _store(b))
     found = diff_stores(*urls)
     for line in (f"{urls[0]} | {urls[1]}", *(f"  {line}" for line in found.lines())):
-        typer.echo(line)
+        say(line)
     typer.echo("equal" if found.equal else "different")
     if not found.equal:
         raise typer.Exit(1)
@@ -114,7 +115,7 @@ def export(
     store = _store(url)
     with _bar("exporting") as progress:
         files = export_store(store, out, name=output, view=view, progress=progress)
-    typer.echo(f"{store}: exported to {' and '.join(map(str, files))}")
+    say(f"{store}: exported to {' and '.join(map(str, files))}")
 
 
 @app.command()
@@ -156,9 +157,9 @@ def _list_pruned(where: str, found: "list[Pruned]", dry_run: bool) -> None:
 
     size = decimal(sum(pruned.bytes for pruned in found))
     done = "would remove" if dry_run else "removed"
-    typer.echo(f"{where}: {done} {len(found)} files, {size}")
+    say(f"{where}: {done} {len(found)} files, {size}")
     for pruned in found:
-        typer.echo(f"  {pruned.where}  {decimal(pruned.bytes)}  {pruned.why}")
+        say(f"  {pruned.where}  {decimal(pruned.bytes)}  {pruned.why}")
 
 
 def _store(url: str) -> str:
@@ -182,7 +183,7 @@ def _stores(url: str) -> list[str]:
 
 
 def _complain(error: object) -> None:
-    typer.echo(f"error: {error}", err=True)
+    say(f"error: {error}", err=True)
 
 
 def _show(summary: "Summary") -> None:
@@ -191,7 +192,7 @@ def _show(summary: "Summary") -> None:
     lines = summary_lines(summary)
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        typer.echo(f"{typer.style(name.ljust(width), bold=True)}  {value}")
+        typer.echo(f"{typer.style(padded(name, width), bold=True)}  {visible(value)}")
 
 
 def _check(url: str) -> "CheckReport":
@@ -200,9 +201,9 @@ def _check(url: str) -> "CheckReport":
     with _bar("checking") as progress:
         report = check_store(url, progress)
     if report.shards:
-        typer.echo(report.line())
+        say(report.line())
         for problem in report.problems:
-            typer.echo(f"  {problem}")
+            say(f"  {problem}")
     else:
         for problem in report.problems:
             _complain(problem)

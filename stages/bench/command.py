@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from egapipe.pipeline.text import say
+
 
 class Part(StrEnum):
     """What is measured."""
@@ -27,4 +29,4 @@ def register(app: typer.Typer) -> None:
 def bench(part: Annotated[Part, typer.Argument(help="What to measure.")]) -> None:
     """Measure a part of egapipe against a plain reference, in one process."""
     module = importlib.import_module(f"egapipe.stages.bench.{part.value}")
-    typer.echo("\n".join(module.report()))
+    say(*module.report())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.text import columns, say
 
 if TYPE_CHECKING:
     from egapipe.stages.compare import CompareReport, Row
@@ -31,7 +32,7 @@ def compare(
 
     loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
     report = run(loaded, progress=open_progress)
-    typer.echo("\n".join(table_lines(report)))
+    say(*table_lines(report))
     if any(cell.state == "failed" for cell in report.planned):
         raise typer.Exit(1)
 
@@ -69,7 +70,7 @@ def table_lines(report: "CompareReport") -> list[str]:
 
 
 def _interval(row: "Row") -> str:
-    """The ends of a row's interval; of one that says nothing, why. As wide as the column."""
+    """The ends of a row's interval; of one that says nothing, why."""
     from egapipe.pipeline.significance import says_nothing
 
     if not row.separates and says_nothing(row.low, row.high):
@@ -82,10 +83,9 @@ def _block(title: str, student: str, first: str, report: "CompareReport") -> lis
     from egapipe.stages.compare.table import percent
 
     rows = [row for row in report.rows if row.student == student]
-    width = max(14, *(len(row.variant) + 2 for row in rows), len(title) + 2)
     interval = f"{percent(report.confidence)} interval"
-    heading = f"{title or 'variant':<{width}}{'n':>5}{'top-1 %':>14}{f'against {first}':>16}"
-    lines = [f"{heading}{interval:>20}{'p':>9}{'seconds':>10}"]
+    heading = [title or "variant", "n", "top-1 %", f"against {first}", interval, "p", "seconds"]
+    lines = [heading]
     for row in rows:
         planned = count(report.planned, student, row.variant)
         n = str(row.n) if row.n == planned else f"{row.n}/{planned}"
@@ -94,6 +94,5 @@ def _block(title: str, student: str, first: str, report: "CompareReport") -> lis
             gain = f"{row.gain:+.2f}" + (" *" if row.separates else "")
             between = "" if math.isnan(row.low) else _interval(row)
             p = "" if math.isnan(row.p) else f"{row.p:.2g}"
-        line = f"{row.variant:<{width}}{n:>5}{score(row):>14}{gain:>16}{between:>20}{p:>9}"
-        lines.append(f"{line}{row.seconds:>10.1f}")
-    return lines
+        lines.append([row.variant, n, score(row), gain, between, p, f"{row.seconds:.1f}"])
+    return columns(lines, gap=3)

@@ -7,9 +7,7 @@ cells.csv        one line a training
 table.md         objectives against students, mean ± standard deviation
 """
 
-import csv
 import hashlib
-import io
 import json
 import math
 import os
@@ -18,9 +16,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from egapipe.pipeline.comma_separated import comma_separated
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.files import read_json_object, replace_file
+from egapipe.pipeline.markdown import markdown
+from egapipe.pipeline.markdown import table as markdown_table
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.urls import path_of
 from egapipe.stages.compare.table import Cell, Planned, Row, table
@@ -62,8 +63,10 @@ class ComparisonFolder:
             "rows": [_finite(asdict(row)) for row in rows],
         }
         replace_file(self.path / "config.yaml", to_yaml(config).encode())
-        replace_file(self.path / "cells.csv", _csv([self._cell(cell) for cell in cells]).encode())
-        replace_file(self.path / "table.md", markdown(rows, planned).encode())
+        names = [field.name for field in fields(Cell)]
+        done = comma_separated(names, [self._cell(cell) for cell in cells])
+        replace_file(self.path / "cells.csv", done)
+        replace_file(self.path / "table.md", poster(rows, planned).encode())
         # Last: whoever finds it finds the others.
         replace_file(self.path / RECORD, json.dumps(record, indent=2, allow_nan=False).encode())
 
@@ -106,7 +109,7 @@ def _complete(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return {**content, "weights": weights, "finished": finished, "planned": planned, "rows": rows}
 
 
-def markdown(rows: Sequence[Row], planned: Sequence[Planned]) -> str:
+def poster(rows: Sequence[Row], planned: Sequence[Planned]) -> str:
     """The table of a poster: a line a variant, a column a student, mean ± standard deviation.
 
     Bold is what separates from the baseline; a mean of fewer trainings than are planned says so.
@@ -114,13 +117,13 @@ def markdown(rows: Sequence[Row], planned: Sequence[Planned]) -> str:
     students = list(dict.fromkeys(cell.student for cell in planned))
     variants = list(dict.fromkeys(cell.variant for cell in planned))
     found = {(row.variant, row.student): row for row in rows}
-    lines = [["top-1 %", *students], ["---", *("---:" for _ in students)]]
-    for name in variants:
-        cells = [_entry(found.get((name, s)), count(planned, s, name)) for s in students]
-        lines.append([name, *cells])
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    lines = [
+        [markdown(name), *(_entry(found.get((name, s)), count(planned, s, name)) for s in students)]
+        for name in variants
+    ]
     note = said_of(planned)
-    return f"{text}\n{note}\n" if note else text
+    text = markdown_table(["top-1 %", *map(markdown, students)], lines, align="---:")
+    return "\n".join([*text, *(["", note] if note else [])]) + "\n"
 
 
 def _entry(row: Row | None, planned: int) -> str:
@@ -148,15 +151,6 @@ def said_of(planned: Sequence[Planned]) -> str:
 def score(row: Row) -> str:
     """Mean ± standard deviation of a row, without the latter where there is one seed."""
     return f"{row.mean:.2f}" + ("" if math.isnan(row.std) else f" ± {row.std:.2f}")
-
-
-def _csv(records: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    names = [field.name for field in fields(Cell)]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
 
 
 def _finite(record: dict[str, Any]) -> dict[str, Any]:

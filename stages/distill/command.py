@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.text import say
 
 
 def register(app: typer.Typer) -> None:
@@ -30,8 +31,8 @@ def distill(
     done = run(loaded, restart=restart, progress=open_progress)
     if done.finished_before:
         typer.echo("this run was finished before; --restart trains it again")
-    typer.echo(describe(done.summary))
-    typer.echo(f"run: {done.run}")
+    say(describe(done.summary))
+    say(f"run: {done.run}")
 
 
 def describe(summary: Mapping[str, object]) -> str:

@@ -3,6 +3,7 @@
 import typer
 
 from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.text import say
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +24,7 @@ def doctor(
     from egapipe.stages.doctor import run
 
     loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
-    report = run(loaded, show=lambda finding: typer.echo(finding.line()))
-    typer.echo(report.summary())
+    report = run(loaded, show=lambda finding: say(finding.line()))
+    say(report.summary())
     if not report.healthy:
         raise typer.Exit(1)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from egapipe.pipeline.text import padded
+
 Status = Literal["ok", "warn", "FAIL", "skip"]
 
 
@@ -38,7 +40,7 @@ class Finding(NamedTuple):
 
     def line(self) -> str:
         """The finding in one line."""
-        return f"{self.status:<6}{self.name:<16}{self.said}"
+        return f"{padded(self.status, 6)}{padded(self.name, 16)}{self.said}"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_path
+from egapipe.pipeline.text import columns, say
 from egapipe.stages.evaluate import PROBE_IMAGES
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def evaluate(
         progress=open_progress,
         trust_remote_code=trust_remote_code,
     )
-    typer.echo(json.dumps(found.as_json()) if as_json else "\n".join(table_lines(found)))
+    say(*([json.dumps(found.as_json())] if as_json else table_lines(found)))
 
 
 def table_lines(found: "Evaluation") -> list[str]:
@@ -67,18 +68,23 @@ def table_lines(found: "Evaluation") -> list[str]:
         lines += [
             "",
             f"by the example of {found.probe_images:,} labelled training images",
-            f"{'embeddings':<24}{'width':>8}{'20-NN %':>12}{'linear %':>12}",
-        ]
-        lines += [
-            f"{_NAMES[name]:<24}{of.width:>8}{of.knn:>12.2f}{of.linear:>12.2f}"
-            for name, of in found.embeddings.items()
+            *columns(
+                [
+                    ["embeddings", "width", "20-NN %", "linear %"],
+                    *(
+                        [_NAMES[name], str(of.width), f"{of.knn:.2f}", f"{of.linear:.2f}"]
+                        for name, of in found.embeddings.items()
+                    ),
+                ],
+                gap=4,
+            ),
         ]
     if found.graphs:
-        lines += ["", f"{'graph of test images':<32}{'edges r':>12}{'recall@10':>12}"]
-        lines += [
-            f"{_PAIRS[name]:<32}{of.edge_correlation:>12.3f}{of.neighbour_recall:>12.3f}"
+        rows = [
+            [_PAIRS[name], f"{of.edge_correlation:.3f}", f"{of.neighbour_recall:.3f}"]
             for name, of in found.graphs.items()
         ]
+        lines += ["", *columns([["graph of test images", "edges r", "recall@10"], *rows], gap=4)]
     return [*lines, "", *_cost_lines(found), *_left_out_lines(found)]
 
 

@@ -1,18 +1,16 @@
 """The model card of an exported student, in the layout of the Hugging Face hub."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from egapipe.pipeline.markdown import code, markdown, sentence, table
 from egapipe.stages.distill import TrainedStudent
 from egapipe.stages.export.folder import ONNX
 from egapipe.stages.export.preprocessing import KEY, snippet
 
 _WHICH = {"last": "last epoch", "best": "best epoch", "ema": "moving average of the weights"}
-# A bar inside a cell would end it.
-_BAR = r"\|"
 _TAGS = ["knowledge-distillation", "embedding-graph-alignment", "egapipe"]
 
 
@@ -29,7 +27,7 @@ def model_card(
         yaml.safe_dump(_front(student, record, licence), sort_keys=False).rstrip(),
         "---",
         "",
-        f"# {_title(student)}",
+        f"# {markdown(_title(student))}",
         "",
         _what(student),
         "",
@@ -76,12 +74,12 @@ def _title(student: TrainedStudent) -> str:
 
 def _what(student: TrainedStudent) -> str:
     height, width = student.spec.size
-    teacher = student.config.teacher
+    teacher, name = student.config.teacher, markdown(student.spec.student.name)
     return (
-        f"A {student.spec.student.name} for {student.spec.classes} classes, distilled from the "
-        f"stored embeddings of {_code(teacher.backend)} teacher {_code(_teacher_name(student))}. "
-        f"It takes RGB images of {height} x {width} pixels as bytes (uint8, 0 to 255); the "
-        "normalisation is part of the model."
+        f"A {name} for {student.spec.classes} classes, distilled from the stored embeddings of "
+        f"{code(teacher.backend)} teacher {code(_teacher_name(student))}. It takes RGB images of "
+        f"{height} x {width} pixels as bytes (uint8, 0 to 255); the normalisation is part of the "
+        "model."
     )
 
 
@@ -99,26 +97,26 @@ def _provenance(
         "objective": f"cross-entropy {distill.ce_weight:g}" + (objective and f", {objective}"),
         "lambda_EGA": f"{terms['ega']['weight']:g}" if "ega" in terms else None,
         "epochs, batch, seed": f"{distill.epochs}, {distill.batch_size}, {distill.seed}",
-        "checkpoint": f"{_WHICH[record['which']]}, {_code(student.checkpoint.name)}",
+        "checkpoint": f"{_WHICH[record['which']]}, {code(student.checkpoint.name)}",
     }
     store = summary.get("store", {})
     if store:
-        rows["store, manifest"] = _code(store["manifest_hash"])
-        rows["store, content"] = _code(store["content_hash"])
+        rows["store, manifest"] = code(store["manifest_hash"])
+        rows["store, content"] = code(store["content_hash"])
     if "train_rows" in summary:
         rows["training images"] = (
             f"{summary['train_rows']:,}, {summary['labelled_rows']:,} labelled"
         )
     if "versions" in summary:
-        rows["software"] = ", ".join(f"{k} {v}" for k, v in summary["versions"].items())
-    return ["## Made from", "", *_table(["", ""], [[k, v] for k, v in rows.items() if v]), ""]
+        rows["software"] = markdown(", ".join(f"{k} {v}" for k, v in summary["versions"].items()))
+    return ["## Made from", "", *table(["", ""], [[k, v] for k, v in rows.items() if v]), ""]
 
 
 def _results(summary: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     """Of the exported weights and no others."""
     found = record["accuracy"]
     if "left_out" in found:
-        return ["## Results", "", f"The accuracy is not known: {_text(found['left_out'])}.", ""]
+        return ["## Results", "", f"The accuracy is not known: {sentence(found['left_out'])}", ""]
     names = {
         "top1": "top-1, %",
         "top5": "top-5, %",
@@ -129,12 +127,10 @@ def _results(summary: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]
     if "parameters" in summary:
         rows.append(["parameters without the head", _number(summary["parameters"])])
     many = "the" if found["images"] is None else f"{found['images']:,}"
-    weights = f"{_WHICH[found['which']]}, {_code(found['checkpoint'])}"
-    about = (
-        f"These weights ({weights}) on {many} labelled images of the {found['split']} split"
-        f"{found['note'] and ': ' + _text(found['note'])}."
-    )
-    return ["## Results", "", about, "", *_table(["", ""], rows), ""]
+    weights = f"{_WHICH[found['which']]}, {code(found['checkpoint'])}"
+    about = f"These weights ({weights}) on {many} labelled images of the {found['split']} split"
+    about += f": {sentence(found['note'])}" if found["note"] else "."
+    return ["## Results", "", about, "", *table(["", ""], rows), ""]
 
 
 def _files(record: Mapping[str, Any]) -> list[str]:
@@ -142,7 +138,7 @@ def _files(record: Mapping[str, Any]) -> list[str]:
     rows = [["the student in torch", "", "", *_times(record["reference_milliseconds"], batches)]]
     rows += [
         [
-            _code(file["file"]),
+            code(file["file"]),
             f"{file['bytes'] / 1e6:.2f}",
             f"{file['error']:.1e}",
             *_times(file["milliseconds"], batches),
@@ -154,7 +150,7 @@ def _files(record: Mapping[str, Any]) -> list[str]:
         f"Each was read back and compared with the student on {record['images']} real images; "
         "the error is a share of the largest output. Times are medians on one CPU thread."
     )
-    return ["## Files", "", about, "", *_table(heading, rows), ""]
+    return ["## Files", "", about, "", *table(heading, rows), ""]
 
 
 def _times(milliseconds: Mapping[Any, float], batches: list[Any]) -> list[str]:
@@ -167,28 +163,10 @@ def _use(record: Mapping[str, Any]) -> list[str]:
     if any(file["file"] == ONNX for file in record["files"]):
         about = (
             "Or without egapipe. How a picture becomes the input is said inside the file, under "
-            f"{_code(KEY)}:"
+            f"{code(KEY)}:"
         )
         lines += [about, "", "```python", *snippet(ONNX), "```", ""]
     return lines
-
-
-def _table(heading: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return [f"| {' | '.join(cell.replace('|', _BAR) for cell in line)} |" for line in lines]
-
-
-def _code(text: str) -> str:
-    """A name as code: between more backticks than it has."""
-    line = " ".join(text.split())
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
-    return f"{fence}{line}{fence}" if fence == "`" else f"{fence} {line} {fence}"
-
-
-def _text(text: str) -> str:
-    """A text on one line, in which nothing is markup."""
-    line = " ".join(text.split()).rstrip(".")
-    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", line)
 
 
 def _number(value: float) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_path
+from egapipe.pipeline.text import columns, say
 
 if TYPE_CHECKING:
     from egapipe.stages.export import ExportReport
@@ -58,25 +59,27 @@ def export(
         trust_remote_code=trust_remote_code,
         progress=open_progress,
     )
-    typer.echo("\n".join(table_lines(report)))
+    say(*table_lines(report))
 
 
 def table_lines(report: "ExportReport") -> list[str]:
     """An export as lines of text."""
-    batches = list(report.reference)
-    heading = "".join(f"{f'ms, batch {batch}':>14}" for batch in batches)
-    lines = [
+    rows = [
+        ["file", "MB", "error", *(f"ms, batch {batch}" for batch in report.reference)],
+        ["(the student)", "", "", *_times(report.reference)],
+    ]
+    rows += [
+        [file.file, f"{file.bytes / 1e6:.2f}", f"{file.error:.1e}", *_times(file.milliseconds)]
+        for file in report.files
+    ]
+    return [
         _accuracy(report.accuracy),
         f"checked on {report.images} real images, one CPU thread",
         "",
-        f"{'file':<20}{'MB':>8}{'error':>10}{heading}",
-        f"{'(the student)':<38}{_times(report.reference)}",
+        *columns(rows, gap=3),
+        "",
+        f"export: {report.folder}",
     ]
-    lines += [
-        f"{file.file:<20}{file.bytes / 1e6:>8.2f}{file.error:>10.1e}{_times(file.milliseconds)}"
-        for file in report.files
-    ]
-    return [*lines, "", f"export: {report.folder}"]
 
 
 def _accuracy(found: "Accuracy | str") -> str:
@@ -87,5 +90,5 @@ def _accuracy(found: "Accuracy | str") -> str:
     return f"top-1 {found.top1:.2f} %{many} {found.split} images, {found.which} checkpoint{note}"
 
 
-def _times(milliseconds: dict[int, float]) -> str:
-    return "".join(f"{value:>14.2f}" for value in milliseconds.values())
+def _times(milliseconds: dict[int, float]) -> list[str]:
+    return [f"{value:.2f}" for value in milliseconds.values()]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.text import say
 
 if TYPE_CHECKING:
     from egapipe.pipeline.config import Config
@@ -59,18 +60,17 @@ def extract(
         return
     extractions = prepare(loaded, splits)
     for extraction in extractions:
-        for note in extraction.job.dataset.notes:
-            typer.echo(note, err=True)
+        say(*extraction.job.dataset.notes, err=True)
     if retry_failures:
         for extraction in extractions:
             again = len(extraction.retry_failures())
-            typer.echo(f"{extraction.job.split}: shards with failures are done again: {again}")
+            say(f"{extraction.job.split}: shards with failures are done again: {again}")
     on_ray = not local and any(not extraction.complete for extraction in extractions)
     # One Ray for all splits: it takes longer to start than a small split to extract.
     with ray_session(loaded.cluster) if on_ray else nullcontext():
         for extraction in extractions:
             report = extraction.run(local=local, progress=open_progress)
-            typer.echo(report.line())
+            say(report.line())
 
 
 def _rehearse(config: "Config", splits: "list[Split]", local: bool) -> None:
@@ -78,5 +78,5 @@ def _rehearse(config: "Config", splits: "list[Split]", local: bool) -> None:
     from egapipe.stages.extract.planning.dry_run_table import table_lines
 
     rehearsed = dry_run(config, splits, local=local)
-    typer.echo("\n".join(table_lines(rehearsed)))
+    say(*table_lines(rehearsed))
     rehearsed.check()

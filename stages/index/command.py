@@ -16,6 +16,7 @@ from egapipe.pipeline.options import (
     as_path,
     as_place,
 )
+from egapipe.pipeline.text import say
 
 if TYPE_CHECKING:
     from egapipe.stages.index import Leak, LeakReport
@@ -47,11 +48,11 @@ def index(
     from egapipe.stages.index import build
 
     of = build(store, kind=kind, to=to).report
-    typer.echo(
+    say(
         f"{of.kind}: {of.rows:,} rows x {of.dim}, {of.bytes / 1e6:.1f} MB, built in "
         f"{of.seconds:.1f} s, recall@10 {of.recall:.3f}"
     )
-    typer.echo(f"index: {of.file}")
+    say(f"index: {of.file}")
 
 
 def neighbours(
@@ -89,11 +90,11 @@ def neighbours(
     for path, found in near_by.items():
         if as_json:
             near = [asdict(neighbour) for neighbour in found]
-            typer.echo(json.dumps({"path": str(path), "neighbours": near}))
+            say(json.dumps({"path": str(path), "neighbours": near}))
             continue
-        typer.echo(f"{path}")
+        say(f"{path}")
         for neighbour in found:
-            typer.echo(f"  {neighbour.cosine:.4f}  {neighbour.key}  label {neighbour.label}")
+            say(f"  {neighbour.cosine:.4f}  {neighbour.key}  label {neighbour.label}")
 
 
 def leaks(
@@ -113,7 +114,7 @@ def leaks(
     # Neither teacher nor student is built here: what they are called is not imported.
     loaded = load_config(config, overrides or [], trust_remote_code=True)
     report = find_leaks(loaded, threshold=threshold)
-    typer.echo("\n".join(leak_lines(report)))
+    say(*leak_lines(report))
     if output is not None:
         write_leaks(output, report.leaks)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_path
+from egapipe.pipeline.text import say
 
 if TYPE_CHECKING:
     from egapipe.stages.predict import Prediction
@@ -64,7 +65,7 @@ def predict(
             trust_remote_code=trust_remote_code,
         )
         for prediction in found:
-            typer.echo(json.dumps(record(prediction)) if as_json else line(prediction))
+            say(json.dumps(record(prediction)) if as_json else line(prediction))
             errors.extend(filter(None, [prediction.error]))
             yield prediction
 

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from egapipe.stages.report.figure import COLOURS, WIDTH, Figure, Paint, draw
-from egapipe.stages.report.names import shortened, visible
-from egapipe.stages.report.page import escape
+from egapipe.stages.report.names import escape, shortened
 from egapipe.stages.report.sample import Ints, Sample
 from egapipe.stages.report.thumbnails import image_html
 
@@ -145,7 +144,7 @@ def worst_html(sample: Sample) -> str:
     images = []
     for place in np.argsort(-losses, kind="stable")[:_WORST]:
         image = sample.dataset.image(int(sample.rows[place]))
-        text = f"{visible(sample.described(int(place)))} (loss {losses[place]:.2f})"
+        text = f"{sample.described(int(place))} (loss {losses[place]:.2f})"
         images.append(image_html(image, escape(text)))
     return f'<div class="images">{"".join(images)}</div>'
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from egapipe.pipeline.options import TrustRemoteCode, as_path
+from egapipe.pipeline.text import say
 
 
 def register(app: typer.Typer) -> None:
@@ -28,5 +29,5 @@ def report(
 
     written = run(path, to=to, trust_remote_code=trust_remote_code)
     if written.pictures:
-        typer.echo(f"{len(written.pictures)} figures: {written.pictures[0].parent}")
-    typer.echo(f"report: {written.page}")
+        say(f"{len(written.pictures)} figures: {written.pictures[0].parent}")
+    say(f"report: {written.page}")

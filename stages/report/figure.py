@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.report.names import families, printing, visible
+from egapipe.stages.report.names import escape, families, printing
 
 # Drawn in this colour, shown in the page's colour of text, be it light or dark.
 _INK = "#010203"
@@ -132,14 +132,10 @@ def _inline(svg: str, name: str, title: str, width: float) -> str:
     # Only inside tags: a text may look like an attribute.
     rest = re.sub(r"<[^>]+>", lambda tag: _renamed(tag.group(), name), rest)
     room = f' style="min-width: {60 * width:.0f}px"' if width > WIDTH else ""
-    return f'{head} role="img" aria-label="{_attribute(title)}"{room}>{rest}'
+    return f'{head} role="img" aria-label="{escape(title)}"{room}>{rest}'
 
 
 def _renamed(tag: str, name: str) -> str:
     tag = re.sub(r'\bid="', f'id="{name}-', tag)
     tag = re.sub(r'xlink:href="#', f'href="#{name}-', tag).replace("url(#", f"url(#{name}-")
     return tag.replace(_INK, "currentColor")
-
-
-def _attribute(text: str) -> str:
-    return visible(text).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

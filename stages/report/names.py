@@ -1,15 +1,15 @@
-"""Names of classes, variants and settings as they can be seen: any character may be in them."""
+"""Names of classes, variants and settings on a page and in its pictures: any character may be in
+them."""
 
-import re
+import html
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 
-_LINES = re.compile(r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
-# What has no picture of its own, or turns the text around it: directions, half of a pair.
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+from egapipe.pipeline.text import visible
+
 _FIRST = "DejaVu Sans"
 # Of a plain picture, where they are installed. Not those of coloured glyphs: they cannot be drawn.
 _OTHERS = (
@@ -28,9 +28,9 @@ _OTHERS = (
 _printing: ContextVar[bool] = ContextVar("printing", default=False)
 
 
-def visible(text: str) -> str:
-    """On one line: a line break is ↵, what cannot be seen is �; everything else as it is."""
-    return _UNSEEN.sub("\ufffd", _LINES.sub("↵", text).replace("\t", " "))
+def escape(text: str) -> str:
+    """A text, visible, as HTML of one line."""
+    return html.escape(visible(text))
 
 
 def shortened(text: str, longest: int = 18) -> str:

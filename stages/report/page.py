@@ -5,8 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
+from egapipe.pipeline.text import visible
 from egapipe.stages.report.figure import Figure
-from egapipe.stages.report.names import visible
+from egapipe.stages.report.names import escape
 
 # No script, style, font or image from anywhere else.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -65,8 +66,9 @@ class Section:
 
     def code(self, title: str, text: str) -> None:
         """Add a text of fixed width that opens on demand."""
+        lines = html.escape("\n".join(map(visible, text.split("\n"))))
         self.parts.append(
-            f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+            f"<details><summary>{escape(title)}</summary><pre>{lines}</pre></details>"
         )
 
     def html(self) -> str:
@@ -117,14 +119,9 @@ def _table_html(
 
 def _cells_html(tag: str, cells: Sequence[object], texts: int) -> str:
     return "".join(
-        f"<{tag}{' class=text' if number < texts else ''}>{escape(visible(str(cell)))}</{tag}>"
+        f"<{tag}{' class=text' if number < texts else ''}>{escape(str(cell))}</{tag}>"
         for number, cell in enumerate(cells)
     )
-
-
-def escape(text: str) -> str:
-    """Text as HTML: names of classes and files may hold anything."""
-    return html.escape(text.encode("utf-8", "replace").decode())
 
 
 def _resource(name: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageOps
 
 from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.text import visible
 
 TILE = 32
 _LARGEST = 128
@@ -23,7 +24,7 @@ def sheet_html(dataset: Dataset, rows: Sequence[int], labels: Sequence[str]) -> 
         place = (number % _COLUMNS * TILE, number // _COLUMNS * TILE)
         sheet.paste(_tile(dataset.image(row)), place)
     # Nothing in it can end the script.
-    texts = json.dumps(list(labels)).replace("<", "\\u003c")
+    texts = json.dumps(list(map(visible, labels))).replace("<", "\\u003c")
     return (
         f'<img class="sheet" hidden alt="" data-columns="{_COLUMNS}" src="{data_url(sheet)}">'
         f'<script type="application/json">{texts}</script>'

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode, as_path, as_service
+from egapipe.pipeline.text import say
 from egapipe.stages.submit import COMMANDS, ON_RESULTS
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _start(
     jobs = _jobs(address)
     given = {} if environment is None else read_environment(environment)
     job = jobs.submit(package, cpus=cpus, gpus=gpus, environment=given)
-    typer.echo(f"job: {job}")
+    say(f"job: {job}")
     if not detach:
         _follow(jobs, job)
 
@@ -122,7 +123,7 @@ def _start(
 @_submit.command()
 def status(job: JobId, address: Address = None) -> None:
     """Say how a job stands."""
-    typer.echo(_jobs(address).status(job))
+    say(_jobs(address).status(job))
 
 
 @_submit.command()
@@ -152,7 +153,7 @@ def _follow(jobs: "Jobs", job: str) -> None:
     try:
         code = jobs.follow(job, lambda text: typer.echo(text, nl=False))
     except KeyboardInterrupt:
-        typer.echo(f"the job goes on: egapipe submit logs --follow {job}", err=True)
+        say(f"the job goes on: egapipe submit logs --follow {job}", err=True)
         raise
     if code:
         raise typer.Exit(code)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.text import columns, say
 
 if TYPE_CHECKING:
     from egapipe.pipeline.config import Config
@@ -39,7 +40,7 @@ def sweep(
     report = _run(loaded, restart, retry_failed)
     if report.finished_before:
         typer.echo("this sweep was finished before; --restart runs it again")
-    typer.echo("\n".join(lines(loaded, report)))
+    say(*lines(loaded, report))
 
 
 def _run(config: "Config", restart: bool, retry_failed: bool) -> "SweepReport":
@@ -62,21 +63,15 @@ def lines(config: "Config", report: "SweepReport") -> list[str]:
     space = list(config.sweep.space)
     rows = [["trial", *map(short_name, space), "epochs", report.metric, ""]]
     trials = report.ranked()
-    columns = {path: setting_names(path, [trial.changes for trial in trials]) for path in space}
+    texts = {path: setting_names(path, [trial.changes for trial in trials]) for path in space}
     for place, trial in enumerate(trials):
-        settings = [columns[path][place] for path in space]
+        settings = [texts[path][place] for path in space]
         value = "" if trial.value is None else f"{trial.value:.4g}"
         ended = trial.error or trial.status
         rows.append([str(trial.number), *settings, str(trial.epochs), value, ended])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    text = [
-        "  ".join(word.rjust(width) for word, width in zip(row[:-1], widths, strict=False))
-        + f"  {row[-1]}"
-        for row in rows
-    ]
     counts = ", ".join(f"{report.count(s)} {s}" for s in ("finished", "stopped", "failed"))
     return [
-        *(line.rstrip() for line in text),
+        *columns(rows, left=[len(rows[0]) - 1]),
         "",
         f"{counts}; {report.concurrent} at once, {report.seconds:.1f} s",
         f"sweep: {report.folder}",

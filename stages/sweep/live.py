@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.text import visible
 from egapipe.stages.sweep.folder import setting_names, short_name
 from egapipe.stages.sweep.state import TrialState, best
 
@@ -72,7 +73,7 @@ def table(config: Config, states: Sequence[TrialState], room: int) -> "Group":
     drawn = Table(box=None)
     drawn.add_column("trial", justify="right")
     for path in sweep.space:
-        drawn.add_column(Text(short_name(path)), justify="right")
+        drawn.add_column(Text(visible(short_name(path))), justify="right")
     for name in ("epoch", sweep.metric, "left"):
         drawn.add_column(name, justify="right")
     drawn.add_column("", overflow="ellipsis", no_wrap=True)
@@ -82,7 +83,7 @@ def table(config: Config, states: Sequence[TrialState], room: int) -> "Group":
         settings = [column[place] for column in columns]
         mark = "best" if state is first else state.error or state.status
         # As text: a setting or an error may look like markup.
-        words = map(Text, (*cells(state, settings), mark))
+        words = (Text(visible(word)) for word in (*cells(state, settings), mark))
         drawn.add_row(*words, style=_STYLES.get(state.status))
     hidden = len(states) - room
     more = [Text(f"and {hidden} more")] if hidden > 0 else []

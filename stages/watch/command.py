@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from egapipe.pipeline.options import as_path
+from egapipe.pipeline.text import say, visible
 
 if TYPE_CHECKING:
     from egapipe.stages.watch import RunStatus
@@ -43,7 +44,7 @@ def watch(
                 time.sleep(every)
                 statuses = [run_status(path) for path in find_runs(run)]
                 live.update(table(statuses), refresh=True)
-    typer.echo(f"tensorboard --logdir {run}")
+    say(f"tensorboard --logdir {run}")
 
 
 def table(statuses: "list[RunStatus]") -> Any:
@@ -57,7 +58,7 @@ def table(statuses: "list[RunStatus]") -> Any:
         shown.add_column(name, justify="left" if left else "right", overflow="fold")
     for status in statuses:
         # As text: a folder's name may look like markup.
-        shown.add_row(*map(Text, cells(status)))
+        shown.add_row(*(Text(visible(cell)) for cell in cells(status)))
     return shown
 
 

@@ -6,6 +6,7 @@ import typer
 
 from egapipe.pipeline.options import ConfigName, Overrides, as_place
 from egapipe.pipeline.store.command import app as store
+from egapipe.pipeline.text import say
 
 
 def register(root: typer.Typer) -> None:
@@ -52,4 +53,4 @@ def import_(
         from_split=from_split,
         progress=open_progress,
     )
-    typer.echo(report.line())
+    say(report.line())

@@ -1,19 +1,19 @@
 """A dry run as a table."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from rich.filesize import decimal
 
+from egapipe.pipeline.text import columns
 from egapipe.stages.extract.planning.dry_run import DryRun, Estimate
 from egapipe.stages.extract.planning.plan import StorePlan
 
 _MINUTE, _HOUR = 60.0, 3600.0
-_NAME, _CELL = 22, 12
 
 
 def table_lines(dry: DryRun) -> list[str]:
     """A column for each store, then what they share."""
-    return [*_columns(dry), "", *(f"{name:<{_NAME}}{text}" for name, text in _shared(dry))]
+    return [*columns(_plans(dry), gap=3), "", *columns(_shared(dry), left=(0, 1), gap=3)]
 
 
 def duration(seconds: float) -> str:
@@ -23,16 +23,16 @@ def duration(seconds: float) -> str:
     return f"{seconds / _MINUTE:.1f} min" if seconds < _HOUR else f"{seconds / _HOUR:.1f} h"
 
 
-def _columns(dry: DryRun) -> list[str]:
-    lines = [_row("", (plan.split for plan in dry.plans))]
-    lines += [_row(name, map(show, dry.plans)) for name, show in _PLAN.items()]
+def _plans(dry: DryRun) -> list[list[str]]:
+    lines = [["", *(plan.split for plan in dry.plans)]]
+    lines += [[name, *map(show, dry.plans)] for name, show in _PLAN.items()]
     if dry.estimates:
         found = [dry.estimates.get(plan.split) for plan in dry.plans]
         for name, show in _ESTIMATE.items():
-            lines.append(_row(name, ("-" if one is None else show(one) for one in found)))
+            lines.append([name, *("-" if one is None else show(one) for one in found)])
         if dry.fleet.size > 1:
             cells = ("-" if one is None else duration(one.all_workers) for one in found)
-            lines.append(_row(f"{dry.fleet.size} workers", cells))
+            lines.append([f"{dry.fleet.size} workers", *cells])
     return lines
 
 
@@ -90,7 +90,3 @@ def _time(dry: DryRun) -> str:
     if not any(plan.pending for plan in dry.plans):
         return "nothing is left to do"
     return "not probed, the workers' GPU is not on this machine"
-
-
-def _row(name: str, cells: Iterable[str]) -> str:
-    return f"{name:<{_NAME}}" + "".join(f"{cell:>{_CELL}}" for cell in cells)

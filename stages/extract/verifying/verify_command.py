@@ -6,6 +6,7 @@ import typer
 
 from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
 from egapipe.pipeline.store.command import app as store
+from egapipe.pipeline.text import say
 
 
 def register(root: typer.Typer) -> None:
@@ -32,7 +33,6 @@ def verify(
 
     loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
     report = verify_store(loaded, split=split, count=count, seed=seed)
-    for line in report.lines():
-        typer.echo(line)
+    say(*report.lines())
     if not report.ok:
         raise typer.Exit(1)

@@ -16,7 +16,6 @@ from egapipe.pipeline.config import load_config
 from egapipe.pipeline.errors import StoreError, TrainingError, UsageError
 from egapipe.pipeline.progress import OpenProgress, Progress, silent_progress
 from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.significance import holm
 from egapipe.stages import compare, extract
 from egapipe.stages.compare import Cell, ComparisonFolder
 from egapipe.stages.compare.command import table_lines
@@ -299,19 +298,6 @@ def test_of_many_variants_that_do_nothing_none_is_marked() -> None:
     assert alone > 20
     # 5 % of 50 are 2.5; the differences share a baseline, which makes them fewer.
     assert corrected <= 6
-
-
-P_VALUES = st.lists(st.floats(0, 1), max_size=6)
-
-
-@given(P_VALUES)
-def test_holm_rejects_as_its_step_down_procedure(values: list[float]) -> None:
-    level, order, rejected = 0.05, sorted(values), 0
-    while rejected < len(order) and (len(order) - rejected) * order[rejected] <= level:
-        rejected += 1
-    adjusted = holm(values)
-    assert sum(p <= level for p in adjusted) == rejected
-    assert all(one >= other for one, other in zip(adjusted, values, strict=True))
 
 
 @given(st.floats(0.001, 0.99999))

@@ -7,9 +7,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from egapipe.pipeline.text import visible
 from egapipe.stages.report.curves import group_curves
 from egapipe.stages.report.figure import Figure, draw
-from egapipe.stages.report.names import printable, printing, shortened, visible
+from egapipe.stages.report.names import printable, printing, shortened
 from egapipe.stages.report.of_comparison import _gains, _scores
 from egapipe.stages.report.of_run import classes_section, embeddings_section
 from egapipe.stages.report.page import Section, page_html

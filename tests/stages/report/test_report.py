@@ -1,6 +1,5 @@
 """The page of a run, a comparison and a sweep: complete, self-contained, and true to its source."""
 
-import itertools
 import json
 import math
 import os
@@ -14,14 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.correlation import correlations
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.significance import holm
 from egapipe.stages import report
 from egapipe.stages.distill import load_student
 from egapipe.stages.evaluate.cost import Cost, Latency
@@ -186,19 +182,6 @@ def test_a_comparison_marks_what_separates_and_nothing_else(
         "close": "not separated among all variants",
         "wide": "says nothing: 3 pairs are too few",
     }
-
-
-@given(st.lists(st.floats(0, 1), max_size=12))
-def test_holm_is_stepwise_and_never_below_the_raw_values(values: list[float]) -> None:
-    adjusted = holm(values)
-    order = sorted(range(len(values)), key=values.__getitem__)
-    assert all(raw <= new <= 1 for raw, new in zip(values, adjusted, strict=True))
-    assert [adjusted[i] for i in order] == sorted(adjusted)
-    # By its definition: hypotheses are rejected from the smallest on, until one is not.
-    rejected = itertools.takewhile(
-        lambda place: (len(values) - place[0]) * values[place[1]] < 0.05, enumerate(order)
-    )
-    assert {i for _, i in rejected} == {i for i, p in enumerate(adjusted) if p < 0.05}
 
 
 def test_a_sweep_has_lambda_against_accuracy_and_parallel_coordinates(
