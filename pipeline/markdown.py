@@ -5,10 +5,13 @@ from collections.abc import Sequence
 
 from egapipe.pipeline.text import visible
 
-# CommonMark and GitHub's additions, formulas, entities, mentions and the start of links.
-_MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~$&!@:^]|(?<=www)\.")
-# At the start of a line these make lists, rules and headings.
-_START = re.compile(r"^(\d*)([-+=.)])")
+# Of CommonMark and GitHub: emphasis, code, links, tables, formulas, tags and entities. Within words
+# an underscore is none.
+_MARKUP = re.compile(
+    r"[\\`*\[\]<#|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|&(?=#?\w+;)|:(?=//)|(?<=www)\."
+)
+# At the start of a line these make lists, rules, headings and quotations.
+_START = re.compile(r"^(\d*)([-+=.)>])")
 _CODE = re.compile(r"[^`|\\ ]([^`|]*[^`|\\ ])?")
 
 

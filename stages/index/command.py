@@ -1,6 +1,5 @@
 """`egapipe index`, `egapipe neighbours` and `egapipe leaks`."""
 
-import csv
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from egapipe.pipeline.comma_separated import comma_separated
+from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.options import (
     Checkpoint,
     ConfigName,
@@ -20,6 +21,7 @@ from egapipe.pipeline.text import say
 
 if TYPE_CHECKING:
     from egapipe.stages.index import Leak, LeakReport
+    from egapipe.stages.index.pictures import Copy
 
 _SHOWN = 20
 
@@ -101,19 +103,30 @@ def leaks(
     config: ConfigName = None,
     overrides: Overrides = None,
     threshold: Annotated[
-        float, typer.Option(help="Least cosine in teacher space of what is listed.")
-    ] = 0.95,
+        float | None,
+        typer.Option(
+            help="Least cosine in teacher space of what is listed beside copies; default: where "
+            "99 % of the training images have no other one."
+        ),
+    ] = None,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            help="Decode every image and find copies by a perceptual hash, mirrored ones too."
+        ),
+    ] = True,
     output: Annotated[
         Path | None, typer.Option(parser=as_path, help="CSV file for all pairs.")
     ] = None,
 ) -> None:
     """List test images that are nearly, or exactly, among the training images."""
     from egapipe.pipeline.config import load_config
+    from egapipe.pipeline.progress import open_progress
     from egapipe.stages.index import find_leaks
 
     # Neither teacher nor student is built here: what they are called is not imported.
     loaded = load_config(config, overrides or [], trust_remote_code=True)
-    report = find_leaks(loaded, threshold=threshold)
+    report = find_leaks(loaded, threshold=threshold, pictures=pictures, progress=open_progress)
     say(*leak_lines(report))
     if output is not None:
         write_leaks(output, report.leaks)
@@ -122,34 +135,60 @@ def leaks(
 def leak_lines(report: "LeakReport") -> list[str]:
     """A report as lines of text: how many at which cosine, and the pairs that are most alike."""
     at = ", ".join(f"{count:,} from {level:g} on" for level, count in report.levels.items())
-    same = sum(leak.identical for leak in report.leaks)
+    near = [leak for leak in report.leaks if leak.copy is None]
     differ = sum(not leak.same_label for leak in report.leaks)
     lines = [
         f"{report.test_images:,} test images against {report.train_images:,} training images",
+        _copies(report),
         f"cosine of the nearest: {at}",
-        f"from {report.threshold:g} on: {len(report.leaks):,} ({same:,} with the same pixels, "
-        f"{differ:,} with another label)",
+        f"others from {report.threshold:.4g} on: {len(near):,}{_usual(report)}",
     ]
+    if report.leaks:
+        lines += ["", f"{len(report.leaks):,} in all, {differ:,} with another label"]
     lines += [f"  {_pair(leak)}" for leak in report.leaks[:_SHOWN]]
     rest = len(report.leaks) - _SHOWN
     return [*lines, f"  and {rest:,} more: --output FILE.csv has all"] if rest > 0 else lines
 
 
-def _pair(leak: "Leak") -> str:
-    notes = ", ".join(
-        note
-        for note, holds in (
-            ("same pixels", leak.identical),
-            ("another label", not leak.same_label),
-        )
-        if holds
+def _copies(report: "LeakReport") -> str:
+    """How many copies of which sort, and of which images it is not known."""
+    if not report.hashed:
+        why = "none of them can be read" if report.unread else "as --no-pictures says"
+        return f"copies: images were not compared, {why}; equal embeddings are listed below"
+    found = [leak.copy for leak in report.leaks]
+    counts = ", ".join(f"{found.count(sort):,} {text}" for sort, text in _COPIED.items())
+    unread = f"; {report.unread:,} images cannot be read and were not compared"
+    return f"copies: {counts}{unread if report.unread else ''}"
+
+
+_COPIED: "dict[Copy, str]" = {
+    "pixels": "same pixels",
+    "picture": "same picture",
+    "mirrored": "mirrored",
+}
+
+
+def _usual(report: "LeakReport") -> str:
+    """Where a threshold comes from that nobody has given."""
+    from egapipe.stages.index.leaks import USUAL
+
+    if not report.sampled:
+        return ""
+    chance = (1 - USUAL) * report.test_images
+    return (
+        f" ({USUAL:.0%} of {report.sampled:,} training images have no other one from there on, so "
+        f"about {chance:.0f} would be listed by chance)"
     )
-    return f"{leak.cosine:.4f}  {leak.test_key}  {leak.train_key}" + (notes and f"  ({notes})")
+
+
+def _pair(leak: "Leak") -> str:
+    copy = None if leak.copy is None else _COPIED[leak.copy]
+    notes = ", ".join(filter(None, [copy, None if leak.same_label else "another label"]))
+    shown = f"  ({notes})" if notes else ""
+    return f"{leak.cosine:.4f}  {leak.test_key}  {leak.train_key}{shown}"
 
 
 def write_leaks(file: Path, leaks: "list[Leak]") -> None:
     """One line a pair."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["test_key", "train_key", "cosine", "identical", "same_label"])
-        writer.writerows(asdict(leak).values() for leak in leaks)
+    names = ["test_key", "train_key", "cosine", "copy", "same_label"]
+    replace_file(file, comma_separated(names, map(asdict, leaks)))
