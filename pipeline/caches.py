@@ -54,7 +54,7 @@ class Kind:
 
 
 _HASH, _SHORT = "[0-9a-f]{64}", "[0-9a-f]{32}"
-# The names of neighbour tables, statistics and indexes continue that of the first features.
+# What is made of features has a name that continues that of the first of them.
 NEIGHBOURS = Kind(
     "neighbour table", "features", rf"{_HASH}-.+-nearest\d+-[0-9a-f]{{16}}", (".npy",)
 )
@@ -62,6 +62,7 @@ FEATURES = Kind("features", "features", rf"{_HASH}-.+", (".arrow",))
 STATISTICS = Kind(
     "statistics", "features", rf"{_HASH}-.+-(moments|rotation)-[0-9a-f]{{16}}", (".npz",)
 )
+ANCHORS = Kind("anchors", "features", rf"{_HASH}-.+-anchors\d+-[0-9a-f]{{16}}", (".npy",))
 INDEXES = Kind("index", "indexes", rf"{_HASH}-.+-[a-z]+", (".faiss", ".faiss.json"))
 PIXELS = Kind("decoded images", "pixels", _SHORT, (".npy", ".json"))
 NODES = Kind("student's nodes", "nodes", _SHORT, (".npz",))
@@ -69,7 +70,10 @@ DIGESTS = Kind("digest", "digests", _HASH, ("",), locked=False)
 TARS = Kind("tar index", "tars", _HASH, (".parquet",), locked=False)
 ARCHIVES = Kind("unpacked archive", "archives", r"[a-z][a-z0-9]*-[0-9a-f]{12}", ("",), tree=True)
 
-KINDS = (NEIGHBOURS, STATISTICS, FEATURES, INDEXES, PIXELS, NODES, DIGESTS, TARS, ARCHIVES)
+KINDS = (
+    *(NEIGHBOURS, STATISTICS, ANCHORS, FEATURES, INDEXES),
+    *(PIXELS, NODES, DIGESTS, TARS, ARCHIVES),
+)
 """All there are. The first one that knows a file's name has it."""
 
 

@@ -79,6 +79,9 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     "HubSource": {"outside": False},
     "ParquetSource": {"outside": False},
     "RunTeacher": {"trust_remote_code": False},
+    "ObjectiveConfig": dict.fromkeys(
+        ("cka", "dist", "dkd", "itrd", "lskd", "rrd", "simkd", "unic")
+    ),
     "DistillConfig": {
         "cuda_graphs": True,
         "deterministic": False,

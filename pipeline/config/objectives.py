@@ -116,6 +116,78 @@ class CclOptions(GraphObjective):
     """Divides the cosines."""
 
 
+class LskdOptions(Objective):
+    """Standardised predictions, arXiv 2403.01427 (its code: 9, beside 0.1 cross-entropy)."""
+
+    temperature: AboveZero = 2.0
+    """Divides the standardised logits."""
+
+
+class DkdOptions(Objective):
+    """Decoupled predictions, arXiv 2203.08679 (its code: 1)."""
+
+    target_weight: NonNegative = 1.0
+    """Weight of the target class against all others (alpha)."""
+    other_weight: NonNegative = 8.0
+    """Weight of the distribution among the others (beta)."""
+    temperature: AboveZero = 4.0
+    """Divides the logits."""
+
+
+class DistOptions(GraphObjective):
+    """Correlations of predictions, arXiv 2205.10536 (its code: 1)."""
+
+    inter_weight: NonNegative = 1.0
+    """Weight of the correlations over the classes, of each row (beta)."""
+    intra_weight: NonNegative = 1.0
+    """Weight of the correlations over the rows, of each class (gamma)."""
+    temperature: AboveZero = 1.0
+    """Divides the logits."""
+
+
+class UnicOptions(Objective):
+    """Standardised regression, arXiv 2408.05088; beside `standardize: zscore`."""
+
+    features: Literal["embedding", "grid"] = "embedding"
+    """The teacher's embeddings, or its grid: the student's is that before pooling."""
+    cosine_weight: NonNegative = 0.5
+    """Weight of one minus the cosine."""
+    smooth_weight: NonNegative = 0.5
+    """Weight of the smooth L1 distance."""
+
+
+class RrdOptions(Objective):
+    """Similarity to anchors, arXiv 2407.12073 (its code: 1)."""
+
+    anchors: Literal["queue", "kmeans"] = "queue"
+    """The last rows that were met, or the centres of clusters of all rows."""
+    count: Positive = 4096
+    """Anchors; at most as many as there are rows."""
+    student_temperature: AboveZero = 0.1
+    """Divides the student's cosines."""
+    teacher_temperature: AboveZero = 0.02
+    """Divides the teacher's cosines."""
+
+
+class CkaOptions(GraphObjective):
+    """Centred kernel alignment, arXiv 2401.11824."""
+
+
+class ItrdOptions(GraphObjective):
+    """Information-theoretic distillation, arXiv 2112.00459 (its code: 1)."""
+
+    correlation_weight: NonNegative = 2.0
+    """Weight of the entries' correlations."""
+    mutual_weight: NonNegative = 0.05
+    """Weight of the rows' similarities."""
+    alpha: AboveZero = 1.5
+    """Order of Renyi's entropy in the first term."""
+
+
+class SimkdOptions(Objective):
+    """The teacher's classifier, reused, arXiv 2203.14001 (its code: 1, and no cross-entropy)."""
+
+
 class ObjectiveConfig(Section):
     """The weighted sum of distillation objectives; none at all is cross-entropy alone.
 
@@ -144,6 +216,22 @@ class ObjectiveConfig(Section):
     """Contrast of images with a memory bank."""
     ccl: CclOptions | None = None
     """Contrast of classes within the batch, and predictions."""
+    lskd: LskdOptions | None = None
+    """Softened predictions, standardised."""
+    dkd: DkdOptions | None = None
+    """Softened predictions, the target apart from the other classes."""
+    dist: DistOptions | None = None
+    """Correlations of predictions, by row and by class."""
+    unic: UnicOptions | None = None
+    """The teacher's features themselves, by direction and by value."""
+    rrd: RrdOptions | None = None
+    """Similarities to anchors among the cached rows."""
+    cka: CkaOptions | None = None
+    """Correlation of the graphs of all similarities."""
+    itrd: ItrdOptions | None = None
+    """Correlations of the embeddings' entries, and similarities between images."""
+    simkd: SimkdOptions | None = None
+    """Embeddings under the teacher's own classifier."""
 
     @model_validator(mode="before")
     @classmethod

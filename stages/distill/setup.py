@@ -16,6 +16,7 @@ from egapipe.pipeline.datasets import Dataset, aligned, open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import key_hashes
+from egapipe.stages.distill.data.anchors import anchors_of
 from egapipe.stages.distill.data.batches import Batches, LoadedBatches
 from egapipe.stages.distill.data.crops import Size
 from egapipe.stages.distill.data.images import ResidentImages
@@ -253,12 +254,8 @@ def build_model(
         )
     # Student before teacher before objective: a seed gives the same student whatever follows.
     student = spec.build(backbone)
-    teacher_head = TeacherHead(
-        features,
-        spec.dim,
-        spec.classes,
-        standardizer=open_standardizer(distill, sources.features, sources, world),
-    )
+    standardizer = open_standardizer(distill, sources.features, sources, world)
+    teacher_head = TeacherHead(features, spec.dim, spec.classes, standardizer)
     facts = Facts(
         student_dim=spec.dim or spec.features,
         teacher_dim=spec.dim or features,
@@ -267,6 +264,8 @@ def build_model(
         # One forward pass over black images, and only where maps are asked for.
         student_channels=map_shape(backbone, spec.size)[0] if sources.grids else None,
         teacher_channels=sources.grids[0].shape[0] if sources.grids else None,
+        teacher_features=features,
+        anchors=partial(anchors_of, sources, teacher_head.standardized, distill.seed, world),
     )
     objective = build_objective(distill.objective, facts)
     model = Distillation(
@@ -281,9 +280,9 @@ def build_model(
         repeats=distill.sampler == "class-balanced",
         grid_standardizer=open_standardizer(distill, sources.grids, sources, world, channels=True),
     ).to(world.device)
-    # Another machine's arithmetic may have found other axes.
+    # Another machine's arithmetic may have found other axes, or other centres.
     buffers = dict(model.named_buffers())
-    world.broadcast(buffers[name] for name in model.standards)
+    world.broadcast(buffers[name] for name in model.replicated)
     if not distill.channels_last:
         student.set_memory_format(torch.contiguous_format)
     if distill.sync_batchnorm and world.group is not None:

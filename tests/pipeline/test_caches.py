@@ -20,6 +20,7 @@ HASH, SHORT = "ab" * 32, "cd" * 16
 KEYS = {
     "neighbour table": f"{HASH}-embedding-nearest5-{'ef' * 8}",
     "statistics": f"{HASH}-embedding-rotation-{'ef' * 8}",
+    "anchors": f"{HASH}-embedding-anchors64-{'ef' * 8}",
     "features": f"{HASH}-embedding",
     "index": f"{HASH}-embedding-flat",
     "decoded images": SHORT,

@@ -49,7 +49,8 @@ def config(tmp_path: Path, teacher_folder: Path, monkeypatch: pytest.MonkeyPatch
         f"runs={tmp_path / 'runs'}",
         *("views.count=1", "store.shard_rows=32", "extract.batch_size=30"),
         *("distill.epochs=1", "distill.batch_size=30", "distill.labels_per_class=null"),
-        *("distill.sampler=neighbours", "distill.sampler_group=5"),
+        *("distill.sampler=neighbours", "distill.sampler_group=5", "distill.standardize=phi-s"),
+        "distill.objective={rrd: {anchors: kmeans, count: 5}}",
     ]
     return load_config("quickstart", sets)
 

@@ -55,6 +55,11 @@ class WeightAverage:
         finally:
             self._student.load_state_dict(own)
 
+    def restart(self) -> None:
+        """Begin again with the student's weights."""
+        for name, weight in self._student.state_dict().items():
+            self._average[name].copy_(weight)
+
     def state_dict(self) -> dict[str, Tensor]:
         """The average, by the student's names."""
         return self._average

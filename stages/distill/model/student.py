@@ -213,6 +213,7 @@ class Distillation(nn.Module):
             rows=batch.rows,
             student_grid=grid,
             teacher_grid=self._grids(batch),
+            teacher_features=self._features(batch),
             group=self.world.group,
             repeats=self.repeats,
         )
@@ -223,6 +224,12 @@ class Distillation(nn.Module):
         parts = {"loss": self._ce_weight * ce + value, "ce": ce, "head_ce": head_ce, **terms}
         detached = {name: part.detach() for name, part in parts.items()}
         return Losses(total, detached, correct, labelled.sum())
+
+    def _features(self, batch: Batch) -> Tensor | None:
+        """The teacher's as the objectives see them, where one does."""
+        if "teacher_features" not in self.objective.needs:
+            return None
+        return self.teacher_head.standardized(batch.features)
 
     def _grids(self, batch: Batch) -> Tensor | None:
         """The teacher's as the objectives see them."""

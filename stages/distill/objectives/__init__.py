@@ -10,16 +10,24 @@ from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, WeightedSum
 from egapipe.stages.distill.objectives.cc import Cc, cc_loss
 from egapipe.stages.distill.objectives.ccl import Ccl, ccl_loss
+from egapipe.stages.distill.objectives.cka import Cka, cka_loss
 from egapipe.stages.distill.objectives.crd import Crd, CrdState, crd_loss
+from egapipe.stages.distill.objectives.dist import Dist, dist_loss
+from egapipe.stages.distill.objectives.dkd import Dkd, dkd_loss
 from egapipe.stages.distill.objectives.ega import Ega, ega_loss
 from egapipe.stages.distill.objectives.fitnet import Fitnet, fitnet_loss
 from egapipe.stages.distill.objectives.irg import Irg, irg_loss
+from egapipe.stages.distill.objectives.itrd import Itrd, itrd_loss
 from egapipe.stages.distill.objectives.kd import Kd, kd_loss
+from egapipe.stages.distill.objectives.lskd import Lskd, lskd_loss
 from egapipe.stages.distill.objectives.nce import Nce, nce_loss
 from egapipe.stages.distill.objectives.pearson import correlation
 from egapipe.stages.distill.objectives.pkt import Pkt, pkt_loss
 from egapipe.stages.distill.objectives.rkd import Rkd, rkd_loss
+from egapipe.stages.distill.objectives.rrd import Rrd, rrd_loss
+from egapipe.stages.distill.objectives.simkd import Simkd
 from egapipe.stages.distill.objectives.sp import Sp, sp_loss
+from egapipe.stages.distill.objectives.unic import Unic, unic_loss
 
 if TYPE_CHECKING:
     from egapipe.pipeline.config.objectives import ObjectiveConfig
@@ -28,34 +36,49 @@ __all__ = [
     "REGISTRY",
     "Cc",
     "Ccl",
+    "Cka",
     "Crd",
     "CrdState",
+    "Dist",
+    "Dkd",
     "Ega",
     "Facts",
     "Fitnet",
     "Irg",
+    "Itrd",
     "Kd",
+    "Lskd",
     "Nce",
     "Objective",
     "Pair",
     "Pkt",
     "Rkd",
+    "Rrd",
+    "Simkd",
     "Sp",
+    "Unic",
     "WeightedSum",
     "build_objective",
     "cc_loss",
     "ccl_loss",
+    "cka_loss",
     "correlation",
     "crd_loss",
+    "dist_loss",
+    "dkd_loss",
     "ega_loss",
     "find_objective",
     "fitnet_loss",
     "irg_loss",
+    "itrd_loss",
     "kd_loss",
+    "lskd_loss",
     "nce_loss",
     "pkt_loss",
     "rkd_loss",
+    "rrd_loss",
     "sp_loss",
+    "unic_loss",
 ]
 
 REGISTRY: dict[str, type[Objective]] = {
@@ -70,6 +93,14 @@ REGISTRY: dict[str, type[Objective]] = {
     "irg": Irg,
     "crd": Crd,
     "ccl": Ccl,
+    "lskd": Lskd,
+    "dkd": Dkd,
+    "dist": Dist,
+    "unic": Unic,
+    "rrd": Rrd,
+    "cka": Cka,
+    "itrd": Itrd,
+    "simkd": Simkd,
 }
 """Field of the configuration's objective section -> class, which is built from that field."""
 
@@ -87,8 +118,8 @@ def build_objective(config: ObjectiveConfig, facts: Facts | None = None) -> Weig
     """The weighted sum of the objectives that the configuration sets; of none if it sets none.
 
     config: one optional field an objective, with its `weight` and its own options. facts: of the
-    training; crd, and fitnet and sp on grids, cannot do without. Raises UsageError where they do
-    not allow what is configured.
+    training; crd, rrd, unic, and what compares grids, cannot do without. Raises UsageError where
+    they do not allow what is configured.
     """
     chosen = {name: options for name, options in config if options is not None}
     return WeightedSum(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -26,6 +26,7 @@ class Pair:
     rows: int64 [B], numbers of the rows in the data set.
     student_grid, teacher_grid: float [B, F, H, W], feature maps before pooling; F, H and W may
     differ between the two.
+    teacher_features: float [B, F], the teacher's stored features, standardised as configured.
     group: the workers that hold the other parts of the global batch; None: this is all of it.
     repeats: whether `rows` may name a row twice.
     """
@@ -38,6 +39,7 @@ class Pair:
     rows: Tensor | None = None
     student_grid: Tensor | None = None
     teacher_grid: Tensor | None = None
+    teacher_features: Tensor | None = None
     group: ProcessGroup | None = None
     repeats: bool = False
 
@@ -53,6 +55,11 @@ class Pair:
         return self.group if scope == "global" else None
 
 
+def no_anchors(kind: str, count: int) -> Tensor:
+    """Raises ValueError: of a training without features."""
+    raise ValueError(f"{count} anchors ({kind}) are of a teacher's features, and there are none")
+
+
 @dataclass(frozen=True, eq=False)
 class Facts:
     """What an objective may want to know of a training when it is built.
@@ -61,6 +68,9 @@ class Facts:
     labels: int64 [N], of every row of the data set that training may use, -1 = unlabelled.
     seed: of everything the objective draws; the same on every worker.
     student_channels, teacher_channels: widths F of the grids; None where there is none.
+    teacher_features: width F of the teacher's stored features.
+    anchors: ("queue" or "kmeans", count) to rows of such features [M, F], M at most the count, see
+    `egapipe.stages.distill.data.anchors`; the same on every worker.
     """
 
     student_dim: int
@@ -69,6 +79,8 @@ class Facts:
     seed: int = 0
     student_channels: int | None = None
     teacher_channels: int | None = None
+    teacher_features: int = 0
+    anchors: Callable[[str, int], Tensor] = no_anchors
 
 
 class Objective(nn.Module, ABC):

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from egapipe.stages.distill.objectives.allreduce import global_mean
 from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Objective, Pair
+from egapipe.stages.distill.objectives.shapes import check_logits
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -36,9 +37,7 @@ def kd_loss(
     Computed in float32 at least. No rows give 0. Raises ValueError for shapes that differ or are
     not [B, C].
     """
-    if student_logits.shape != teacher_logits.shape or student_logits.dim() != 2:
-        shapes = f"student {list(student_logits.shape)}, teacher {list(teacher_logits.shape)}"
-        raise ValueError(f"KD needs two [B, C] tensors of one shape: {shapes}")
+    check_logits("KD", student_logits, teacher_logits)
     with full_precision(student_logits, teacher_logits) as (student, teacher):
         return temperature**2 * global_mean(
             divergence(teacher / temperature, student / temperature), group

@@ -21,3 +21,10 @@ def check_labels(name: str, labels: Tensor, rows: Tensor) -> None:
     if labels.shape != rows.shape[:1] or labels.is_floating_point():
         found = f"{labels.dtype} {list(labels.shape)} beside {len(rows)} rows"
         raise ValueError(f"{name} needs integer labels [B], -1 = unlabelled: {found}")
+
+
+def check_logits(name: str, student: Tensor, teacher: Tensor) -> None:
+    """Raise ValueError unless both are [B, C], C >= 1, of one shape."""
+    if student.shape != teacher.shape or student.dim() != 2 or student.shape[1] == 0:
+        shapes = f"student {list(student.shape)}, teacher {list(teacher.shape)}"
+        raise ValueError(f"{name} needs two [B, C] tensors of one shape: {shapes}")

@@ -9,6 +9,7 @@ from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.order import epoch_batches
 from egapipe.stages.distill.model.student import TeacherHead, masked_cross_entropy
 from egapipe.stages.distill.training.evaluation import Accuracy, as_accuracy, count_hits
+from egapipe.stages.distill.training.learner import Learner
 from egapipe.stages.distill.training.schedule import make_optimizer
 
 
@@ -32,6 +33,14 @@ def train_teacher_head(head: TeacherHead, loader: Loader) -> None:
             loss.backward()
             optimizer.step()
     head.requires_grad_(False)
+
+
+def reuse_classifier(learner: Learner) -> None:
+    """Let the student, and its average, classify as the teacher's head does (SimKD)."""
+    model = learner.model
+    model.student.head.classifier.load_state_dict(model.teacher_head.classifier.state_dict())
+    if learner.average is not None:
+        learner.average.restart()
 
 
 @torch.no_grad()

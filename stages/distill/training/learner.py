@@ -52,8 +52,10 @@ class Learner:
 
 def make_learner(model: Distillation, config: DistillConfig, device: torch.device) -> Learner:
     """A learner at the beginning of a training."""
-    if config.head.mode == "sequential":
+    if config.head_first:
         model.teacher_head.requires_grad_(False)
+    if config.objective.simkd is not None:
+        model.student.head.classifier.requires_grad_(False)
     learners = nn.ModuleList([model.student, model.objective])
     groups = [(learners, config.lr), (model.teacher_head, config.head.lr)]
     decay = config.ema_decay

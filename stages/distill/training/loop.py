@@ -14,7 +14,11 @@ from egapipe.stages.distill.training.checkpoint import Checkpoints, Position, lo
 from egapipe.stages.distill.training.diagnosis import check_step, check_steps, check_weights
 from egapipe.stages.distill.training.evaluation import Accuracy, Evaluation
 from egapipe.stages.distill.training.gradient import make_gradient
-from egapipe.stages.distill.training.heads import teacher_accuracy, train_teacher_head
+from egapipe.stages.distill.training.heads import (
+    reuse_classifier,
+    teacher_accuracy,
+    train_teacher_head,
+)
 from egapipe.stages.distill.training.learner import Learner, make_learner
 from egapipe.stages.distill.training.meters import Clock, epoch_means
 from egapipe.stages.distill.training.schedule import learning_rate
@@ -52,8 +56,10 @@ def _fit(
     config, world = job.config.distill, job.world
     learner = make_learner(job.model, config, world.device)
     at = agreed(world, partial(checkpoints.resume, learner))
-    if config.head.mode == "sequential" and at == Position():
+    if config.head_first and at == Position():
         train_teacher_head(job.model.teacher_head, job.loader)
+        if config.objective.simkd is not None:
+            reuse_classifier(learner)
     steps = make_steps(job, learner)
     tracker = Tracker(run, at.epoch) if world.is_main else None
 

@@ -8,6 +8,8 @@ from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.stages.distill.objectives import REGISTRY, Facts, Pair, build_objective
 
 DIM = 16
+FEATURES = 12
+"""Of the teacher, before its head."""
 CLASSES = 5
 ROWS = 60
 """Of the data set."""
@@ -15,11 +17,14 @@ ROWS = 60
 CONFIGS = {
     **{name: {name: {}} for name in REGISTRY},
     "crd": {"crd": {"negatives": 40, "dim": 8}},
+    "rrd": {"rrd": {"count": 20}},
+    "rrd of clusters": {"rrd": {"count": 20, "anchors": "kmeans"}},
     "ega direct": {"ega": {"form": "direct"}},
     "ega factored": {"ega": {"form": "factored"}},
     "sp direct": {"sp": {"form": "direct"}},
     "sp factored": {"sp": {"form": "factored"}},
     "sp grid": {"sp": {"features": "grid"}},
+    "unic grid": {"unic": {"features": "grid"}},
     "fitnet grid": {"fitnet": {"features": "grid"}},
     "irg raw": {"irg": {"normalize": False}},
 }
@@ -33,8 +38,23 @@ def labels_of(rows: int, seed: int = 0) -> torch.Tensor:
 
 def facts(labels: torch.Tensor | None = None, **changes) -> Facts:
     labels = labels_of(ROWS) if labels is None else labels
-    known = Facts(DIM, DIM, labels, seed=7, student_channels=3, teacher_channels=4)
+    known = Facts(
+        DIM,
+        DIM,
+        labels,
+        seed=7,
+        student_channels=3,
+        teacher_channels=4,
+        teacher_features=FEATURES,
+        anchors=anchors,
+    )
     return replace(known, **changes)
+
+
+def anchors(kind: str, count: int) -> torch.Tensor:
+    """Another set for each kind."""
+    generator = torch.Generator().manual_seed(len(kind))
+    return torch.randn(count, FEATURES, generator=generator, dtype=torch.float64)
 
 
 def build(name, dtype=torch.float64, labels=None):
@@ -63,6 +83,7 @@ def pair(batch: int, dtype=torch.float64, seed=0, **changes) -> Pair:
         rows=rows,
         student_grid=rand(batch, 3, 4, 6),
         teacher_grid=rand(batch, 4, 2, 3),
+        teacher_features=rand(batch, FEATURES),
     )
     return replace(made, **changes)
 

@@ -44,7 +44,8 @@ def a_pair(**more):
 def test_every_field_of_the_configuration_has_an_objective():
     assert list(ObjectiveConfig.model_fields) == list(REGISTRY)
     assert set(REGISTRY) == {
-        *("ega", "kd", "fitnet", "sp", "cc", "pkt", "rkd", "nce", "irg", "crd", "ccl")
+        *("ega", "kd", "fitnet", "sp", "cc", "pkt", "rkd", "nce", "irg", "crd", "ccl"),
+        *("lskd", "dkd", "dist", "unic", "rrd", "cka", "itrd", "simkd"),
     }
 
 
@@ -144,7 +145,7 @@ def test_a_missing_need_is_named():
         a_pair().need("teacher_logits")
 
 
-@pytest.mark.parametrize("name", ["sp", "fitnet"])
+@pytest.mark.parametrize("name", ["sp", "fitnet", "unic"])
 def test_grids_that_nobody_has_are_refused(name):
     config = ObjectiveConfig.model_validate({name: {"features": "grid"}})
     for known in (None, facts(teacher_channels=None)):

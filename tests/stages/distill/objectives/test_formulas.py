@@ -8,13 +8,19 @@ from hypothesis import strategies as st
 from egapipe.stages.distill.objectives import (
     cc_loss,
     ccl_loss,
+    cka_loss,
+    dist_loss,
+    dkd_loss,
     fitnet_loss,
     irg_loss,
+    itrd_loss,
     kd_loss,
+    lskd_loss,
     nce_loss,
     pkt_loss,
     rkd,
     rkd_loss,
+    rrd_loss,
     sp_loss,
 )
 
@@ -210,3 +216,66 @@ def test_labels_and_logits_that_do_not_fit_are_refused():
         kd_loss(x, x[:, :2])
     with pytest.raises(ValueError, match="CCL needs two"):
         ccl_loss(x, x, x, x[:, :2], labels)
+
+
+def test_lskd_minds_neither_offset_nor_size():
+    student, teacher = rows(6, 4), rows(6, 4, seed=1)
+    moved = lskd_loss(3 * student + 7, 0.2 * teacher - 1)
+    torch.testing.assert_close(moved, lskd_loss(student, teacher))
+    assert lskd_loss(5 * teacher, teacher).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_dkd_takes_the_teachers_first_class_where_there_is_no_label():
+    student, teacher = rows(6, 4), rows(6, 4, seed=1)
+    first = teacher.argmax(dim=1)
+    labels = torch.where(torch.arange(6) % 2 == 0, -1, first)
+    assert dkd_loss(student, teacher, labels) == dkd_loss(student, teacher, first)
+    other = (first + 1) % 4
+    assert dkd_loss(student, teacher, other) != dkd_loss(student, teacher, first)
+
+
+def test_dkd_with_weights_of_the_teachers_confidence_is_kd():
+    """Zhao et al. 2022, eq. 5: KD weighs the other classes by the teacher's 1 - p(target)."""
+    student, teacher, labels = rows(1, 5), rows(1, 5, seed=1), torch.tensor([3])
+    others = 1 - teacher.softmax(1)[0, 3].item()
+    found = dkd_loss(student, teacher, labels, other_weight=others, temperature=1.0)
+    torch.testing.assert_close(found, kd_loss(student, teacher, temperature=1.0))
+
+
+def test_dist_of_predictions_that_are_the_same_is_zero():
+    student = rows(6, 4)
+    assert dist_loss(student, student.detach()).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_cka_is_that_of_the_graphs_and_minds_no_rotation_and_no_scale():
+    student, teacher = rows(7, 4), rows(7, 5, seed=1)
+    centre = torch.eye(7, dtype=torch.float64) - 1 / 7
+    k, m = (centre @ x @ x.T @ centre for x in (student, teacher))
+    torch.testing.assert_close(cka_loss(student, teacher), 1 - (k * m).sum() / k.norm() / m.norm())
+    turn, _ = torch.linalg.qr(rows(4, 4, seed=2))
+    assert cka_loss(3 * student @ turn + 1, student).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_cka_of_rows_far_from_zero_keeps_what_varies():
+    student, teacher = rows(30, 4), rows(30, 4, seed=1)
+    near, far = cka_loss(student, teacher), cka_loss(student.float() + 100, teacher.float() - 100)
+    torch.testing.assert_close(far.double(), near, rtol=0, atol=1e-3)
+
+
+def test_itrd_by_its_definition():
+    student, teacher = rows(6, 3), rows(6, 3, seed=1)
+    s, t = ((x - x.mean(0)) / x.std(0) for x in (student, teacher))
+    expected = ((s * t).mean(0) - 1).abs().pow(3).sum().log2()
+    zs, zt = (torch.nn.functional.normalize(x) for x in (student, teacher))
+    own, both = zs @ zs.T, (zs @ zs.T) * (zt @ zt.T)
+    mutual = (own / own.trace()).square().sum() - (both / both.trace()).square().sum()
+    found = itrd_loss(student, teacher, correlation_weight=1.0, mutual_weight=2.0)
+    torch.testing.assert_close(found, expected + 2 * mutual)
+
+
+def test_rrd_is_zero_where_both_sides_are_alike_and_minds_no_length():
+    student, anchors = rows(5, 3), rows(9, 3, seed=1)
+    same = {"student_temperature": 0.1, "teacher_temperature": 0.1}
+    assert rrd_loss(2 * student, student.detach(), anchors, **same).item() == pytest.approx(0)
+    found = rrd_loss(student, rows(5, 3, seed=2), anchors)
+    assert rrd_loss(student, rows(5, 3, seed=2), 7 * anchors).item() == pytest.approx(found.item())

@@ -28,7 +28,8 @@ SPLITS = {
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # The direct form of ega knows the rows of one worker only.
 OBJECTIVES = [name for name in samples.CONFIGS if name != "ega direct"]
-GRAPHS = [name for name in samples.CONFIGS if name.split()[0] not in ("kd", "fitnet", "crd")]
+OF_ROWS = ("kd", "fitnet", "crd", "lskd", "dkd", "unic", "rrd", "simkd")
+GRAPHS = [name for name in samples.CONFIGS if name.split()[0] not in OF_ROWS]
 
 
 class Distilled(nn.Module):
@@ -64,6 +65,7 @@ class Distilled(nn.Module):
             repeats=self.repeats,
             student_grid=self.student_grid(images).view(-1, 3, 4, 6),
             teacher_grid=self.teacher_grid(features).view(-1, 4, 2, 3),
+            teacher_features=features,
             group=group,
         )
         loss, _ = self.objective(pair)
