@@ -38,8 +38,12 @@ class ExtractConfig(Section):
     same_software: bool = False
     """Refuse to continue a store that other versions of the software have begun. By default that is
     a warning, and the record of each shard names the versions that made it."""
+    row_timeout: AboveZero = 120.0
+    """Seconds that reading and decoding one image may take. One that takes longer, or ends its
+    process, twice, the second time alone in a process, is recorded as failed."""
     max_restarts: Count = 3
-    """Times one shard may lose its worker before the run stops."""
+    """Times one shard may fail or lose its worker before the run stops. After the second its images
+    are decoded in processes of their own, so that the one that does harm is found."""
     start_timeout: AboveZero = 300.0
     """Seconds to wait for the first `min_workers` workers."""
 

@@ -23,6 +23,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from egapipe.pipeline.datasets.in_flight import Pixels
 from egapipe.pipeline.datasets.reading import attempt, of_machine
 from egapipe.pipeline.errors import ImageError, MachineError
 
@@ -48,6 +49,12 @@ SUFFIXES = (
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded: where Pillow begins to warn of decompression bombs."""
 
+IN_FLIGHT = Pixels(MAX_PIXELS)
+"""Of this process: threads that decode beside each other need no more memory than the largest image
+that one of them may get."""
+
+# Rows of pixels that are laid on white together: whole copies of a large image would be gigabytes.
+_BAND_PIXELS = 2**20
 
 _BACKGROUND = (255, 255, 255)
 _MAX_REASON = 120
@@ -120,6 +127,7 @@ def _check_size(image: Image.Image) -> None:
     """From the header, before pixels are decoded; Pillow itself raises from twice the limit on."""
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(_TOO_LARGE)
+    IN_FLIGHT.claim(image.width * image.height)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -127,11 +135,19 @@ def _rgb(image: Image.Image) -> Image.Image:
         return _from_16_bits(image)
     if image.mode == "F":
         raise ImageError("floating-point pixels have no known range")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, _BACKGROUND)
-        return Image.alpha_composite(canvas, rgba).convert("RGB")
-    return image.convert("RGB")
+    return _on_white(image) if image.has_transparency_data else image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Band by band, so that beside the image there is one copy of it, the result."""
+    rgb = Image.new("RGB", image.size)
+    height = max(1, _BAND_PIXELS // max(1, image.width))
+    for top in range(0, image.height, height):
+        box = (0, top, image.width, min(top + height, image.height))
+        band = image.crop(box).convert("RGBA")
+        canvas = Image.new("RGBA", band.size, _BACKGROUND)
+        rgb.paste(Image.alpha_composite(canvas, band).convert("RGB"), box)
+    return rgb
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:

@@ -10,7 +10,8 @@ from egapipe.pipeline.config.extract import DecodeBy
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.stages.bench.measure import Paired, paired
 from egapipe.stages.bench.photos import save_photos
-from egapipe.stages.extract.decoding.decode import Decoder, Reader
+from egapipe.stages.extract.decoding.decode import Decoder
+from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.teachers import Preprocessing
 
 _BATCH = 64

@@ -18,7 +18,7 @@ from egapipe.pipeline.paths import use_cache
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.dtypes import to_floats
 from egapipe.stages.distill.students import build_student
-from egapipe.stages.extract.decoding.decode import Reader
+from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.plan import StorePlan, plan_store
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.workers.tuned import open_teacher

@@ -1,30 +1,25 @@
-"""Who reads and decodes images: threads of this process, or processes of their own."""
+"""Who reads and decodes images, beside the thread that asks for them."""
 
-import multiprocessing
-import os
-import queue
-import signal
-import threading
+import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import numpy as np
+from egapipe.pipeline.errors import MachineError
 
-from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.store import Failure
-from egapipe.stages.extract.teachers import Pixels
+if TYPE_CHECKING:
+    # A process that decodes starts sooner without what these import.
+    from egapipe.pipeline.store import Failure
+    from egapipe.stages.extract.teachers import Pixels
 
-# Parts of a batch for each process: few messages, and at a batch's end none idles for long.
-_PARTS = 2
+_LOOKS = 4
+"""Times that is looked within what a row may take."""
 
 
 class Decoded(NamedTuple):
     """Rows that were tried. seconds: of one thread or process."""
 
-    failures: list[Failure]
+    failures: "list[Failure]"
     seconds: float
 
 
@@ -36,7 +31,11 @@ class RowReader(Protocol):
         """Of all views of a row, V first."""
         ...
 
-    def read(self, row: int, slots: Sequence[Pixels]) -> Decoded:
+    def key(self, row: int) -> str:
+        """The stable id of a row."""
+        ...
+
+    def read(self, row: int, slots: "Sequence[Pixels]") -> Decoded:
         """Fill V slots; with zeros if the image cannot be read."""
         ...
 
@@ -45,7 +44,27 @@ class Task(NamedTuple):
     """A row, and where its V views belong."""
 
     row: int
-    slots: Sequence[Pixels]
+    slots: "Sequence[Pixels]"
+
+
+class Limits(NamedTuple):
+    """What one row may take before it counts as harmful.
+
+    seconds: to be read, decoded and resized. memory: bytes that it may add to a process of its own;
+    threads share theirs, and are not bounded by it.
+    """
+
+    seconds: float = 120.0
+    memory: int = 4 * 2**30
+
+
+LIMITS = Limits()
+
+
+class HungError(MachineError):
+    """A row takes longer than it may, in a thread that nothing can stop: its process has to end."""
+
+    row: int | None = None
 
 
 class Crew(Protocol):
@@ -54,8 +73,12 @@ class Crew(Protocol):
     def begin(self, tasks: Sequence[Task]) -> list[Future[Decoded]]:
         """Start on some rows; when all futures are done, their slots are filled.
 
-        The futures raise UsageError if whoever decoded is gone.
+        The futures raise UsageError if whoever decodes cannot be started.
         """
+        ...
+
+    def check(self) -> None:
+        """Raise HungError if a row takes longer than it may and its decoder cannot be replaced."""
         ...
 
     def close(self) -> None:
@@ -63,137 +86,33 @@ class Crew(Protocol):
         ...
 
 
-class Threads:
-    """Threads of this process: Pillow decodes and resizes without holding the interpreter."""
-
-    def __init__(self, reader: RowReader, count: int) -> None:
-        self._reader = reader
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="decode")
-
-    def begin(self, tasks: Sequence[Task]) -> list[Future[Decoded]]:
-        """See `Crew`: a future a row."""
-        return [self._pool.submit(self._reader.read, *task) for task in tasks]
-
-    def close(self) -> None:
-        """Stop the threads."""
-        self._pool.shutdown(cancel_futures=True)
+def look_seconds(limit: float) -> float:
+    """How often to look whether something has passed a limit of so many seconds."""
+    return min(1.0, limit / _LOOKS)
 
 
-class Processes:
-    """Processes that write into memory which they share with this one.
-
-    They are started afresh, not forked: a fork would inherit the locks of this process's threads as
-    they happen to be. They end when this process does, however it ends.
-    """
-
-    def __init__(self, reader: RowReader, count: int, capacity: int) -> None:
-        """capacity: rows that can be under way at once; for more, `begin` waits."""
-        self._parts = _PARTS * count
-        context = multiprocessing.get_context("spawn")
-        shape = (capacity, *reader.shape)
-        # An unlinked file in memory: nothing is left of it, even by a process that is killed.
-        memory = context.RawArray("B", int(np.prod(shape)))
-        self._shared = np.frombuffer(memory, np.uint8).reshape(shape)
-        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._release(range(capacity))
-        self._pool = ProcessPoolExecutor(
-            count, context, initializer=_start, initargs=(reader, memory, shape)
-        )
-
-    def begin(self, tasks: Sequence[Task]) -> list[Future[Decoded]]:
-        """See `Crew`: a future for every few rows."""
-        length = max(1, -(-len(tasks) // self._parts))
-        return [self._submit(tasks[i : i + length]) for i in range(0, len(tasks), length)]
-
-    def close(self) -> None:
-        """Stop the processes."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def _submit(self, tasks: Sequence[Task]) -> Future[Decoded]:
-        rows, places = [task.row for task in tasks], [self._free.get() for _ in tasks]
-        copied = _Copied()
+def awaited(future: Future[Decoded], crew: Crew, limits: Limits) -> Decoded:
+    """A future's result; raises what it raises, and HungError if none is to be expected."""
+    look = look_seconds(limits.seconds)
+    while True:
         try:
-            copied.decoding = self._pool.submit(_decode, rows, places)
-        except BrokenProcessPool:
-            self._release(places)
-            copied.set_exception(_lost())
-        else:
-            copied.decoding.add_done_callback(partial(self._finish, copied, tasks, places))
-        return copied
-
-    def _finish(
-        self,
-        copied: "_Copied",
-        tasks: Sequence[Task],
-        places: Sequence[int],
-        decoding: Future[Decoded],
-    ) -> None:
-        """Bring decoded rows to their slots."""
-        try:
-            if decoding.cancelled():
-                copied.give_up()
-                return
-            decoded = decoding.result()
-            for task, place in zip(tasks, places, strict=True):
-                for slot, pixels in zip(task.slots, self._shared[place], strict=True):
-                    slot[...] = pixels
-        except BrokenProcessPool:
-            copied.set_exception(_lost())
-        except Exception as error:
-            # Raised where the rows are waited for; out of here it would be lost.
-            copied.set_exception(error)
-        else:
-            copied.set_result(decoded)
-        finally:
-            self._release(places)
-
-    def _release(self, places: Sequence[int]) -> None:
-        for place in places:
-            self._free.put(place)
+            return future.result(timeout=look)
+        except TimeoutError:
+            if future.done():
+                # Its own: what is read has a time limit, too.
+                return future.result()
+            crew.check()
 
 
-class _Copied(Future[Decoded]):
-    """Rows that a process has decoded and that are in their slots."""
+class Watch:
+    """Since when something is at the same point."""
 
-    decoding: Future[Decoded]
+    def __init__(self) -> None:
+        self._point: object = None
+        self._since = time.monotonic()
 
-    def cancel(self) -> bool:
-        return self.decoding.cancel()
-
-    def give_up(self) -> None:
-        super().cancel()
-
-
-def _lost() -> UsageError:
-    return UsageError(
-        "a decoding process died, or could not start: if memory ran out, set "
-        "extract.decode_threads or extract.batch_size lower; a script of your own needs "
-        '`if __name__ == "__main__":`; extract.decode=threads needs neither'
-    )
-
-
-# Of a process of `Processes`: its reader, and the shared memory, uint8 [capacity, V, ...].
-_reader: RowReader
-_places: Pixels
-
-
-def _start(reader: RowReader, memory: Any, shape: tuple[int, ...]) -> None:
-    global _reader, _places
-    # Ctrl-C reaches every process of a terminal: the one that has the user's attention ends all.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _reader, _places = reader, np.frombuffer(memory, np.uint8).reshape(shape)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _decode(rows: Sequence[int], places: Sequence[int]) -> Decoded:
-    """Rows into shared memory, in a process of `Processes`."""
-    parts = [_reader.read(r, list(_places[p])) for r, p in zip(rows, places, strict=True)]
-    failures = [failure for part in parts for failure in part.failures]
-    return Decoded(failures, sum(part.seconds for part in parts))
+    def seconds(self, point: object) -> float:
+        """Since the point was last another one."""
+        if point != self._point:
+            self._point, self._since = point, time.monotonic()
+        return time.monotonic() - self._since

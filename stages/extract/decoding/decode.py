@@ -1,25 +1,20 @@
 """Images of a shard as batches of views, read and decoded ahead of the teacher."""
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.extract import DecodeBy
-from egapipe.pipeline.datasets import Dataset
-from egapipe.pipeline.datasets.reading import naming
-from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.store import Failure
-from egapipe.pipeline.views import key_hashes, view_boxes
-from egapipe.stages.extract.decoding.crew import Crew, Decoded, Processes, Task, Threads
-from egapipe.stages.extract.teachers import Pixels, Preparation
+from egapipe.stages.extract.decoding.crew import LIMITS, Crew, Decoded, Limits, Task, awaited
+from egapipe.stages.extract.decoding.processes import Processes
+from egapipe.stages.extract.decoding.reader import Reader
+from egapipe.stages.extract.decoding.threads import Threads
+from egapipe.stages.extract.teachers.preprocessing import Pixels
 
 # Batches being decoded or waiting for the teacher: enough that a slow image does not stop it.
 AHEAD = 4
@@ -34,56 +29,6 @@ class Batch(NamedTuple):
     """Position of the first view."""
 
 
-@dataclass(frozen=True)
-class Reader:
-    """One row of a data set as the views that a teacher sees."""
-
-    dataset: Dataset
-    preprocessing: Preparation
-    plan: ViewsConfig
-
-    @property
-    def view_count(self) -> int:
-        """V: the clean view and the augmented ones."""
-        return self.plan.count + 1
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of all views of a row: V, then that of the preprocessing."""
-        return (self.view_count, *self.preprocessing.shape)
-
-    def views(self, row: int) -> list[Pixels]:
-        """All views of a row, uint8 of the preprocessing's shape; the image is decoded once.
-
-        Raises ImageError if it is missing or damaged, MachineError if the machine cannot read it.
-        """
-        image = self.dataset.image(row)
-        clean = self.preprocessing.clean(image)
-        if self.plan.count == 0:
-            return [clean]
-        hashes = np.repeat(key_hashes([self.dataset.keys[row]]), self.plan.count)
-        size = np.array([[image.height, image.width]])
-        boxes = view_boxes(self.plan, hashes, np.arange(1, self.view_count), size)
-        return [clean, *(self.preprocessing.view(image, boxes[k]) for k in range(len(boxes)))]
-
-    def read(self, row: int, slots: Sequence[Pixels]) -> Decoded:
-        """Fill a slot a view, uint8 of the preprocessing's shape; zeros if there is no image.
-
-        Raises MachineError, which names row and host and is recorded nowhere: it ends the shard.
-        """
-        began, failures, key = time.perf_counter(), [], self.dataset.keys[row]
-        try:
-            with naming(self.dataset.name, row, key):
-                views = self.views(row)
-            for slot, pixels in zip(slots, views, strict=True):
-                slot[...] = pixels
-        except ImageError as error:
-            failures = [Failure(row, key, str(error))]
-            for slot in slots:
-                slot[...] = 0
-        return Decoded(failures, time.perf_counter() - began)
-
-
 class ShardImages:
     """The images of one shard, decoded in the order the teacher needs them.
 
@@ -91,7 +36,14 @@ class ShardImages:
     embedding depends on who computed it.
     """
 
-    def __init__(self, reader: Reader, rows: range, batch_size: int, pinned: bool) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        rows: range,
+        batch_size: int,
+        pinned: bool,
+        limits: Limits = LIMITS,
+    ) -> None:
         self.rows = rows
         self.view_count = len(rows) * reader.view_count
         self.batch_count = -(-self.view_count // batch_size)
@@ -101,8 +53,9 @@ class ShardImages:
         self._reader = reader
         self._batch_size = batch_size
         self._pinned = pinned
+        self._limits = limits
         self._buffers: dict[int, Tensor] = {}
-        self._decoding: list[list[Future[Decoded]]] = []
+        self._decoding: list[tuple[Crew, list[Future[Decoded]]]] = []
         self._begun = 0
         self._taken = 0
 
@@ -119,22 +72,27 @@ class ShardImages:
     def begin(self, crew: Crew) -> None:
         """Start decoding the next batch: the rows whose first view is in it."""
         rows = range(self._first_row(self._begun), self._first_row(self._begun + 1))
-        self._decoding.append(crew.begin([Task(self.rows[r], self._slots(r)) for r in rows]))
+        tasks = [Task(self.rows[r], self._slots(r)) for r in rows]
+        self._decoding.append((crew, crew.begin(tasks)))
         self._begun += 1
 
     def take(self) -> Batch:
-        """Wait for the next of the batches that were begun."""
+        """Wait for the next of the batches that were begun.
+
+        Raises HungError if a thread is stuck in an image.
+        """
         # A row whose views reach into this batch from the one before was waited for there.
         number, self._taken = self._taken, self._taken + 1
-        for future in self._decoding[number]:
-            decoded = future.result()
+        crew, futures = self._decoding[number]
+        for future in futures:
+            decoded = awaited(future, crew, self._limits)
             self.seconds += decoded.seconds
             self.failures += decoded.failures
         return Batch(self._buffers.pop(number), number * self._batch_size)
 
     def cancel(self) -> None:
         """Forget what is not decoded yet."""
-        for future in chain.from_iterable(self._decoding):
+        for future in chain.from_iterable(futures for _, futures in self._decoding):
             future.cancel()
 
     def _first_row(self, batch: int) -> int:
@@ -165,15 +123,17 @@ class Decoder:
         threads: int,
         pinned: bool,
         by: DecodeBy = "threads",
+        limits: Limits = LIMITS,
     ) -> None:
-        """threads: how many there are of what `by` names."""
+        """threads: how many there are of what `by` names. limits: of one row."""
         self._reader = reader
         self._batch_size = batch_size
         self._pinned = pinned
+        self._limits = limits
         self._crew: Crew = (
-            Threads(reader, threads)
+            Threads(reader, threads, limits)
             if by == "threads"
-            else Processes(reader, threads, AHEAD * -(-batch_size // reader.view_count))
+            else Processes(reader, threads, AHEAD * -(-batch_size // reader.view_count), limits)
         )
         self._upcoming: ShardImages | None = None
 
@@ -200,7 +160,7 @@ class Decoder:
         self._crew.close()
 
     def _images(self, rows: range) -> ShardImages:
-        return ShardImages(self._reader, rows, self._batch_size, self._pinned)
+        return ShardImages(self._reader, rows, self._batch_size, self._pinned, self._limits)
 
     def _begin_ahead(self, images: ShardImages) -> None:
         shards = [images] if self._upcoming is None else [images, self._upcoming]

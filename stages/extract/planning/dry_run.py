@@ -16,7 +16,7 @@ from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.paths import cache_dir
 from egapipe.pipeline.store.location import open_objects
-from egapipe.stages.extract.decoding.decode import Reader
+from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.plan import StorePlan, plan_store
 from egapipe.stages.extract.planning.room import free_bytes, probe_writing, require_room
 from egapipe.stages.extract.planning.speed import Speed, measure_speed

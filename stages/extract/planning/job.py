@@ -9,7 +9,8 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.store import FeatureStore
-from egapipe.stages.extract.decoding.decode import Reader
+from egapipe.stages.extract.decoding.crew import Limits
+from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.workers.worker import Worker
@@ -47,5 +48,6 @@ class Job:
             device=torch.device(device),
             cores=cores,
             decode=settings.decode,
+            limits=Limits(seconds=settings.row_timeout),
             moved=moved,
         )

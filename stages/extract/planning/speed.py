@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.config.extract import ExtractConfig
-from egapipe.stages.extract.decoding.decode import Decoder, Reader
+from egapipe.stages.extract.decoding.decode import Decoder
+from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.workers.inference import Inference, open_inference
 

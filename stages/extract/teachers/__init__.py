@@ -1,11 +1,17 @@
-"""Frozen encoders: one module a library, one protocol for all."""
+"""Frozen encoders: one module a library, one protocol for all.
+
+A process that decodes needs the preprocessing alone: torch is imported with what uses it.
+"""
 
 import importlib
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from egapipe.pipeline.config.teachers import TeacherConfig
-from egapipe.stages.extract.teachers.base import Outputs, Teacher, check_distinct, probe
-from egapipe.stages.extract.teachers.preprocessing import Pixels, Preparation, Preprocessing
+from egapipe.pipeline.lazy import lazy
+
+if TYPE_CHECKING:
+    from egapipe.stages.extract.teachers.base import Outputs, Teacher, check_distinct, probe
+    from egapipe.stages.extract.teachers.preprocessing import Pixels, Preparation, Preprocessing
 
 BACKENDS = (
     "ensemble",
@@ -20,7 +26,7 @@ BACKENDS = (
 """Values of `teacher.backend`: each is the module here whose `load` takes its configuration."""
 
 
-def load_teacher(config: TeacherConfig) -> Teacher:
+def load_teacher(config: TeacherConfig) -> "Teacher":
     """Load the frozen encoder of a configuration on the CPU.
 
     Raises TeacherError: not found, no safetensors weights, incomplete weights, no preprocessing
@@ -43,3 +49,16 @@ __all__ = [
     "load_teacher",
     "probe",
 ]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "Outputs": "base",
+        "Teacher": "base",
+        "check_distinct": "base",
+        "probe": "base",
+        "Pixels": "preprocessing",
+        "Preparation": "preprocessing",
+        "Preprocessing": "preprocessing",
+    },
+)

@@ -21,7 +21,7 @@ from egapipe.pipeline.store.create import require_equal, require_same_rows
 from egapipe.pipeline.store.diff import cosine_differences
 from egapipe.pipeline.store.dtypes import DtypeName, to_floats
 from egapipe.pipeline.views import plan_hash
-from egapipe.stages.extract.decoding.decode import Reader
+from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import index_of, software
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.workers.inference import Arrays, open_inference

@@ -7,6 +7,7 @@ import torch
 
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Commit
+from egapipe.stages.extract.decoding.crew import HungError
 from egapipe.stages.extract.planning.job import Job
 from egapipe.stages.extract.teachers import Teacher
 
@@ -16,14 +17,20 @@ def extract_inline(
 ) -> Generator[Commit, None, None]:
     """Extract shards one after the other; `moved` is told the number of views of every batch.
 
-    Raises UsageError if the device is not there.
+    A shard in which an image hangs is done again with its images in processes of their own. Raises
+    UsageError if the device is not there.
     """
     settings = job.config.extract
     cores = settings.cpus_per_worker or torch.get_num_threads()
     worker = job.worker(teacher, _device(settings.device), cores, moved)
     with closing(worker):
         for shard, upcoming in zip(shards, [*shards[1:], None], strict=True):
-            yield worker.extract(shard, upcoming)
+            try:
+                commit = worker.extract(shard, upcoming)
+            except HungError:
+                # Whether it was the image shows in a process that can be ended.
+                commit = worker.extract(shard, isolated=True)
+            yield commit
 
 
 def _device(asked: str) -> str:

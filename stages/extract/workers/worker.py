@@ -3,14 +3,17 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 
 import numpy as np
 import torch
 
 from egapipe.pipeline.config.extract import DecodeBy
 from egapipe.pipeline.store import Commit, FeatureStore
-from egapipe.stages.extract.decoding.decode import Batch, Decoder, Reader
+from egapipe.stages.extract.decoding.crew import LIMITS, HungError, Limits
+from egapipe.stages.extract.decoding.decode import Batch, Decoder
+from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.teachers import Teacher, check_distinct
 from egapipe.stages.extract.workers.inference import Arrays, Pending, open_inference
@@ -30,32 +33,52 @@ class Worker:
         device: torch.device,
         cores: int,
         decode: DecodeBy = "threads",
+        limits: Limits = LIMITS,
         moved: Callable[[int], None] = lambda views: None,
     ) -> None:
         """Put the teacher on its device and start to decode ahead of it.
 
         batch_size: views in one forward pass. decode: whether `decode_threads` counts threads or
-        processes. cores: CPU cores for the teacher, on the CPU. moved: called with the number of
-        views of every batch that has been encoded.
+        processes. limits: of one row. cores: CPU cores for the teacher, on the CPU. moved: called
+        with the number of views of every batch that has been encoded.
         """
         self._teacher = teacher
         self._store = store
         self._moved = moved
         self._inference = open_inference(teacher, device, cores)
         pinned = device.type == "cuda"
-        self._decoder = Decoder(reader, batch_size, decode_threads, pinned, decode)
+        self._decode = decode
+        self._open = partial(
+            Decoder, reader, batch_size, decode_threads, pinned=pinned, limits=limits
+        )
+        self._decoder = self._open(by=decode)
 
-    def extract(self, shard: int, upcoming: int | None = None) -> Commit:
+    def extract(self, shard: int, upcoming: int | None = None, isolated: bool = False) -> Commit:
         """Encode and store a shard; images of the upcoming one are decoded as threads get free.
+
+        isolated: decode in processes, whatever the worker does else, and nothing of another shard:
+        an image that ends or hangs its process becomes a failure.
 
         The record's seconds: `decode` (of all threads or processes), `wait` (for decoded images),
         `infer` and `write`. Raises TeacherError if different images have equal embeddings,
-        StoreError if the shard cannot be stored.
+        StoreError if the shard cannot be stored, HungError if an image hangs a thread: the worker
+        can be used on, but the thread is lost.
         """
+        if isolated and self._decode != "processes":
+            with closing(self._open(by="processes")) as decoder:
+                return self._extract(decoder, shard, None)
+        try:
+            return self._extract(self._decoder, shard, None if isolated else upcoming)
+        except HungError:
+            hung, self._decoder = self._decoder, self._open(by=self._decode)
+            hung.close()
+            raise
+
+    def _extract(self, decoder: Decoder, shard: int, upcoming: int | None) -> Commit:
         shards = self._store.shards
-        images = self._decoder.open(shards[shard], None if upcoming is None else shards[upcoming])
+        images = decoder.open(shards[shard], None if upcoming is None else shards[upcoming])
         clock = Clock()
-        arrays = self._encode(self._decoder.batches(images), len(shards[shard]), clock)
+        arrays = self._encode(decoder.batches(images), len(shards[shard]), clock)
         seconds = {"decode": round(images.seconds, 6), **clock.seconds}
         return self._store.write_shard(
             shard, arrays, failures=images.failures, seconds=seconds, versions=software()

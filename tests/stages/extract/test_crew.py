@@ -1,6 +1,5 @@
 """Processes that decode: the same pixels as threads, and nothing of them outlives the command."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,11 +16,21 @@ from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import FeatureStore
 from egapipe.stages import extract
-from egapipe.stages.extract.decoding.crew import Decoded, Processes, Task, Threads
-from egapipe.stages.extract.decoding.decode import AHEAD, Reader, ShardImages
+from egapipe.stages.extract.decoding.crew import (
+    Decoded,
+    HungError,
+    Limits,
+    Task,
+    awaited,
+)
+from egapipe.stages.extract.decoding.decode import AHEAD, ShardImages
+from egapipe.stages.extract.decoding.processes import Processes
+from egapipe.stages.extract.decoding.reader import Reader
+from egapipe.stages.extract.decoding.threads import Threads
 from egapipe.stages.extract.teachers import Preprocessing
 from tests.stages.extract.conftest import MakeConfig
 from tests.stages.extract.contents import content
+from tests.stages.extract.harm import Harmful, Unopened
 
 ROWS, VIEWS, CAPACITY = 24, 3, 8
 BROKEN = (3, 17)
@@ -108,30 +117,86 @@ def test_what_is_abandoned_gives_its_room_back(processes: Processes, reader: Rea
     assert np.array_equal(memory, np.stack([reader.views(row) for row in range(4, 4 + CAPACITY)]))
 
 
-class Dying:
-    """A reader that takes its process with it."""
-
-    shape = (1, 3, 2, 2)
-
-    def read(self, row: int, slots: Sequence[np.ndarray]) -> Decoded:
-        os._exit(9)
+def harmful(rows: int) -> tuple[np.ndarray, list[Task]]:
+    memory = np.full((rows, *Harmful.shape), 255, np.uint8)
+    return memory, [Task(row, list(memory[row])) for row in range(rows)]
 
 
-def test_a_lost_process_is_reported_in_one_line() -> None:
-    with closing(Processes(Dying(), 1, 1)) as dying:
-        for _ in range(2):
-            task = Task(0, [np.zeros((3, 2, 2), np.uint8)])
-            with pytest.raises(UsageError, match=r"a decoding process died.*decode=threads"):
-                finished(dying.begin([task]))
+REASONS = {
+    1: "decoding it ends the process (exit code 9)",
+    4: "decoding it ends the process (SIGSEGV)",
+    5: "decoding it takes more than 1.5 s",
+    6: "decoding it takes more than 209.7 MB of memory",
+}
+
+
+def test_a_row_that_ends_hangs_or_fills_its_process_is_a_failure_and_no_other_is() -> None:
+    harm = {1: "exit", 4: "kill", 5: "hang", 6: "memory"}
+    with closing(Processes(Harmful(harm), 1, 8, Limits(1.5, 200 * 2**20))) as crew:
+        memory, tasks = harmful(8)
+        found = finished(crew.begin(tasks))
+    failures = {f.row: (f.key, f.reason) for one in found for f in one.failures}
+    assert failures == {row: (f"key{row}", reason) for row, reason in REASONS.items()}
+    assert memory[:, 0, 0, 0, 0].tolist() == [0, 0, 2, 3, 0, 0, 0, 7]
+
+
+def test_a_process_that_is_lost_once_says_nothing_of_its_row(tmp_path: Path) -> None:
+    with closing(Processes(Harmful({2: "kill"}, tmp_path), 1, 4)) as crew:
+        memory, tasks = harmful(4)
+        found = finished(crew.begin(tasks))
+    assert not any(one.failures for one in found)
+    assert memory[:, 0, 0, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_what_is_no_fact_about_a_row_is_raised_as_it_is() -> None:
+    with closing(Processes(Harmful({0: "bug"}), 1, 2)) as crew:
+        _, tasks = harmful(1)
+        with pytest.raises(ZeroDivisionError, match="a bug of the data set"):
+            finished(crew.begin(tasks))
+
+
+def test_a_data_set_that_a_process_cannot_open_is_named() -> None:
+    with closing(Processes(Unopened({}), 1, 2)) as crew:
+        _, tasks = harmful(1)
+        with pytest.raises(UsageError, match="no such folder here"):
+            finished(crew.begin(tasks))
+
+
+def test_a_thread_that_hangs_is_named_and_keeps_nobody_waiting() -> None:
+    limits = Limits(seconds=0.2)
+    with closing(Threads(Harmful({1: "hang"}), 2, limits)) as crew:
+        _, tasks = harmful(3)
+        futures = crew.begin(tasks)
+        assert awaited(futures[0], crew, limits).seconds == 0.5
+        with pytest.raises(
+            HungError, match=r"^row 1 \(key1\) is still being read after 0.2 s"
+        ) as e:
+            awaited(futures[1], crew, limits)
+        assert e.value.row == 1
+        assert awaited(futures[2], crew, limits).failures == []
+
+
+def test_a_process_starts_without_what_it_does_not_need() -> None:
+    """Torch and its like take seconds to import, which every image that does harm would cost."""
+    script = """
+import sys, pickle
+import egapipe.stages.extract.decoding.child, egapipe.stages.extract.decoding.reader
+assert not {"torch", "transformers", "pyarrow", "zarr", "ray"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 WAITING = """
 import sys, time
 import numpy as np
-from egapipe.stages.extract.decoding.crew import Decoded, Processes, Task
+from egapipe.stages.extract.decoding.crew import Decoded, Task
+from egapipe.stages.extract.decoding.processes import Processes
 
 class Waiting:
     shape = (1, 3, 2, 2)
+
+    def key(self, row):
+        return "key"
 
     def read(self, row, slots):
         print("decoding", flush=True)

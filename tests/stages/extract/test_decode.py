@@ -16,7 +16,8 @@ from egapipe.pipeline.datasets.folder import FolderDataset
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.store import Failure
 from egapipe.pipeline.views import apply_view, view_params
-from egapipe.stages.extract.decoding.decode import AHEAD, Decoder, Reader, ShardImages
+from egapipe.stages.extract.decoding.decode import AHEAD, Decoder, ShardImages
+from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.teachers import Preprocessing
 
 DIGITS = open_dataset(DigitsSource(kind="digits", split="all"))

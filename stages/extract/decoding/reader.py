@@ -1,0 +1,71 @@
+"""One row of a data set as the views that a teacher sees."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.datasets.images import IN_FLIGHT
+from egapipe.pipeline.datasets.reading import naming
+from egapipe.pipeline.errors import ImageError
+from egapipe.pipeline.store import Failure
+from egapipe.pipeline.views import key_hashes, view_boxes
+from egapipe.stages.extract.decoding.crew import Decoded
+from egapipe.stages.extract.teachers.preprocessing import Pixels, Preparation
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One row of a data set as the views that a teacher sees."""
+
+    dataset: Dataset
+    preprocessing: Preparation
+    plan: ViewsConfig
+
+    @property
+    def view_count(self) -> int:
+        """V: the clean view and the augmented ones."""
+        return self.plan.count + 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all views of a row: V, then that of the preprocessing."""
+        return (self.view_count, *self.preprocessing.shape)
+
+    def key(self, row: int) -> str:
+        """The stable id of a row."""
+        return self.dataset.keys[row]
+
+    def views(self, row: int) -> list[Pixels]:
+        """All views of a row, uint8 of the preprocessing's shape; the image is decoded once.
+
+        Raises ImageError if it is missing or damaged, MachineError if the machine cannot read it.
+        """
+        image = self.dataset.image(row)
+        clean = self.preprocessing.clean(image)
+        if self.plan.count == 0:
+            return [clean]
+        hashes = np.repeat(key_hashes([self.dataset.keys[row]]), self.plan.count)
+        size = np.array([[image.height, image.width]])
+        boxes = view_boxes(self.plan, hashes, np.arange(1, self.view_count), size)
+        return [clean, *(self.preprocessing.view(image, boxes[k]) for k in range(len(boxes)))]
+
+    def read(self, row: int, slots: Sequence[Pixels]) -> Decoded:
+        """Fill a slot a view, uint8 of the preprocessing's shape; zeros if there is no image.
+
+        Raises MachineError, which names row and host and is recorded nowhere: it ends the shard.
+        """
+        began, failures, key = time.perf_counter(), [], self.dataset.keys[row]
+        try:
+            with IN_FLIGHT.row(), naming(self.dataset.name, row, key):
+                views = self.views(row)
+                for slot, pixels in zip(slots, views, strict=True):
+                    slot[...] = pixels
+        except ImageError as error:
+            failures = [Failure(row, key, str(error))]
+            for slot in slots:
+                slot[...] = 0
+        return Decoded(failures, time.perf_counter() - began)

@@ -1,0 +1,43 @@
+"""Images that do harm cost their own row, and the command says which."""
+
+from dataclasses import replace
+
+from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.data import DigitsSource
+from egapipe.pipeline.store import FeatureStore, check_store
+from egapipe.stages import extract
+from egapipe.stages.extract.report import ExtractReport
+from tests.stages.extract.conftest import MakeConfig
+from tests.stages.extract.harm import Harm
+from tests.stages.extract.poison import Poison
+
+FAILURES = "extract.max_failures=5"
+
+
+def run(config: Config, harm: Harm, *, local: bool) -> ExtractReport:
+    [extraction] = extract.prepare(config, ["train"])
+    source = config.dataset.train
+    assert isinstance(source, DigitsSource)
+    job = replace(extraction.job, dataset=Poison(source, harm))
+    return replace(extraction, job=job).run(local=local)
+
+
+def failures(url: str) -> dict[int, str]:
+    return {failure.row: failure.reason for failure in FeatureStore.open(url).failures()}
+
+
+def test_an_image_that_hangs_is_a_failure_of_its_row_in_one_process(quick: MakeConfig) -> None:
+    config = quick(FAILURES, "extract.row_timeout=2.0", "extract.decode_threads=1")
+    report = run(config, {21: "hang"}, local=True)
+    assert failures(report.url) == {21: "decoding it takes more than 2 s"}
+    assert check_store(report.url).ok
+
+
+def test_with_processes_an_image_that_ends_its_process_is_a_failure(quick: MakeConfig) -> None:
+    config = quick(FAILURES, "extract.decode=processes", "extract.decode_threads=1")
+    report = run(config, {21: "exit", 69: "kill"}, local=True)
+    assert failures(report.url) == {
+        21: "decoding it ends the process (exit code 9)",
+        69: "decoding it ends the process (SIGSEGV)",
+    }
+    assert check_store(report.url).ok
