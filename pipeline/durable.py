@@ -76,6 +76,7 @@ FORMAT_1: Mapping[str, str] = {
 
 LATER: Mapping[str, Mapping[str, Any]] = {
     "DatasetConfig": {"validation": None},
+    "HeadConfig": {"l2": 0.01, "solver": "sgd"},
     "HubSource": {"outside": False},
     "ParquetSource": {"outside": False},
     "RunTeacher": {"trust_remote_code": False},
@@ -84,8 +85,10 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     ),
     "DistillConfig": {
         "cuda_graphs": True,
+        "decay_on": "all",
         "deterministic": False,
         "eval_epochs": 1,
+        "nesterov": False,
         "standardize": "none",
         "sync_batchnorm": False,
         "tf32": "convolutions",

@@ -39,7 +39,13 @@ class HeadConfig(Section):
     lr: NonNegative = 0.01
     """Learning rate of the teacher's head, never decayed."""
     epochs: Positive = 30
-    """Epochs of the teacher's head in `sequential` mode."""
+    """Epochs of the teacher's head in `sequential` mode; iterations of `lbfgs`."""
+    solver: Literal["sgd", "lbfgs"] = "sgd"
+    """How a head that is learned first is learned: by the student's optimiser at the rate `lr`, or
+    by L-BFGS over all rows at once, which has no rate and takes seconds."""
+    l2: NonNegative = 0.01
+    """Half of it times the squares of the weights is added to the loss of `lbfgs`, which suits
+    standardised features (distill.standardize)."""
 
 
 class DistillConfig(Section):
@@ -90,8 +96,13 @@ class DistillConfig(Section):
     """Factor at each milestone."""
     momentum: Fraction = 0.9
     """SGD momentum."""
+    nesterov: bool = False
+    """Nesterov's form of the momentum."""
     weight_decay: NonNegative = 5e-4
     """SGD weight decay."""
+    decay_on: Literal["all", "weights"] = "all"
+    """What the weight decay is on: all parameters, or those of two dimensions and more only, not
+    biases nor the scales of normalisations."""
     ema_decay: Fraction | None = None
     """Decay a step of a moving average of the student's weights, evaluated and saved beside it;
     default: none is kept."""
@@ -229,6 +240,12 @@ class DistillConfig(Section):
     def labelled_rows(self) -> int:
         """Labelled rows of a batch where `unlabelled_ratio` says how many; else all may be."""
         return round(self.batch_size / (1.0 + (self.unlabelled_ratio or 0.0)))
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
 
     @model_validator(mode="after")
     def _warmup_within_epochs(self) -> Self:

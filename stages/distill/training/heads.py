@@ -3,25 +3,39 @@
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from egapipe.pipeline.store import Features
 from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.order import epoch_batches
-from egapipe.stages.distill.model.student import TeacherHead, masked_cross_entropy
+from egapipe.stages.distill.model.student import Head, TeacherHead, masked_cross_entropy
 from egapipe.stages.distill.training.evaluation import Accuracy, as_accuracy, count_hits
 from egapipe.stages.distill.training.learner import Learner
 from egapipe.stages.distill.training.schedule import make_optimizer
+
+# Numbers of the features that are solved for at once: 0.5 GB.
+_FITTED = 2**27
 
 
 def train_teacher_head(head: TeacherHead, loader: Loader) -> None:
     """Train on the labelled rows' features, without images or student, then freeze.
 
     Of the views that the student meets in so many epochs, the clean ones with `student_view` clean.
-    Every worker does the same whole computation, so that the heads agree without communication.
+    Every worker does the same whole computation, and then has the first one's result: another
+    machine rounds otherwise.
     """
+    head.requires_grad_(True)
+    if loader.config.head.solver == "lbfgs":
+        _solve(head, loader)
+    else:
+        _descend(head, loader)
+    head.requires_grad_(False)
+    loader.world.broadcast(parameter.data for parameter in head.parameters())
+
+
+def _descend(head: TeacherHead, loader: Loader) -> None:
     config, device = loader.config, loader.world.device
     rows = np.flatnonzero(loader.labels >= 0)
-    head.requires_grad_(True)
     optimizer = make_optimizer([(head, config.head.lr)], config)
     for epoch in range(config.head.epochs):
         for batch in epoch_batches(rows, config.batch_size, config.seed, epoch):
@@ -32,7 +46,42 @@ def train_teacher_head(head: TeacherHead, loader: Loader) -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    head.requires_grad_(False)
+
+
+def _solve(head: TeacherHead, loader: Loader) -> None:
+    """L-BFGS (Liu and Nocedal 1989) on the mean cross-entropy of all labelled rows, with half of
+    `head.l2` times the squares of the weights."""
+    config, device = loader.config.head, loader.world.device
+    rows = np.flatnonzero(loader.labels >= 0)
+    passes = min(_passes(loader), max(1, _FITTED // (len(rows) * loader.features.dim)))
+    with torch.no_grad():
+        views = (loader.teacher_views(rows, epoch) for epoch in range(passes))
+        parts = [loader.features.take(rows, view).to(device) for view in views]
+        features = torch.cat([head.standardized(part) for part in parts])
+    labels = torch.from_numpy(loader.labels[rows]).to(device).repeat(passes)
+    weights = [parameter for parameter in head.parameters() if parameter.dim() > 1]
+    optimizer = torch.optim.LBFGS(
+        head.parameters(),
+        max_iter=config.epochs,
+        max_eval=2 * config.epochs,
+        history_size=10,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        squares = torch.stack([weight.square().sum() for weight in weights]).sum()
+        _, logits = Head.forward(head, features)
+        loss = masked_cross_entropy(logits, labels) / len(labels) + config.l2 / 2 * squares
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+def _passes(loader: Loader) -> int:
+    """Over the rows until each was met in all of its views."""
+    return 1 if loader.config.student_view == "clean" else max(1, loader.teacher_plan.count)
 
 
 def reuse_classifier(learner: Learner) -> None:

@@ -10,7 +10,11 @@ from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.stages.distill.model.average import WeightAverage
 from egapipe.stages.distill.model.precision import PRECISIONS, loss_scaler
 from egapipe.stages.distill.model.student import Distillation
-from egapipe.stages.distill.training.schedule import clip_gradient, make_optimizer
+from egapipe.stages.distill.training.schedule import (
+    clip_gradient,
+    make_optimizer,
+    student_groups,
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ class Learner:
         self.scaler.update()
         if self.average is not None:
             self.average.update(weight)
+
+    def set_rate(self, rate: float | Tensor) -> None:
+        """Of the student and of what its objective learns; the teacher's head keeps its own."""
+        for group in student_groups(self.optimizer):
+            group["lr"] = rate
 
     def gradients(self) -> list[Tensor]:
         """Of all that learns."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,17 +53,20 @@ def make_optimizer(
 ) -> torch.optim.SGD:
     """SGD over (module, learning rate) groups with the configuration's momentum and decay.
 
-    fused: in one kernel, with velocities that start as zeros: a first step like the others.
+    Each group says in `place` whose parameters it has, by the module's place; of `decay_on:
+    weights` a module has a group of weights and one of what does not decay. fused: in one kernel,
+    with velocities that start as zeros: a first step like the others.
     """
     parameters = [
-        {"params": [p for p in module.parameters() if p.requires_grad], "lr": lr}
-        for module, lr in groups
+        {"params": some, "lr": lr, "weight_decay": decay, "place": place}
+        for place, (module, lr) in enumerate(groups)
+        for some, decay in _by_decay(module, config)
     ]
     optimizer = torch.optim.SGD(
         [group for group in parameters if group["params"]],
         lr=config.lr,
         momentum=config.momentum,
-        weight_decay=config.weight_decay,
+        nesterov=config.nesterov,
         fused=fused or None,
     )
     for group in optimizer.param_groups if fused and config.momentum > 0 else ():
@@ -71,11 +75,26 @@ def make_optimizer(
     return optimizer
 
 
+def _by_decay(module: nn.Module, config: DistillConfig) -> list[tuple[list[nn.Parameter], float]]:
+    """A module's parameters that learn, with the decay of each part."""
+    learning = [p for p in module.parameters() if p.requires_grad]
+    if config.decay_on == "all":
+        return [(learning, config.weight_decay)]
+    weights, others = ([p for p in learning if (p.dim() > 1) == wide] for wide in (True, False))
+    return [(weights, config.weight_decay), (others, 0.0)]
+
+
+def student_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The groups of the student and of what its objective learns: those of the first module."""
+    return [group for group in optimizer.param_groups if group["place"] == 0]
+
+
 def clip_gradient(optimizer: torch.optim.Optimizer, config: DistillConfig) -> None:
     """Scale the student's gradient down to a norm of `clip_grad_norm`, where there is one.
 
-    The first group's: the student and what its objective learns. After `backward` all workers hold
+    That of the student and of what its objective learns. After `backward` all workers hold
     the gradient of the global loss, so all scale it alike.
     """
     if config.clip_grad_norm is not None:
-        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], config.clip_grad_norm)
+        learning = [p for group in student_groups(optimizer) for p in group["params"]]
+        nn.utils.clip_grad_norm_(learning, config.clip_grad_norm)

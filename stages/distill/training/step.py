@@ -66,7 +66,7 @@ class Steps:
             self._scalars = torch.zeros(steps, 2, device=world.device)
             self._rate = torch.zeros((), device=world.device)
             self._first_bad = torch.full((1,), -1, dtype=torch.int64, device=world.device)
-            learner.optimizer.param_groups[0]["lr"] = self._rate
+            learner.set_rate(self._rate)
 
     def begin(self, epoch: int, first_step: int) -> None:
         """Stand at a step of an epoch."""
@@ -161,7 +161,7 @@ class Steps:
             learner.step(config, scalars[1], skip=bad)
         else:
             rate, weight = self._scalars_of(epoch, step)
-            learner.optimizer.param_groups[0]["lr"] = rate
+            learner.set_rate(rate)
             learner.step(config, weight)
         self.sums.add(losses)
         self.batches.step.add_(1)

@@ -32,6 +32,7 @@ COMBINATIONS = {
     "parts": ["micro_batch_size=60", "ema_decay=0.9", "clip_grad_norm=1.0"],
     "bank in parts": ["micro_batch_size=60", "objective={crd: {weight: 0.1, negatives: 64}}"],
     "anchors": ["objective={rrd: {count: 300}, simkd: 1.0}", "head.epochs=2", "ema_decay=0.9"],
+    "solved head": ["head={mode: sequential, solver: lbfgs}", "nesterov=true", "decay_on=weights"],
     "long graph": ["graph_batch=700", "ema_decay=0.9", "channels_last=false"],
     "long graph in parts": ["graph_batch=700", "micro_batch_size=60", "precision=bfloat16"],
     "head first": [

@@ -22,6 +22,7 @@ from egapipe.stages.distill.training.schedule import (
     clip_gradient,
     learning_rate,
     make_optimizer,
+    student_groups,
 )
 from tests.command import COMMAND
 from tests.markdown import blocks, page
@@ -155,9 +156,27 @@ def test_a_long_gradient_of_the_student_is_scaled_down(limit: float | None, kept
     torch.testing.assert_close(head, torch.tensor([6.0, 8.0]), rtol=0, atol=0)
 
 
+def test_neither_biases_nor_scales_decay_where_weights_alone_do() -> None:
+    config = DistillConfig(decay_on="weights", lr=1.0, momentum=0.0, weight_decay=0.1)
+    student, head = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Linear(2, 1)
+    for parameter in (*student.parameters(), *head.parameters()):
+        nn.init.ones_(parameter)
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer = make_optimizer([(student, 1.0), (head, 0.5)], config)
+    # Both groups of the student have its rate, none of the head's.
+    assert len(student_groups(optimizer)) == 2
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 1.0, 0.5, 0.5]
+    optimizer.step()
+    moved = {name: p.detach().mean().item() for name, p in student.named_parameters()}
+    assert moved == pytest.approx({"0.weight": 0.9, "0.bias": 1, "1.weight": 1, "1.bias": 1})
+    assert head.weight.mean().item() == pytest.approx(0.95)
+    assert head.bias.item() == 1
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
+        ("distill={nesterov: true, momentum: 0}", "distill: nesterov needs a momentum above 0"),
         ("distill.warmup_epochs=3", "distill: warmup_epochs 3 is not below epochs 3"),
         ("distill.warmup_epochs=-1", "distill.warmup_epochs must be greater than or equal to 0"),
         ("distill.clip_grad_norm=0", "distill.clip_grad_norm must be greater than 0 (got 0)"),
