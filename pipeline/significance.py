@@ -8,21 +8,34 @@ from collections.abc import Sequence
 _BLIND = 10.0
 
 
-def says_nothing(low: float, high: float) -> bool:
-    """Whether an interval of a difference, in points of top-1, is too wide to say anything."""
-    return (high - low) / 2 >= _BLIND
+# Differences of accuracies that are counts of images: what rounding leaves of equal ones.
+_ROUNDING = 1e-9
+
+
+def silence(low: float, high: float, pairs: int) -> str:
+    """Why an interval of a difference, in points of top-1, says nothing; empty for any other.
+
+    pairs: how many differences it is of. Equal ones are no certainty but few test images.
+    """
+    if (high - low) / 2 >= _BLIND:
+        return f"{pairs} pairs: too few"
+    return f"{pairs} equal pairs: too few images" if high - low <= _ROUNDING else ""
 
 
 def p_value(gains: Sequence[float]) -> float:
-    """Of Student's t, two-sided, that paired differences have mean 0; NaN for fewer than two."""
+    """Of Student's t, two-sided, that paired differences have mean 0.
+
+    NaN for fewer than two, and for equal ones: of those t is infinite, while accuracies on few
+    images agree by chance.
+    """
     if len(gains) < 2:
         return math.nan
     # As scipy.stats.ttest_rel does, which takes half a second to import.
     from scipy.special import stdtr
 
     mean, std = statistics.fmean(gains), statistics.stdev(gains)
-    if std == 0:
-        return float(mean == 0)
+    if std <= _ROUNDING:
+        return math.nan
     return float(2 * stdtr(len(gains) - 1, -abs(mean) * math.sqrt(len(gains)) / std))
 
 

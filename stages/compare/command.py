@@ -71,11 +71,10 @@ def table_lines(report: "CompareReport") -> list[str]:
 
 def _interval(row: "Row") -> str:
     """The ends of a row's interval; of one that says nothing, why."""
-    from egapipe.pipeline.significance import says_nothing
+    from egapipe.pipeline.significance import silence
 
-    if not row.separates and says_nothing(row.low, row.high):
-        return f"{row.pairs} pairs: too few"
-    return f"{row.low:+.2f} to {row.high:+.2f}"
+    silent = "" if row.separates else silence(row.low, row.high, row.pairs)
+    return silent or f"{row.low:+.2f} to {row.high:+.2f}"
 
 
 def _block(title: str, student: str, first: str, report: "CompareReport") -> list[str]:

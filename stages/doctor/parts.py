@@ -137,6 +137,8 @@ class Parts:
         dataset = self.dataset("train")
         spread = np.unique(np.linspace(0, len(dataset) - 1, _IMAGES).round().astype(np.int64))
         rows = [row for row in spread if _is_readable(dataset, int(row))]
+        if len(dataset) < 2:
+            raise ImageError(f"{dataset.name} has {len(dataset)} image: a student needs some more")
         if len(rows) < 2:
             raise ImageError(
                 f"{len(rows)} of {len(spread)} images of {dataset.name} can be read: check its path"

@@ -9,7 +9,7 @@ from egapipe.pipeline.config.teachers import RunTeacher
 from egapipe.pipeline.store.dtypes import is_finite, to_stored
 from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.objectives import ega_loss
-from egapipe.stages.doctor.parts import Parts
+from egapipe.stages.doctor.parts import MissingError, Parts
 from egapipe.stages.doctor.report import Result, fail, ok, warn
 from egapipe.stages.extract.teachers import check_distinct
 from egapipe.stages.extract.teachers.weights import weights_sha256
@@ -17,6 +17,8 @@ from egapipe.stages.extract.teachers.weights import weights_sha256
 # Of float32 sums over a few images; a graph that differs is many times as far off.
 _ROUNDING = 1e-3
 _ALIKE = 0.999
+# A few images may well be alike; of two the graph has one edge, whatever their order.
+_FEW, _FEWEST = 8, 3
 
 
 def check_teacher(parts: Parts) -> Result:
@@ -35,7 +37,7 @@ def check_teacher(parts: Parts) -> Result:
         return fail(f"embeddings are too large for {dtype}: set store.dtype=bfloat16 or float32")
     said = f"{teacher.spec['model']}: {images} x {width} on {parts.device().type}, finite"
     alike = float(np.corrcoef(embeddings)[np.triu_indices(images, 1)].min()) if width > 1 else 0.0
-    if alike > _ALIKE:
+    if alike > _ALIKE and images >= _FEW:
         return warn(
             f"{said}, but all images correlate above {alike:.4f}: check teacher.pooling and the "
             "teacher's weights, there is little graph to learn"
@@ -50,6 +52,10 @@ def check_ega(parts: Parts) -> Result:
     compared with numpy's.
     """
     batch = parts.embeddings.get()
+    if len(batch) < _FEWEST:
+        raise MissingError(
+            f"a graph that can be shuffled needs {_FEWEST} images, {len(batch)} are here"
+        )
     edges = float(ega_loss(batch, batch, node_weight=0, edge_weight=1))
     others = float(ega_loss(batch.roll(1, 0), batch, node_weight=0, edge_weight=1))
     nodes = float(ega_loss(batch, batch, node_weight=1, edge_weight=0))
@@ -58,7 +64,7 @@ def check_ega(parts: Parts) -> Result:
         return fail(f"the edges of a batch are {edges:.3g} from themselves: install torch again")
     if not abs(nodes - expected) <= _ROUNDING * max(1.0, expected):
         return fail(f"the nodes of a batch are at {nodes:.4g}, numpy finds {expected:.4g}")
-    if not others > _ROUNDING:
+    if not others > _ROUNDING and len(batch) >= _FEW:
         return fail(
             "all pairs of images correlate alike, the graph says nothing: check teacher.pooling "
             "and the teacher's weights"

@@ -175,6 +175,8 @@ def _usual(report: "LeakReport") -> str:
     if not report.sampled:
         return ""
     chance = (1 - USUAL) * report.test_images
+    if report.sampled * (1 - USUAL) < 1:
+        return f" (no two of {report.sampled:,} training images are nearer)"
     return (
         f" ({USUAL:.0%} of {report.sampled:,} training images have no other one from there on, so "
         f"about {chance:.0f} would be listed by chance)"

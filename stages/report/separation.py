@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from egapipe.pipeline.significance import says_nothing
+from egapipe.pipeline.significance import silence
 
 BETTER = "better"
 
@@ -18,8 +18,8 @@ def reading(row: Mapping[str, Any]) -> str:
         return "one pair says nothing of chance" if pairs == 1 else ""
     if row["separates"]:
         return BETTER if row["gain"] > 0 else "worse"
-    if says_nothing(low, high):
-        return f"says nothing: {pairs} pairs are too few"
+    if silent := silence(low, high, pairs):
+        return f"says nothing, {silent}"
     if low > 0 or high < 0:
         return "not separated among all variants"
     return "not separated"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egapipe.pipeline.significance import holm, p_value, says_nothing
+from egapipe.pipeline.significance import holm, p_value, silence
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=12)
 
@@ -49,22 +49,22 @@ def test_the_p_value_is_students_t() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gains", "expected"), [([1.0, 1.0], 0.0), ([0.0, 0.0], 1.0), ([-1.0, 1.0], 1.0)]
+    "gains", [[], [3.0], [10.0, 10.0], [0.0, 0.0], [52.1 - 50.0, 54.1 - 52.0, 62.1 - 60.0]]
 )
-def test_differences_without_spread(gains: list[float], expected: float) -> None:
-    assert p_value(gains) == expected
-
-
-@pytest.mark.parametrize("gains", [[], [3.0]])
-def test_of_fewer_than_two_pairs_there_is_none(gains: list[float]) -> None:
+def test_of_one_pair_and_of_equal_ones_there_is_none(gains: list[float]) -> None:
+    """On ten test images the same difference comes twice by chance."""
     assert math.isnan(p_value(gains))
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "nothing"),
-    [(-189.86, 254.86, True), (-1.0, 19.0, True), (-9.9, 10.0, False), (1.0, 2.0, False)],
+    ("low", "high", "why"),
+    [
+        (-189.86, 254.86, "3 pairs: too few"),
+        (-1.0, 19.0, "3 pairs: too few"),
+        (-9.9, 10.0, ""),
+        (1.0, 2.0, ""),
+        (2.0, 2.0, "3 equal pairs: too few images"),
+    ],
 )
-def test_an_interval_of_ten_points_to_each_side_says_nothing(
-    low: float, high: float, nothing: bool
-) -> None:
-    assert says_nothing(low, high) == nothing
+def test_an_interval_that_says_nothing_says_why(low: float, high: float, why: str) -> None:
+    assert silence(low, high, 3) == why

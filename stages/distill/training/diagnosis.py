@@ -14,6 +14,9 @@ from egapipe.stages.distill.training.learner import Learner
 from egapipe.stages.distill.training.step import Steps
 
 _ADVICE = "lower distill.lr or the objective's weight"
+_FEATURES = "the stored features"
+# No training made these, and none would mend them.
+_STORED = "extract again with teacher.precision and store.dtype float32"
 
 
 def check_step(
@@ -45,9 +48,11 @@ def _refuse(
 ) -> None:
     terms = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.parts.items())
     rate = float(learner.optimizer.param_groups[0]["lr"])
+    first = _first(learner.model, batch)
+    advice = _STORED if first.startswith(_FEATURES) else _ADVICE
     raise TrainingError(
         f"{what} at epoch {at.epoch}, step {step} (learning rate {rate:.4g}, {terms}): "
-        f"{_first(learner.model, batch)}; {_ADVICE}; {_kept(checkpoints)}"
+        f"{first}; {advice}; {_kept(checkpoints)}"
     )
 
 
@@ -83,7 +88,7 @@ def _first(model: Distillation, batch: Batch) -> str:
     if not _finite(parameters.values()):
         return f"parameter {_name(parameters)} was before it"
     if not _finite([batch.features]):
-        return f"the stored features of row {_row(batch, batch.features)} are not"
+        return f"{_FEATURES} of row {_row(batch, batch.features)} are not"
     with torch.no_grad():
         outputs = model.outputs(batch)
     for name, output in zip(outputs._fields, outputs, strict=True):

@@ -150,6 +150,8 @@ def test_the_diagnosis_names_the_row_of_bad_features(tmp_path: Path) -> None:
     features[7, 3] = torch.inf
     said = stopped(distillation(), Checkpoints(tmp_path), features=features)
     assert f"the stored features of row {int(batch().rows[7])} are not" in said
+    assert "extract again with" in said
+    assert "lower distill.lr" not in said
 
 
 def test_the_diagnosis_names_a_gradient(tmp_path: Path) -> None:

@@ -54,6 +54,26 @@ def test_a_graph_that_says_nothing_fails(fresh: MakeParts) -> None:
     assert "all pairs of images correlate alike" in said("ega", parts, "FAIL")
 
 
+@pytest.mark.parametrize(
+    ("images", "name", "status", "message"),
+    [
+        (1, "images", "FAIL", "digits/train has 1 image: a student needs some more"),
+        (2, "ega", "skip", "a graph that can be shuffled needs 3 images, 2 are here"),
+        (2, "teacher", "ok", "not constant"),
+        (3, "ega", "ok", "edges of a batch and itself"),
+        (7, "teacher", "ok", "not constant"),
+        (8, "teacher", "warn", "all images correlate above"),
+        (8, "ega", "FAIL", "all pairs of images correlate alike"),
+    ],
+)
+def test_a_handful_of_images_is_no_ground_for_advice(
+    fresh: MakeParts, images: int, name: str, status: str, message: str
+) -> None:
+    """A few may well be alike, and of two there is one edge."""
+    parts = fresh(network("Brightness"), f"dataset.train.limit={images}")
+    assert message in said(name, parts, status)
+
+
 def test_the_graph_of_a_batch_equals_itself(fresh: MakeParts) -> None:
     assert said("ega", fresh(), "ok").startswith("edges of a batch and itself 0 apart")
 

@@ -180,7 +180,7 @@ def test_a_comparison_marks_what_separates_and_nothing_else(
         "large": "not separated",
         "worse": "worse",
         "close": "not separated among all variants",
-        "wide": "says nothing: 3 pairs are too few",
+        "wide": "says nothing, 3 pairs: too few",
     }
 
 
