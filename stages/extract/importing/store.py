@@ -66,7 +66,7 @@ def import_embeddings(
         index_of(dataset),
         same_software=config.extract.same_software,
     )
-    written, failed = _write(store, values, rows, split, progress)
+    written, failed = _write(store, values, rows, dataset, progress, f"import {split}")
     return ExtractReport(
         split=split,
         url=store.url,
@@ -121,7 +121,12 @@ def _with_views(values: Floats, views: int, path: str) -> Floats:
 
 
 def _write(
-    store: FeatureStore, values: Floats, rows: np.ndarray, split: Split, progress: OpenProgress
+    store: FeatureStore,
+    values: Floats,
+    rows: np.ndarray,
+    dataset: Dataset,
+    progress: OpenProgress,
+    title: str,
 ) -> tuple[int, int]:
     """Rows that were written, and how many rows of all have failed."""
     found = store.snapshot()
@@ -131,7 +136,9 @@ def _write(
     left = store.manifest.rows - done
     if found.pending:
         store.reopen()
-    with progress(f"import {split}", store.manifest.rows, done=done) as shown:
+    with progress(title, store.manifest.rows, done=done) as shown:
+        for note in dataset.notes:
+            shown.note(note)
         for shard in found.pending:
             part = store.shards[shard]
             chosen = np.asarray(values[rows[part.start : part.stop]], dtype=np.float32)
