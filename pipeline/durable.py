@@ -79,6 +79,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     "HeadConfig": {"l2": 0.01, "solver": "sgd"},
     "HubSource": {"outside": False},
     "ParquetSource": {"outside": False},
+    "Objective": {"ratio": 1.0},
     "RunTeacher": {"trust_remote_code": False},
     "ObjectiveConfig": dict.fromkeys(
         ("cka", "dist", "dkd", "itrd", "lskd", "rrd", "simkd", "unic")
@@ -88,6 +89,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
         "decay_on": "all",
         "deterministic": False,
         "eval_epochs": 1,
+        "min_workers": None,
         "nesterov": False,
         "standardize": "none",
         "sync_batchnorm": False,

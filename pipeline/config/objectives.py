@@ -14,8 +14,11 @@ from egapipe.pipeline.config.base import AboveZero, Fraction, NonNegative, Posit
 class Objective(Section):
     """What every objective has."""
 
-    weight: NonNegative = 1.0
-    """Factor of this objective in the loss (the paper's lambda_EGA or beta)."""
+    weight: NonNegative | Literal["auto"] = 1.0
+    """Factor of this objective in the loss (the paper's lambda_EGA or beta); `auto`: what keeps
+    its gradient at the student's features at `ratio` times that of the cross-entropy."""
+    ratio: AboveZero = 1.0
+    """For `weight: auto`: norm of this objective's gradient over that of the cross-entropy's."""
 
 
 class GraphObjective(Objective):

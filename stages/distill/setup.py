@@ -313,8 +313,9 @@ def open_standardizer(
 
 def compile_step(model: Distillation, distill: DistillConfig) -> None:
     """Compile student, heads and losses as one, or the student alone where the rest talks to other
-    workers, is computed on other rows than it, or changes its shapes."""
-    whole = model.world.size == 1 and distill.micro_batch_size is None and model.memory is None
+    workers, is computed on other rows than it, changes its shapes, or keeps gradients within."""
+    together = model.world.size == 1 and model.memory is None and model.objective.balance is None
+    whole = together and distill.micro_batch_size is None
     mode = "max-autotune-no-cudagraphs" if distill.compile == "max-autotune" else distill.compile
     (model if whole else model.student).compile(mode=mode)
 

@@ -92,10 +92,10 @@ def _provenance(
 ) -> list[str]:
     distill = student.config.distill
     terms = distill.objective.model_dump(mode="json", exclude_none=True)
-    objective = ", ".join(f"{name} {options['weight']:g}" for name, options in terms.items())
+    objective = ", ".join(f"{name} {_weight(options)}" for name, options in terms.items())
     rows = {
         "objective": f"cross-entropy {distill.ce_weight:g}" + (objective and f", {objective}"),
-        "lambda_EGA": f"{terms['ega']['weight']:g}" if "ega" in terms else None,
+        "lambda_EGA": _weight(terms["ega"]) if "ega" in terms else None,
         "epochs, batch, seed": f"{distill.epochs}, {distill.batch_size}, {distill.seed}",
         "checkpoint": f"{_WHICH[record['which']]}, {code(student.checkpoint.name)}",
     }
@@ -110,6 +110,12 @@ def _provenance(
     if "versions" in summary:
         rows["software"] = markdown(", ".join(f"{k} {v}" for k, v in summary["versions"].items()))
     return ["## Made from", "", *table(["", ""], [[k, v] for k, v in rows.items() if v]), ""]
+
+
+def _weight(options: Mapping[str, Any]) -> str:
+    """Of an objective, in words."""
+    weight = options["weight"]
+    return f"auto, ratio {options['ratio']:g}" if weight == "auto" else f"{weight:g}"
 
 
 def _results(summary: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ MUTABLE = (
     "distill.ce_weight",
     "distill.label_smoothing",
     "distill.objective.*.weight",
+    "distill.objective.*.ratio",
     "distill.objective.*.*_weight",
     "distill.objective.*.temperature",
 )

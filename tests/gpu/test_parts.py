@@ -38,8 +38,14 @@ def pair(device: torch.device) -> tuple[Pair, torch.Tensor]:
         teacher_logits=normal(batch, classes),
         labels=labels,
         rows=torch.randperm(200, generator=generator)[:batch].to(device),
+        teacher_features=normal(batch, dim),
     )
     return both, student
+
+
+def anchors(kind: str, count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(min(count, 200), 32, generator=generator, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -47,7 +53,7 @@ def test_losses_and_gradients_are_those_of_the_cpu(device: torch.device, name: s
     found = []
     for where in (device, CPU):
         labels = torch.arange(200) % 10
-        facts = Facts(student_dim=32, teacher_dim=32, labels=labels)
+        facts = Facts(32, 32, labels, teacher_features=32, anchors=anchors)
         torch.manual_seed(0)
         objective = build_objective(ObjectiveConfig.model_validate({name: 1.0}), facts)
         objective.double().to(where)

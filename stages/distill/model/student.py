@@ -33,6 +33,16 @@ class Head(nn.Module):
         node = self.node(features)
         return node, self.classifier(node)
 
+    def to_features(self, by_node: Tensor | None, by_logits: Tensor | None) -> Tensor:
+        """Gradients by nodes [B, D] and logits [B, C] to that by the features, float32 [B, F]."""
+        parts = []
+        if by_node is not None:
+            parts.append(by_node.float())
+        if by_logits is not None:
+            parts.append(by_logits.float() @ self.classifier.weight)
+        total = torch.stack(parts).sum(dim=0)
+        return total @ self.node.weight if isinstance(self.node, nn.Linear) else total
+
 
 class TeacherHead(Head):
     """The same on top of the teacher's stored features, which may be standardised first."""
@@ -201,7 +211,9 @@ class Distillation(nn.Module):
         node, logits, teacher_node, teacher_logits, grid = outputs
         labelled = batch.labels >= 0
         share = self.world.size / self.world.total(labelled.sum()).clamp(min=1)
-        ce = masked_cross_entropy(logits, batch.labels, self._label_smoothing) * share
+        balance = self.objective.balance
+        seen = logits if balance is None else balance.tap_logits(logits)
+        ce = masked_cross_entropy(seen, batch.labels, self._label_smoothing) * share
         # The teacher's head learns from labels alone: no gradient of the objectives reaches it.
         head_ce = masked_cross_entropy(teacher_logits, batch.labels) * share
         pair = Pair(
@@ -224,6 +236,15 @@ class Distillation(nn.Module):
         parts = {"loss": self._ce_weight * ce + value, "ce": ce, "head_ce": head_ce, **terms}
         detached = {name: part.detach() for name, part in parts.items()}
         return Losses(total, detached, correct, labelled.sum())
+
+    def observe(self, rows: int, scale: Tensor) -> None:
+        """Let automatic weights, where there are any, take in the gradients of a backward pass.
+
+        rows: of this worker's batch. scale: of the loss.
+        """
+        if self.objective.balance is not None:
+            head = self.student.head
+            self.objective.balance.observe(rows, head.to_features, scale, self.world.total)
 
     def _features(self, batch: Batch) -> Tensor | None:
         """The teacher's as the objectives see them, where one does."""

@@ -122,8 +122,16 @@ def build_objective(config: ObjectiveConfig, facts: Facts | None = None) -> Weig
     they do not allow what is configured.
     """
     chosen = {name: options for name, options in config if options is not None}
+    built = {name: find_objective(name).build(options, facts) for name, options in chosen.items()}
+    for name, options in chosen.items():
+        if options.weight == "auto" and "student_grid" in built[name].needs:
+            raise UsageError(
+                f"distill.objective.{name}.weight is auto, which balances gradients at the "
+                "student's features, and grids are before them: give it a number"
+            )
     return WeightedSum(
-        {name: find_objective(name).build(options, facts) for name, options in chosen.items()},
+        built,
         {name: options.weight for name, options in chosen.items()},
         {name for name, options in chosen.items() if isinstance(options, GraphObjective)},
+        {name: options.ratio for name, options in chosen.items()},
     )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from egapipe.stages.distill.objectives.balance import Balance
+
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
@@ -125,26 +127,32 @@ class WeightedSum(nn.Module):
     def __init__(
         self,
         objectives: Mapping[str, Objective],
-        weights: Mapping[str, float],
+        weights: Mapping[str, float | Literal["auto"]],
         graphs: Collection[str] = (),
+        ratios: Mapping[str, float] | None = None,
     ) -> None:
-        """graphs: names of those whose loss is over a graph of rows."""
+        """graphs: names of those whose loss is over a graph of rows. ratios: of those whose weight
+        is "auto", see `Balance`."""
         super().__init__()
         self.graphs = frozenset(graphs)
         self.graph_needs = frozenset[str]().union(*(objectives[n].needs for n in self.graphs))
         """Fields of `Pair` that the graphs are of."""
         self.objectives = nn.ModuleDict(objectives)
-        self.weights = {name: weights[name] for name in objectives}
+        given = {name: weights[name] for name in objectives}
+        self.weights = {name: weight for name, weight in given.items() if weight != "auto"}
+        automatic = [name for name in given if name not in self.weights]
+        self.balance = Balance({n: (ratios or {})[n] for n in automatic}) if automatic else None
         self.needs = frozenset[str]().union(*(o.needs for o in objectives.values()))
         self.replicated = frozenset(
             f"objectives.{name}.{buffer}"
             for name, objective in objectives.items()
             for buffer in objective.replicated
-        )
+        ) | frozenset(() if self.balance is None else ("balance.norms", "balance.steps"))
         """Names, among `named_buffers()`, of those that need no broadcast."""
 
     def forward(self, pair: Pair, graph: Pair | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum, and each objective's value by name, detached and not weighted.
+        """The sum, and each objective's value by name, detached and not weighted; automatic weights
+        by the name of the objective and `_weight`.
 
         graph: what objectives over a graph see in place of `pair`, which is part of it. An empty
         sum is a zero without a gradient. Raises ValueError when `pair` lacks what `needs` asks for.
@@ -155,7 +163,21 @@ class WeightedSum(nn.Module):
         total = torch.zeros((), device=pair.student.device)
         values: dict[str, Tensor] = {}
         for name, objective in self.objectives.items():
-            value = objective(graph if graph is not None and name in self.graphs else pair)
-            total = total + self.weights[name] * value
+            seen = graph if graph is not None and name in self.graphs else pair
+            weight = self.weights.get(name)
+            if weight is None:
+                value = objective(self._balance.tap(name, seen))
+                found = self._balance.weight(name)
+                total = total + found.to(value.dtype) * value
+                values[f"{name}_weight"] = found
+            else:
+                value = objective(seen)
+                total = total + weight * value
             values[name] = value.detach()
         return total, values
+
+    @property
+    def _balance(self) -> Balance:
+        if self.balance is None:
+            raise ValueError("no weight is automatic")
+        return self.balance

@@ -45,6 +45,10 @@ def normed() -> nn.Module:
     return nn.Sequential(conv, nn.BatchNorm2d(1), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3))
 
 
+def anchors(kind: str, count: int) -> torch.Tensor:
+    return torch.randn(min(count, 70), TEACHER, generator=torch.Generator().manual_seed(3))
+
+
 def distillation(
     backbone: Callable[[], nn.Module] = plain,
     objective: str = "ega",
@@ -58,7 +62,7 @@ def distillation(
         TeacherHead(TEACHER, DIM, CLASSES),
         build_objective(
             ObjectiveConfig.model_validate({objective: options}),
-            Facts(student_dim=DIM, teacher_dim=DIM, labels=LABELS),
+            Facts(DIM, DIM, LABELS, teacher_features=TEACHER, anchors=anchors),
         ),
         ce_weight=1.0,
         label_smoothing=0.1,
@@ -220,7 +224,7 @@ def test_a_remembered_graph_is_the_graph_of_the_rows_together() -> None:
     assert torch.equal(model.memory.student, torch.cat(newest))
 
 
-REMEMBERING = ["ega", "sp", "cc", "pkt", "rkd", "nce", "irg", "ccl"]
+REMEMBERING = ["ega", "sp", "cc", "pkt", "rkd", "nce", "irg", "ccl", "dist", "cka", "itrd"]
 
 
 @pytest.mark.parametrize("objective", REGISTRY)

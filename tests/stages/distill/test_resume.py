@@ -33,6 +33,9 @@ COMBINATIONS = {
     "bank in parts": ["micro_batch_size=60", "objective={crd: {weight: 0.1, negatives: 64}}"],
     "anchors": ["objective={rrd: {count: 300}, simkd: 1.0}", "head.epochs=2", "ema_decay=0.9"],
     "solved head": ["head={mode: sequential, solver: lbfgs}", "nesterov=true", "decay_on=weights"],
+    "automatic weights": [
+        *("objective={ega: auto, kd: {weight: auto, ratio: 0.5}}", "graph_batch=400"),
+    ],
     "long graph": ["graph_batch=700", "ema_decay=0.9", "channels_last=false"],
     "long graph in parts": ["graph_batch=700", "micro_batch_size=60", "precision=bfloat16"],
     "head first": [
@@ -46,6 +49,7 @@ MORE = {
     "bank in float16": ["objective={crd: {weight: 0.1, negatives: 64}}", "precision=float16"],
     "streamed": ["data=stream", "student_view=clean", "label_smoothing=0.1"],
     "streamed in parts": ["data=stream", "micro_batch_size=60", "precision=bfloat16"],
+    "automatic in float16": ["objective={ega: auto}", "precision=float16", "micro_batch_size=60"],
     "head first in parts": ["head.mode=sequential", "head.epochs=2", "micro_batch_size=60"],
     "neighbours": ["sampler=neighbours", "graph_batch=700", "micro_batch_size=60"],
 }

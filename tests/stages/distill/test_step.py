@@ -74,6 +74,7 @@ def watched(quick: MakeConfig, *sets: str) -> Looks:
 OPTIONS = [
     *(f"distill.objective={{{name}: 0.1}}" for name in REGISTRY),
     "distill.standardize=phi-s",
+    "distill.objective={ega: auto, kd: auto, sp: 0.1}",
     "distill.augment={crop: scale, flip: 0.5}",
     "distill.augment={crop: pad, flip: 0.5}",
     "distill.ema_decay=0.99",

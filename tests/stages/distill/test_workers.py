@@ -67,6 +67,7 @@ def test_fewer_workers_go_on_where_their_number_decides_nothing(quick: MakeConfi
 OPTIONS = {
     "plain": [],
     "parts": ["micro_batch_size=30", "graph_batch=700", "ema_decay=0.9", "clip_grad_norm=1.0"],
+    "automatic": ["objective={ega: auto, kd: auto}"],
     "bank": ["objective={crd: {weight: 0.1, negatives: 64}}", "ema_decay=0.9"],
 }
 
@@ -102,7 +103,13 @@ def test_a_training_goes_on_with_another_number_of_workers(
 def test_workers_continue_to_the_same_weights(quick: MakeConfig, tmp_path: Path, size: int) -> None:
     """Bit for bit, with batch norm: the order in which gradients are added is that of the ranks,
     in the first step after a resume as in any other."""
-    few = ["batch_size=240", "checkpoint_steps=2", "epochs=2", "ema_decay=0.9"]
+    few = [
+        "batch_size=240",
+        "checkpoint_steps=2",
+        "epochs=2",
+        "ema_decay=0.9",
+        "objective.ega=auto",
+    ]
     config = quick(*(f"distill.{value}" for value in few))
     file = tmp_path / "config.yaml"
     file.write_text(to_yaml(config))

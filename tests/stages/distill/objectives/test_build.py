@@ -118,7 +118,10 @@ def test_a_wrong_name_gives_the_nearest():
 def test_another_objective_is_a_line_in_the_registry(monkeypatch):
     """Its parameters and buffers are the sum's."""
     monkeypatch.setitem(REGISTRY, "distance", LogitDistance)
-    config = [("ega", EgaOptions(weight=0.5)), ("distance", SimpleNamespace(weight=10.0))]
+    config = [
+        ("ega", EgaOptions(weight=0.5)),
+        ("distance", SimpleNamespace(weight=10.0, ratio=1.0)),
+    ]
     objective = build_objective(config)
     pair = a_pair(student_logits=torch.ones(6, 3), teacher_logits=torch.zeros(6, 3))
     total, values = objective(pair)
