@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import logging
 import os
 import sys
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from egapipe.pipeline.errors import EgapipeError
-from egapipe.pipeline.text import say
+from egapipe.pipeline.text import say, visible
 
 # Each module registers its commands and imports nothing heavy until one of them runs.
 COMMANDS = (
@@ -68,9 +69,27 @@ def _assemble() -> None:
         importlib.import_module(name).register(app)
 
 
+class _OneLine(logging.Formatter):
+    """What is logged, with whatever names are in it, as one line of visible characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def show_warnings() -> None:
+    """Show what this project's modules log on stderr, once, whoever else sets up logging."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine())
+    handler.setLevel(logging.WARNING)
+    logger = logging.getLogger("egapipe")
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
 def main() -> None:
     """Run the command line. A user's mistake ends in one line and exit code 2, a failure in 1."""
     _assemble()
+    show_warnings()
     try:
         app()
     except EgapipeError as error:

@@ -16,6 +16,7 @@ from egapipe.stages.report.thumbnails import image_html
 _NAMED, _DENSE = 30, 100
 _PAIRS = 12
 _WORST = 24
+_WORST_NAMED = 5
 # Longer names are turned where they stand below an axis; a letter's inches.
 _LEVEL = 2
 _LETTER = 0.08
@@ -28,9 +29,13 @@ def class_figure(sample: Sample) -> Figure:
     accuracy = 100 * right[known] / counts[known]
     order = np.argsort(accuracy, kind="stable")
     named = [(sample.names[known[i]], accuracy[i]) for i in order[:_NAMED]]
+    of = [int(counts[known[i]]) for i in order[:_WORST_NAMED]]
     paints: list[Paint] = [partial(_paint_bars, named=named)]
-    worst = ", ".join(f"{shortened(name, 40)} ({value:.0f} %)" for name, value in named[:5])
-    caption = f"Mean over classes {accuracy.mean():.2f} %. The worst: {worst}."
+    worst = ", ".join(
+        f"{shortened(name, 40)} ({value:.0f} % of {count:,})"
+        for (name, value), count in zip(named, of, strict=False)
+    )
+    caption = f"Mean over classes {accuracy.mean():.2f} %. The worst, by their images: {worst}."
     if len(known) > _NAMED:
         paints.append(partial(_paint_distribution, accuracy=accuracy))
         caption += f" The {_NAMED} worst of {len(known):,} classes, and how good all of them are."

@@ -64,6 +64,8 @@ def _run(path: Path, trial: Trial) -> RunFolder | None:
 def _add_results(section: Section, path: Path, summary: Mapping[str, Any]) -> None:
     trials = _ranked(summary)
     section.text(_headline(summary))
+    if summary.get("verdict"):
+        section.text(f"The best settings: {summary['verdict']}.")
     _add_unfinished(section, summary)
     names = list(dict.fromkeys(name for trial in trials for name in trial["changes"]))
     known = [trial for trial in trials if _has_value(trial)]

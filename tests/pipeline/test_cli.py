@@ -1,6 +1,7 @@
 """The command line: quick to answer, and a user's mistake is one line."""
 
 import importlib
+import logging
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import typer
 import yaml
 
-from egapipe.pipeline.cli import COMMANDS
+from egapipe.pipeline.cli import COMMANDS, show_warnings
 from egapipe.pipeline.config.teachers import RunTeacher
 from tests.command import COMMAND, egapipe, imported
 
@@ -147,3 +148,16 @@ def test_every_command_that_takes_a_run_takes_each_of_its_weights() -> None:
     weights = get_args(RunTeacher.model_fields["checkpoint"].annotation)
     assert weights == ("last", "best", "ema")
     assert offered == dict.fromkeys(("evaluate", "export", "predict", "neighbours"), weights)
+
+
+def test_a_warning_is_one_line_whatever_is_named_in_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = logging.getLogger("egapipe")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", True)
+    for _ in range(2):
+        show_warnings()
+    logging.getLogger("egapipe.pipeline.store").warning("%s is left out", "a\nb\x1b[31m 猫")
+    logging.getLogger("egapipe.pipeline.store").info("not this")
+    assert capsys.readouterr().err == "a↵b\ufffd[31m 猫 is left out\n"

@@ -261,6 +261,12 @@ def test_a_page_of_any_number_of_classes_can_be_read(classes: int, tmp_path: Pat
     assert len(named["confusions"]) == {10: 20, 100: 0}.get(classes, 60)
     caption = sections[1].figures[1].caption
     assert (f"of {classes:,} classes" in caption) == (classes > 100)
+    # A share of one image or two says little: of how many it is stands beside it.
+    worst = sections[1].figures[0].caption
+    counts = np.bincount(labels, minlength=classes)
+    found = re.findall(r"class number ([0-9]+) \([0-9]+ % of ([0-9]+)\)", worst)
+    assert len(found) == 5
+    assert all(int(count) == counts[int(name)] for name, count in found)
 
 
 def test_the_confusions_of_many_classes_are_the_most_frequent_ones() -> None:

@@ -195,6 +195,10 @@ def test_a_sweep_has_lambda_against_accuracy_and_parallel_coordinates(
     page = check_page(report.run(folder))
     assert page.figures == ["setting-0", "setting-1", "curves", "parallel"]
     assert "lambda (ega.weight)" in page.text
+    assert (
+        "The best settings: test/top1 62.5 over 1 seed, which does not separate from" in page.text
+    )
+    assert "(one seed says nothing of chance)" in page.text
     heading, *rows = page.tables[0]
     assert heading == ["trial", "ega.weight", "lr", "status", "epochs", "test/top1"]
     assert rows[0] == ["2", "5", "0.05", "finished", "2", "62.5"]
