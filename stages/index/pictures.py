@@ -25,6 +25,8 @@ _SIDE, _LOWEST = 32, 8
 # A cosine begins a copy. Kept as numbers, not as pHash's bits: of 1,437 digits of 8 x 8 pixels one
 # in twenty is within 4 of 64 bits of another one, while their cosines end at 0.993. JPEG of
 # quality 90, a blur or four times the size leave more than 0.997 there, and 0.999 of CIFAR-100.
+# Between that one's 10,000 test and 50,000 training images it finds 10 pairs of equal pixels and 33
+# others, of which 32 are one picture to the eye.
 _SAME = 0.995
 # Across a picture the odd waves change their sign when it is mirrored.
 _MIRRORED = np.tile((-1.0) ** np.arange(_LOWEST), _LOWEST)[1:].astype(np.float32)
