@@ -91,6 +91,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
         "eval_epochs": 1,
         "min_workers": None,
         "nesterov": False,
+        "recipe": "paper",
         "standardize": "none",
         "sync_batchnorm": False,
         "tf32": "convolutions",

@@ -15,6 +15,8 @@ from egapipe.pipeline.places import is_local, is_place
 # What does not change the trained weights does not change the run: it may resume with other values.
 _LAUNCH = {"runs", "extract", "compare", "sweep", "cluster"}
 _LAUNCH_DISTILL = {
+    # It is in the settings that it decides.
+    "recipe",
     "workers",
     # One worker and several with it are the same.
     "sync_batchnorm",

@@ -49,8 +49,15 @@ class HeadConfig(Section):
 
 
 class DistillConfig(Section):
-    """One student's training. Defaults are the paper's protocol on CIFAR-100."""
+    """One student's training.
 
+    By themselves the defaults are the paper's protocol on CIFAR-100. In a whole configuration
+    `recipe` decides what is not said, see `egapipe.pipeline.config.recipes`.
+    """
+
+    recipe: Literal["default", "paper"] = "paper"
+    """What the settings are that nobody sets: today's (`default`: the head first, standardised
+    features, a cosine), or the paper's."""
     student: StudentConfig = StudentConfig()
     """The network to train."""
     head: HeadConfig = HeadConfig()

@@ -6,8 +6,9 @@ from typing import Any
 
 from egapipe.pipeline.config.base import CHOICES
 
-# A number right below this section is short for a section with this key: `ega: 1.0`.
-SHORT_SECTION, SHORT_KEY = ("distill", "objective"), "weight"
+# A number right below this section is short for a section with this key, `ega: 1.0`, and so is
+# this word.
+SHORT_SECTION, SHORT_KEY, SHORT_WORD = ("distill", "objective"), "weight", "auto"
 
 
 def merge(trees: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -51,5 +52,5 @@ def replaced(below: Any, value: Any, path: tuple[str, ...]) -> Any:
 
 def long_form(value: Any, path: tuple[str, ...]) -> Any:
     """`ega: 1.0` as the section it is short for, so that a base and its user can be merged."""
-    short = path == SHORT_SECTION and isinstance(value, int | float)
+    short = path == SHORT_SECTION and (isinstance(value, int | float) or value == SHORT_WORD)
     return {SHORT_KEY: value} if short and not isinstance(value, bool) else value

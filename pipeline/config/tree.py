@@ -10,6 +10,7 @@ from egapipe.pipeline.config.data import DatasetConfig, SourceConfig, StoreConfi
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.extract import ClusterConfig, ExtractConfig
 from egapipe.pipeline.config.located import Path
+from egapipe.pipeline.config.recipes import filled
 from egapipe.pipeline.config.sweep import SweepConfig
 from egapipe.pipeline.config.teachers import TeacherConfig
 
@@ -53,6 +54,14 @@ class Config(Section):
         if dataset.get("validation") is None or not str(metric).startswith("test/"):
             return tree
         return {**tree, "sweep": {**sweep, "metric": "validation/" + metric.removeprefix("test/")}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_recipe(cls, tree: Any) -> Any:
+        """What is not said of the training is as its recipe has it."""
+        if not isinstance(tree, dict) or not isinstance(tree.get("distill", {}), dict):
+            return tree
+        return {**tree, "distill": filled(tree.get("distill", {}))}
 
     def source(self, split: Split) -> SourceConfig | None:
         """The image source of a split, None if there is no such split."""

@@ -142,7 +142,10 @@ def test_a_key_that_belongs_elsewhere(override: str, said: str) -> None:
         ("dataset.train={}", f"dataset.train.kind must be one of {KINDS}"),
         ("dataset.train={kind: folder}", "dataset.train.path is missing"),
         ("dataset={}", "dataset.train is missing"),
-        ("distill.objective.ega=x", "distill.objective.ega.weight must be a number (got 'x')"),
+        (
+            "distill.objective.ega=x",
+            "distill.objective.ega.weight must be a number or must be 'auto' (got 'x')",
+        ),
         (
             "distill.student.args={a: &x [*x]}",
             "distill.student.args.a contains itself or is nested too deeply",

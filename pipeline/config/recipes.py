@@ -1,0 +1,73 @@
+"""What a training's settings are where nobody sets them.
+
+`default` was chosen on images that are not reported, see docs/recipes.md; `paper` is the protocol
+of arXiv 2211.13264, and the defaults of the sections themselves.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from egapipe.pipeline.durable import FORMAT_1
+
+RATE = {"default": 0.1, "paper": 0.05}
+"""Of batches of `BATCH` rows."""
+BATCH = 64
+SLOW = ("shufflenet_v1", "shufflenet_v2", "mobilenet_v2_half")
+"""Students of depthwise convolutions, which the CRD benchmark trains at a fifth of the rate."""
+WARMUP = 5.0
+"""Epochs of warm-up at most; of short trainings a tenth."""
+
+UNSAID = "paper"
+"""The recipe of a configuration that names none."""
+
+Tree = dict[str, Any]
+
+
+def filled(distill: Mapping[str, Any]) -> Tree:
+    """A plain section `distill` with what its recipe says of the keys that it lacks.
+
+    One that has every key of before there were recipes, and none itself, was resolved then: it is
+    the paper's.
+    """
+    resolved = set(FORMAT_1["DistillConfig"].split()) <= distill.keys()
+    recipe = distill.get("recipe", "paper" if resolved else UNSAID)
+    if recipe not in RATE:
+        return dict(distill)
+    tree = {"recipe": recipe, **distill}
+    if not resolved:
+        tree.setdefault("lr", rate(recipe, tree))
+    return tree if recipe == "paper" else _today(tree)
+
+
+def _today(tree: Tree) -> Tree:
+    head = tree.get("head", {})
+    if isinstance(head, Mapping):
+        tree["head"] = {"mode": "sequential", "solver": "lbfgs", **head}
+    if isinstance(head, Mapping) and tree["head"]["mode"] == "sequential":
+        tree.setdefault("standardize", "zscore")
+    tree.setdefault("objective", {"ega": {"weight": "auto"}})
+    tree.setdefault("schedule", "cosine")
+    tree.setdefault("warmup_epochs", _warmup(tree.get("epochs", 240)))
+    tree.setdefault("nesterov", tree.get("momentum", 0.9) != 0)
+    tree.setdefault("decay_on", "weights")
+    return tree
+
+
+def rate(recipe: str, tree: Mapping[str, Any]) -> float:
+    """The learning rate of a recipe, of a plain section that does not say it.
+
+    That of the paper is of the student alone. The default grows with the root of the batch size
+    (Malladi et al. 2022, arXiv 2205.10287): the noise of a step shrinks by it.
+    """
+    student = tree.get("student", {})
+    name = student.get("name") if isinstance(student, Mapping) else None
+    found = RATE[recipe] * (0.2 if name in SLOW else 1.0)
+    rows = tree.get("batch_size", BATCH)
+    if recipe == "paper" or not isinstance(rows, int) or rows < 1:
+        return round(found, 6)
+    return float(f"{found * math.sqrt(rows / BATCH):.4g}")
+
+
+def _warmup(epochs: Any) -> float:
+    return min(WARMUP, epochs / 10) if isinstance(epochs, int | float) else 0.0
