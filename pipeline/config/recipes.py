@@ -18,6 +18,8 @@ SLOW = ("shufflenet_v1", "shufflenet_v2", "mobilenet_v2_half")
 WARMUP = 5.0
 """Epochs of warm-up at most; of short trainings a tenth."""
 
+MOST = 10**9
+"""What is above it is no number of rows or epochs."""
 UNSAID = "paper"
 """The recipe of a configuration that names none."""
 
@@ -32,7 +34,7 @@ def filled(distill: Mapping[str, Any]) -> Tree:
     """
     resolved = set(FORMAT_1["DistillConfig"].split()) <= distill.keys()
     recipe = distill.get("recipe", "paper" if resolved else UNSAID)
-    if recipe not in RATE:
+    if not isinstance(recipe, str) or recipe not in RATE:
         return dict(distill)
     tree = {"recipe": recipe, **distill}
     if not resolved:
@@ -64,10 +66,11 @@ def rate(recipe: str, tree: Mapping[str, Any]) -> float:
     name = student.get("name") if isinstance(student, Mapping) else None
     found = RATE[recipe] * (0.2 if name in SLOW else 1.0)
     rows = tree.get("batch_size", BATCH)
-    if recipe == "paper" or not isinstance(rows, int) or rows < 1:
+    if recipe == "paper" or not isinstance(rows, int) or not 0 < rows < MOST:
         return round(found, 6)
     return float(f"{found * math.sqrt(rows / BATCH):.4g}")
 
 
 def _warmup(epochs: Any) -> float:
-    return min(WARMUP, epochs / 10) if isinstance(epochs, int | float) else 0.0
+    sound = isinstance(epochs, int | float) and 0 < epochs < MOST
+    return min(WARMUP, epochs / 10) if sound else 0.0
