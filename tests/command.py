@@ -2,18 +2,49 @@
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
+
+from tests import warm
 
 # The heading of the list, and the Jython that `copy` looks for.
 NO_PACKAGES = {"imported package", "org"}
-COMMAND = [sys.executable, "-m", "egapipe.pipeline.cli"]
+MODULE = "egapipe.pipeline.cli"
+COMMAND = [sys.executable, "-m", MODULE]
+SECONDS = 240
+
+Ended = subprocess.CompletedProcess[str]
 
 
-def egapipe(
+def start(*arguments: str, cwd: Path | None = None, **files: IO[bytes]) -> warm.Process:
+    """Start `egapipe` in a process that has its libraries already (`tests.warm`).
+
+    files: `stdout` and `stderr`; default: what it prints is thrown away.
+    """
+    return warm.Process(MODULE, arguments, cwd=cwd, **files)
+
+
+def egapipe(*arguments: str, cwd: Path | None = None) -> Ended:
+    """Run `egapipe` to its end, in such a process."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = start(*arguments, cwd=cwd, stdout=out, stderr=err)
+        try:
+            code = process.wait(SECONDS)
+        finally:
+            process.kill()
+        printed = []
+        for file in (out, err):
+            file.seek(0)
+            printed.append(file.read().decode())
+    return subprocess.CompletedProcess([MODULE, *arguments], code, *printed)
+
+
+def fresh_egapipe(
     *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run `egapipe` to its end. env: its environment; default: this process's."""
+) -> Ended:
+    """Run `egapipe` to its end in a new interpreter. env: its environment; default: this one's."""
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=cwd,
@@ -21,14 +52,14 @@ def egapipe(
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=SECONDS,
     )
 
 
 def imported(*arguments: str) -> set[str]:
     """The packages beside the standard library that a command imports before it ends."""
     command = [sys.executable, "-X", "importtime", *COMMAND[1:], *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
     names = (line.rpartition("|")[2].strip() for line in run.stderr.splitlines() if "|" in line)
     tops = {name.partition(".")[0] for name in names}
     return {

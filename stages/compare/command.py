@@ -28,9 +28,11 @@ def compare(
     """
     from egapipe.pipeline.config import load_config
     from egapipe.pipeline.progress import open_progress
-    from egapipe.stages.compare import run
 
     loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
+    # After the configuration: a mistake in it does not wait for torch.
+    from egapipe.stages.compare import run
+
     report = run(loaded, progress=open_progress)
     say(*table_lines(report))
     if any(cell.state == "failed" for cell in report.planned):

@@ -25,9 +25,11 @@ def distill(
     """Train a student from the stored features. The same command continues an interrupted run."""
     from egapipe.pipeline.config import load_config
     from egapipe.pipeline.progress import open_progress
-    from egapipe.stages.distill import run
 
     loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
+    # After the configuration: a mistake in it does not wait for torch.
+    from egapipe.stages.distill import run
+
     done = run(loaded, restart=restart, progress=open_progress)
     if done.finished_before:
         typer.echo("this run was finished before; --restart trains it again")

@@ -49,7 +49,6 @@ def extract(
     from egapipe.pipeline.config import load_config
     from egapipe.pipeline.errors import UsageError
     from egapipe.pipeline.progress import open_progress
-    from egapipe.stages.extract import prepare
 
     loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
     splits: list[Split] = loaded.splits() if split == "all" else [split]
@@ -58,6 +57,9 @@ def extract(
     if dry:
         _rehearse(loaded, splits, local)
         return
+    # After the configuration: a mistake in it does not wait for torch.
+    from egapipe.stages.extract import prepare
+
     extractions = prepare(loaded, splits)
     for extraction in extractions:
         say(*extraction.job.dataset.notes, err=True)

@@ -77,9 +77,11 @@ def neighbours(
 ) -> None:
     """Show the images of a data set that are nearest to others, in teacher or student space."""
     from egapipe.pipeline.config import load_config
-    from egapipe.stages.index import neighbours as find
 
     loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
+    # After the configuration: a mistake in it does not wait for torch.
+    from egapipe.stages.index import neighbours as find
+
     near_by = find(
         loaded,
         images,
@@ -122,10 +124,12 @@ def leaks(
     """List test images that are nearly, or exactly, among the training images."""
     from egapipe.pipeline.config import load_config
     from egapipe.pipeline.progress import open_progress
-    from egapipe.stages.index import find_leaks
 
     # Neither teacher nor student is built here: what they are called is not imported.
     loaded = load_config(config, overrides or [], trust_remote_code=True)
+    # After the configuration: a mistake in it does not wait for torch.
+    from egapipe.stages.index import find_leaks
+
     report = find_leaks(loaded, threshold=threshold, pictures=pictures, progress=open_progress)
     say(*leak_lines(report))
     if output is not None:

@@ -15,11 +15,11 @@ import yaml
 
 from egapipe.pipeline.cli import COMMANDS, show_warnings
 from egapipe.pipeline.config.teachers import RunTeacher
-from tests.command import COMMAND, egapipe, imported
+from tests.command import COMMAND, egapipe, fresh_egapipe, imported
 
 
 def test_help_names_every_command() -> None:
-    shown = egapipe("--help").stdout
+    shown = fresh_egapipe("--help").stdout
     for command in COMMANDS:
         stage, _, module = command.rpartition(".")
         if module == "command":
@@ -44,7 +44,10 @@ LIGHT = {
 }
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["distill", "--help"], ["config", "list"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["distill", "--help"], ["config", "list"], ["extract", "-c", "quickstrat"]],
+)
 def test_what_answers_at_once_imports_nothing_heavy(arguments: list[str]) -> None:
     assert imported(*arguments) - LIGHT == set()
 

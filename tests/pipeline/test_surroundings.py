@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import egapipe
+from tests.command import fresh_egapipe
 
 OLD = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TERM": "dumb"}
 SERVICE = {"NO_COLOR": "1", "HOME": "/proc"}
@@ -21,7 +21,7 @@ def test_a_store_is_made_and_read(tmp_path: Path, changes: dict[str, str], gone:
     folder.mkdir()
     kept = {name: value for name, value in os.environ.items() if name not in gone}
     for arguments in (["extract", *FEW], ["store", "info", str(folder / "stores" / "quickstart")]):
-        run = egapipe(*arguments, cwd=folder, env={**kept, **changes})
+        run = fresh_egapipe(*arguments, cwd=folder, env={**kept, **changes})
         assert run.returncode == 0, run.stderr
         assert "Traceback" not in run.stderr
         assert "\x1b[" not in run.stdout + run.stderr

@@ -8,7 +8,7 @@ import pytest
 
 from egapipe.pipeline.config import load_config, to_yaml
 from egapipe.pipeline.config.files import description, is_part, shipped
-from tests.command import egapipe
+from tests.command import fresh_egapipe
 
 HEAVY = ("torch", "ray", "zarr", "pyarrow", "numpy", "datasets", "transformers", "sklearn", "PIL")
 
@@ -24,7 +24,7 @@ finally:
 
 
 def test_list_says_what_each_shipped_configuration_is_and_marks_the_parts() -> None:
-    lines = [line.split(maxsplit=1) for line in egapipe("config", "list").stdout.splitlines()]
+    lines = [line.split(maxsplit=1) for line in fresh_egapipe("config", "list").stdout.splitlines()]
     assert dict(lines) == {f"{'+' * is_part(name)}{name}": description(name) for name in shipped()}
     marks = [name.startswith("+") for name, _ in lines]
     assert marks == sorted(marks)
@@ -34,7 +34,7 @@ def test_list_says_what_each_shipped_configuration_is_and_marks_the_parts() -> N
 def test_show_prints_the_resolved_configuration_which_loads_as_the_same(tmp_path: Path) -> None:
     overrides = ["distill.lr=1e-3", "runs='007'", "distill.student.args={a: 'no', b: null}"]
     options = [word for override in overrides for word in ("--set", override)]
-    shown = egapipe("config", "show", "-c", "cifar100", *options)
+    shown = fresh_egapipe("config", "show", "-c", "cifar100", *options)
     assert shown.stderr == ""
     config = load_config("cifar100", overrides)
     assert shown.stdout == to_yaml(config)
@@ -43,7 +43,7 @@ def test_show_prints_the_resolved_configuration_which_loads_as_the_same(tmp_path
 
 
 def test_without_a_name_it_shows_the_quickstart() -> None:
-    assert egapipe("config", "show").stdout == to_yaml(load_config("quickstart"))
+    assert fresh_egapipe("config", "show").stdout == to_yaml(load_config("quickstart"))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_without_a_name_it_shows_the_quickstart() -> None:
 def test_a_mistake_is_one_line_and_prints_no_configuration(
     arguments: list[str], tmp_path: Path
 ) -> None:
-    done = egapipe("config", "show", *arguments, cwd=tmp_path)
+    done = fresh_egapipe("config", "show", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")

@@ -9,7 +9,7 @@ from egapipe.pipeline.config import load_config, to_yaml
 from egapipe.pipeline.config.files import parts, read_tree, shipped
 from egapipe.pipeline.config.syntax import parse
 from egapipe.pipeline.errors import UsageError
-from tests.command import egapipe
+from tests.command import fresh_egapipe
 
 Write = Callable[..., str]
 
@@ -91,7 +91,7 @@ def test_many_shared_bases_are_read_once_each(write: Write) -> None:
 
 def test_overrides_come_after_merging_and_what_is_shown_has_no_base(write: Write) -> None:
     mine = write(mine="base: quickstart\nname: mine\ndistill: {lr: 0.5}")
-    shown = egapipe("config", "show", "-c", mine, "--set", "distill.lr=0.25").stdout
+    shown = fresh_egapipe("config", "show", "-c", mine, "--set", "distill.lr=0.25").stdout
     assert shown == to_yaml(load_config(mine, ["distill.lr=0.25"]))
     tree = parse(shown)
     assert tree["distill"]["lr"] == 0.25
@@ -145,7 +145,7 @@ def test_a_base_that_is_no_configuration(write: Write, content: str, said: str) 
 
 
 def test_a_mistake_of_the_command_is_one_line(write: Write) -> None:
-    done = egapipe("config", "show", "-c", write(a="base: a.yaml"))
+    done = fresh_egapipe("config", "show", "-c", write(a="base: a.yaml"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: config a.yaml has bases that lead in a circle: a.yaml -> a.yaml\n"
 

@@ -1,8 +1,5 @@
 """Killed with SIGKILL at random moments, a training ends with the weights of an undisturbed one."""
 
-import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,7 +10,7 @@ from egapipe.pipeline.config import to_yaml
 from egapipe.pipeline.runs import RunFolder, run_folder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill
-from tests.command import COMMAND
+from tests.command import egapipe, start
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_training import assert_same_weights
 
@@ -24,13 +21,13 @@ def kill_after_progress(command: list[str], run: RunFolder, pause: float) -> boo
     False if it finished before.
     """
     before = set(run.checkpoints.glob("epoch*"))
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start(*command)
     while process.poll() is None and set(run.checkpoints.glob("epoch*")) <= before:
         time.sleep(0.005)
     time.sleep(pause)
     killed = process.poll() is None
     if killed:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
     process.wait()
     return killed
 
@@ -50,13 +47,13 @@ def test_killed_trainings_end_with_the_same_weights(
     undisturbed = distill.run(quick(*sets, f"runs={tmp_path / 'undisturbed'}"))
     config = quick(*sets)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    command = [*COMMAND, "distill", "-c", str(tmp_path / "config.yaml")]
+    command = ["distill", "-c", str(tmp_path / "config.yaml")]
     rng = np.random.default_rng(0)
     kills = sum(
         kill_after_progress(command, run_folder(config), rng.uniform(0, 0.15)) for _ in range(3)
     )
     assert kills >= 2
-    end = subprocess.run(command, capture_output=True, text=True, check=False)
+    end = egapipe(*command)
     assert end.returncode == 0, end.stderr
     finished = run_folder(config)
     assert_same_weights(undisturbed.run, finished.path)

@@ -54,7 +54,7 @@ def test_a_killed_driver_is_started_again_and_the_weights_are_the_same(
     run_in_a_process(command, undisturbed, tmp_path)
     config = quick(*SETS)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    again = [*command, str(tmp_path / "config.yaml")]
+    again = ["distill", "-c", str(tmp_path / "config.yaml")]
     kills = sum(kill_after_progress(again, training_folder(config), 0.1) for _ in range(2))
     assert kills >= 1
     run_in_a_process(command, config, tmp_path)

@@ -1,7 +1,6 @@
 """The paper's steps of the learning rate, and the schedules beside them."""
 
 import math
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ from egapipe.stages.distill.training.schedule import (
     make_optimizer,
     student_groups,
 )
-from tests.command import COMMAND
+from tests.command import egapipe
 from tests.markdown import blocks, page
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_kills import kill_after_progress
@@ -226,8 +225,8 @@ def test_a_killed_training_with_every_option_ends_with_the_same_weights(
     undisturbed = distill.run(quick(*sets, f"runs={tmp_path / 'undisturbed'}"))
     config = quick(*sets)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    command = [*COMMAND, "distill", "-c", str(tmp_path / "config.yaml")]
+    command = ["distill", "-c", str(tmp_path / "config.yaml")]
     assert sum(kill_after_progress(command, run_folder(config), 0.05 * i) for i in range(2)) >= 1
-    end = subprocess.run(command, capture_output=True, text=True, check=False)
+    end = egapipe(*command)
     assert end.returncode == 0, end.stderr
     assert_same_weights(undisturbed.run, run_folder(config).path)

@@ -16,6 +16,8 @@ from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.progress import Value
 from egapipe.pipeline.store import FeatureStore, check_store
 from egapipe.stages import extract
+from tests.command import COMMAND as PROGRAM
+from tests.command import start
 from tests.pipeline.store import samples
 from tests.stages.extract.conftest import MakeConfig, Sets, as_options
 from tests.stages.extract.contents import content, every_byte
@@ -23,6 +25,7 @@ from tests.stages.extract.disk import Disk, small_disk
 from tests.stages.extract.processes import workers_below
 from tests.stages.extract.test_kills import COMMAND, finish
 from tests.stages.extract.test_pooled import Watching
+from tests.warm import Process
 
 FORK = multiprocessing.get_context("fork")
 EXACT = "store.dtype=float32"
@@ -146,7 +149,9 @@ def test_two_extractions_at_once_are_one(
     alone = extract.run(quick(*many, f"store.url={tmp_path / 'alone'}"), split="train", local=True)
     command = [*COMMAND, *options, *as_options(sets(*many))]
     both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*PROGRAM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
     said = [process.communicate(timeout=200)[1] for process in both]
@@ -200,7 +205,7 @@ class Killed:
         self.rng = random.Random(seed)  # noqa: S311
         self.drivers = self.workers = 0
 
-    def wait_for_work(self, process: subprocess.Popen[bytes]) -> bool:
+    def wait_for_work(self, process: Process) -> bool:
         """Wait for a few more records, then a moment; whether it is still running."""
         enough = self.count() + self.rng.randint(1, 3)
         while process.poll() is None and self.count() < enough:
@@ -213,9 +218,7 @@ class Killed:
 
     def round(self) -> None:
         """Start it, kill its workers, then itself."""
-        process = subprocess.Popen(
-            self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = start(*self.command)
         if self.wait_for_work(process):
             for worker in workers_below(process.pid, "ExtractActor"):
                 worker.kill()

@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,11 +11,12 @@ import pytest
 
 from egapipe.pipeline.store import FeatureStore, check_store
 from egapipe.stages import extract
+from tests.command import egapipe, start
 from tests.stages.extract.conftest import MakeConfig, Sets, as_options
 from tests.stages.extract.contents import content
 from tests.stages.extract.processes import workers_below
 
-COMMAND = [sys.executable, "-m", "egapipe.pipeline.cli", "extract", "--split", "train"]
+COMMAND = ["extract", "--split", "train"]
 # 50 small shards, in float32, whose last bits would tell.
 MANY = ["dataset.train.limit=400", "views.count=4", "store.shard_rows=8", "store.dtype=float32"]
 
@@ -28,7 +27,7 @@ def kill_amid_writing(command: list[str], url: str, rng: random.Random) -> int:
     Returns how many commit records are there then: all of them if it was too fast to be killed.
     """
     enough = files(url) + rng.randint(1, 10)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start(*command)
     while process.poll() is None and files(url) < enough:
         time.sleep(0.001)
     time.sleep(rng.uniform(0, 0.02))
@@ -45,7 +44,7 @@ def files(url: str) -> int:
 
 
 def finish(command: list[str]) -> str:
-    end = subprocess.run(command, capture_output=True, text=True, check=False)
+    end = egapipe(*command)
     assert end.returncode == 0, end.stderr
     return end.stdout
 
