@@ -25,6 +25,11 @@ class Shown:
         self._steps, self._rows = steps, rows
         self._fields: dict[str, float] = {}
 
+    @property
+    def told(self) -> bool:
+        """Whether somebody else is told of an epoch, and may take its checkpoint."""
+        return self._also is not None
+
     def stepped(self, at: Position) -> None:
         """A step is done; `at` is the next one."""
         self._progress.update((at.epoch * self._steps + at.step) * self._rows, **self._fields)

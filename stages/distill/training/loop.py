@@ -36,22 +36,33 @@ FINITE_EVERY = 200
 
 
 def fit(
-    job: Job, run: RunFolder, report: Report, stepped: Stepped = lambda at: None
+    job: Job,
+    run: RunFolder,
+    report: Report,
+    stepped: Stepped = lambda at: None,
+    *,
+    settled: bool = False,
 ) -> dict[str, float]:
     """Train to the last epoch and return the results for the summary.
 
     Continues from the run's last checkpoint; on a CPU the weights end up the same, bit for bit, as
     without the interruption. `report(epoch, metrics)` is called on every worker after each epoch,
-    `stepped(position)` after each step. Raises TrainingError when loss, gradient or weights are not
+    `stepped(position)` after each step. settled: report an epoch when its checkpoint is written,
+    not while it is. Raises TrainingError when loss, gradient or weights are not
     finite, and when a sampled row is not what it was made from; the last checkpoint is kept.
     """
     checkpoints = Checkpoints(run.checkpoints)
     with closing(checkpoints), device_settings(job.config.distill, job.world.device):
-        return _fit(job, run, checkpoints, report, stepped)
+        return _fit(job, run, checkpoints, report, stepped, settled)
 
 
 def _fit(
-    job: Job, run: RunFolder, checkpoints: Checkpoints, report: Report, stepped: Stepped
+    job: Job,
+    run: RunFolder,
+    checkpoints: Checkpoints,
+    report: Report,
+    stepped: Stepped,
+    settled: bool,
 ) -> dict[str, float]:
     config, world = job.config.distill, job.world
     learner = make_learner(job.model, config, world.device)
@@ -86,6 +97,8 @@ def _fit(
             tracker.log(epoch, metrics)
         if best or at.epoch % config.checkpoint_epochs == 0 or at.epoch == config.epochs:
             _save(job, learner, checkpoints, at, best=best)
+        if settled:
+            world.agree(checkpoints.wait)
         report(epoch, metrics)
     if tracker is not None:
         tracker.close()

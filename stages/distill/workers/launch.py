@@ -26,7 +26,7 @@ REFUSAL = "error.json"
 
 def train_inline(job: Job, run: RunFolder, view: Shown) -> dict[str, float]:
     """Train in this process, without Ray."""
-    return fit(job, run, view.report, view.stepped)
+    return fit(job, run, view.report, view.stepped, settled=view.told)
 
 
 def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.errors import TrainingError, UsageError
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
+from egapipe.stages import distill
+from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.training import checkpoint
 from egapipe.stages.distill.training.checkpoint import Checkpoints
@@ -117,3 +120,26 @@ def test_a_pointer_leads_to_no_folder_out_of_the_run(tmp_path: Path) -> None:
         (folder / "last.json").write_text(json.dumps({"folder": name}), "utf-8")
         with pytest.raises(UsageError, match="is damaged"):
             Checkpoints(folder).find("last")
+
+
+def test_who_is_told_of_an_epoch_finds_its_checkpoint(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A population copies it then; it is written by another thread, here a slow one."""
+
+    def slow(path: Path, data: bytes) -> None:
+        time.sleep(0.05)
+        files.replace_file(path, data)
+
+    monkeypatch.setattr(checkpoint, "replace_file", slow)
+    run = training_folder(config)
+    found: list[tuple[int, list[str]]] = []
+
+    def report(epoch: int, metrics: Mapping[str, float]) -> None:
+        assert metrics
+        at = Checkpoints(run.checkpoints).position()
+        half = [path.name for path in run.checkpoints.iterdir() if path.name.startswith(".")]
+        found.append((at.epoch - epoch, half))
+
+    distill.run(config, report=report)
+    assert found == [(1, [])] * 3
