@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from egapipe.pipeline.config.extract import ClusterConfig
@@ -36,6 +36,21 @@ def available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+class Node(NamedTuple):
+    """Logical resources of a machine of the cluster."""
+
+    cpus: float
+    gpus: float
+
+
+def cluster_nodes() -> list[Node]:
+    """The living machines of the Ray that this process is connected to."""
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in alive]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from rich.filesize import decimal
 
 from egapipe.pipeline.caches import FEATURES
-from egapipe.pipeline.cluster import ray_session
+from egapipe.pipeline.cluster import cluster_nodes, ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import one_line
 from egapipe.pipeline.paths import cache_dir
@@ -26,7 +26,7 @@ from egapipe.stages.doctor.parts import MissingError, Parts
 from egapipe.stages.doctor.report import Result, fail, ok, warn
 from egapipe.stages.extract.planning.plan import StorePlan
 from egapipe.stages.extract.planning.room import free_bytes, probe_writing
-from egapipe.stages.extract.workers.fleet import Node, check_fits, plan_fleet
+from egapipe.stages.extract.workers.fleet import check_fits, plan_fleet
 
 _SHOWN = ("egapipe", "torch", "ray", "zarr", "pyarrow", "transformers", "numpy")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (the size of it is what is asked)
@@ -160,8 +160,7 @@ def check_ray(parts: Parts) -> Result:
             return fail(f"Ray ran no task within {_RAY_SECONDS:.0f} s: look at `ray status`")
         except RayError as error:
             return fail(f"Ray cannot run a task ({one_line(error)}): look at `ray status`")
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes = [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in alive]
+        nodes = cluster_nodes()
     cpus, gpus = (sum(column) for column in zip(*nodes, strict=True))
     fleet = plan_fleet(config.extract, nodes, os.cpu_count() or 1)
     said = f"{cpus:g} CPU and {gpus:g} GPU on {len(nodes)} machines, {host} ran a task"

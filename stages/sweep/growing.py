@@ -24,7 +24,8 @@ def listed(changes: Sequence[Changes]) -> Any:
 class PlannedTrials(BasicVariantGenerator):
     """Planned trials; those that an earlier command did not know follow what it knew.
 
-    changes: of all trials, of which it had the first ones.
+    changes: of all trials, of which it had the first ones. concurrent: that are given out at once,
+    0: all.
     """
 
     def __init__(self, changes: Sequence[Changes], concurrent: int) -> None:
@@ -61,11 +62,13 @@ class ProposedTrials(SearchGenerator):
     """As many trials as a searcher is asked for now."""
 
     def __init__(self, searcher: Searcher, samples: int, concurrent: int) -> None:
-        super().__init__(ConcurrencyLimiter(searcher, max_concurrent=concurrent))
-        self._samples = samples
+        limiter = ConcurrencyLimiter(searcher, max_concurrent=concurrent)
+        super().__init__(limiter)
+        self._samples, self._concurrent, self._limiter = samples, concurrent, limiter
 
     def set_state(self, state: Any) -> None:
         """Go on from what Tune stored."""
         super().set_state(state)
+        self._limiter.max_concurrent = self._concurrent
         if self._samples > self._total_samples:
             self._total_samples, self._finished = self._samples, False

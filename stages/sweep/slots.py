@@ -2,20 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from egapipe.pipeline.cluster import Node
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import UsageError
 
 # A third of a GPU fits three times.
 _ROUNDING = 1e-6
-
-
-class Machine(NamedTuple):
-    """Logical resources of a machine of the cluster."""
-
-    cpus: float
-    gpus: float
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class Slots:
         return f"{self.cpus + self.workers} CPU" + (f" and {gpus:g} GPU" if gpus else "")
 
 
-def plan_slots(config: Config, machines: Sequence[Machine]) -> Slots:
+def plan_slots(config: Config, nodes: Sequence[Node]) -> Slots:
     """The slots of a sweep.
 
     A trial of at most one worker trains in its own process. Larger ones nest Ray Train, whose
@@ -49,7 +42,7 @@ def plan_slots(config: Config, machines: Sequence[Machine]) -> Slots:
     workers would wait for each other for ever. Raises UsageError if there is no room for one trial.
     """
     sweep, distill = config.sweep, config.distill
-    total = Machine(sum(m.cpus for m in machines), sum(m.gpus for m in machines))
+    total = Node(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
     workers = distill.workers if distill.workers > 1 else 0
     needed = float(workers or min(1.0, sweep.gpus_per_trial))
     device = distill.device
@@ -60,21 +53,21 @@ def plan_slots(config: Config, machines: Sequence[Machine]) -> Slots:
     if workers:
         room = _room(total, cpus + workers, workers if device == "cuda" else 0)
     else:
-        room = sum(_room(machine, cpus, gpus) for machine in machines)
+        room = sum(_room(node, cpus, gpus) for node in nodes)
     slots = Slots(device, cpus, gpus, workers, min(room, sweep.max_concurrent or room))
     if room < 1:
-        raise UsageError(_no_room(slots, machines))
+        raise UsageError(_no_room(slots, nodes))
     return slots
 
 
-def _room(machine: Machine, cpus: float, gpus: float) -> int:
+def _room(node: Node, cpus: float, gpus: float) -> int:
     """How many trials these resources hold."""
-    room = machine.cpus // cpus
-    return int(min(room, machine.gpus / gpus + _ROUNDING) if gpus else room)
+    room = node.cpus // cpus
+    return int(min(room, node.gpus / gpus + _ROUNDING) if gpus else room)
 
 
-def _no_room(slots: Slots, machines: Sequence[Machine]) -> str:
-    there = "; ".join(f"{machine.cpus:g} CPU and {machine.gpus:g} GPU" for machine in machines)
+def _no_room(slots: Slots, nodes: Sequence[Node]) -> str:
+    there = "; ".join(f"{node.cpus:g} CPU and {node.gpus:g} GPU" for node in nodes)
     return (
         f"a trial needs {slots.resources}, but Ray's machines have {there}: lower distill.workers, "
         "sweep.cpus_per_trial or sweep.gpus_per_trial, or raise cluster.cpus, the logical CPUs"

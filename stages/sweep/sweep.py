@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from egapipe.pipeline.cluster import ray_session
+from egapipe.pipeline.cluster import cluster_nodes, ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.sweep import PbtScheduler
 from egapipe.pipeline.errors import TrainingError
@@ -85,9 +85,9 @@ def _search(
         total = config.sweep.samples * config.distill.epochs
     with ray_session(config.cluster), progress("sweep", total, unit="epochs") as bar:
         # Ray is imported when its session is there: it reads its environment then.
-        from egapipe.stages.sweep.tuning import machines, tune_trials
+        from egapipe.stages.sweep.tuning import tune_trials
 
-        slots = plan_slots(config, machines())
+        slots = plan_slots(config, cluster_nodes())
         shown = _Shown(bar, config.sweep.mode)
 
         def told(states: Sequence[TrialState]) -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
@@ -21,8 +20,8 @@ from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.groups import remove_orphaned_groups, remove_remaining_groups
 from egapipe.stages.sweep.growing import PlannedTrials, ProposedTrials, listed
 from egapipe.stages.sweep.plan import Trial
-from egapipe.stages.sweep.schedulers import make_scheduler
-from egapipe.stages.sweep.slots import Machine, Slots
+from egapipe.stages.sweep.schedulers import Limited, make_scheduler
+from egapipe.stages.sweep.slots import Slots
 from egapipe.stages.sweep.state import TrialState, states
 from egapipe.stages.sweep.trial import Setting, train
 
@@ -55,12 +54,6 @@ _ENVIRONMENT = {
 }
 
 
-def machines() -> list[Machine]:
-    """The living machines of the cluster."""
-    found = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return [Machine(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in found]
-
-
 def make_setting(config: Config, folder: SweepFolder, slots: Slots) -> Setting:
     """What all trials share."""
     scheduler = config.sweep.scheduler
@@ -91,9 +84,11 @@ def tune_trials(
             tuner = tune.Tuner.restore(
                 str(path), trainable=_trainable(setting), resume_errored=retry_failed
             )
-            # Restored with what it was begun with: its searcher too, which would end where it did.
+            # Restored with what it was begun with: its searcher too, which would end where it did,
+            # and its scheduler, which would let as many run.
             internal: Any = tuner._local_tuner
             internal._tune_config.search_alg = _search(config, trials, setting)
+            internal._tune_config.scheduler = _scheduler(config, trials, setting)
             internal._tune_config.max_concurrent_trials = None
         else:
             tuner = _new(config, trials, folder, setting)
@@ -131,7 +126,6 @@ def _new(
 ) -> tune.Tuner:
     sweep = config.sweep
     proposed = sweep.search == "optuna"
-    longest = max(trial.config.distill.epochs for trial in trials)
     space = listed([trial.changes for trial in trials])
     return tune.Tuner(
         _trainable(setting),
@@ -140,7 +134,7 @@ def _new(
             metric=sweep.metric,
             mode=sweep.mode,
             search_alg=_search(config, trials, setting),
-            scheduler=make_scheduler(sweep, longest),
+            scheduler=_scheduler(config, trials, setting),
             num_samples=sweep.samples if proposed else 1,
             # A new process imports torch for seconds. One that waits for Ray Train cannot go on.
             reuse_actors=not setting.slots.workers,
@@ -160,10 +154,18 @@ def _search(config: Config, trials: Sequence[Trial], setting: Setting) -> Any:
     """Where the trials come from."""
     concurrent = setting.slots.concurrent
     if config.sweep.search != "optuna":
-        return PlannedTrials([trial.changes for trial in trials], concurrent)
+        # A population is there as a whole: what has no slot takes turns.
+        whole = isinstance(config.sweep.scheduler, PbtScheduler)
+        return PlannedTrials([trial.changes for trial in trials], 0 if whole else concurrent)
     from egapipe.stages.sweep.searcher import optuna_search
 
     return ProposedTrials(optuna_search(config), config.sweep.samples, concurrent)
+
+
+def _scheduler(config: Config, trials: Sequence[Trial], setting: Setting) -> Limited:
+    """Which trials end early, and how many run at once."""
+    longest = max(trial.config.distill.epochs for trial in trials)
+    return make_scheduler(config.sweep, longest, setting.slots.concurrent)
 
 
 def _trainable(setting: Setting) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from egapipe.pipeline.caches import FEATURES
-from egapipe.pipeline.cluster import ray_session
+from egapipe.pipeline.cluster import Node, cluster_nodes, ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.config.tree import Split
@@ -21,7 +21,7 @@ from egapipe.stages.extract.planning.plan import StorePlan, plan_store
 from egapipe.stages.extract.planning.room import free_bytes, probe_writing, require_room
 from egapipe.stages.extract.planning.speed import Speed, measure_speed
 from egapipe.stages.extract.teachers import Teacher
-from egapipe.stages.extract.workers.fleet import Fleet, Node, check_fits, cluster_nodes, plan_fleet
+from egapipe.stages.extract.workers.fleet import Fleet, check_fits, plan_fleet
 from egapipe.stages.extract.workers.tuned import open_teacher
 
 

@@ -2,20 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from egapipe.pipeline.cluster import Node
 from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.errors import UsageError
 
 # A third of a GPU fits three times.
 _ROUNDING = 1e-6
-
-
-class Node(NamedTuple):
-    """Logical resources of a machine of the cluster."""
-
-    cpus: float
-    gpus: float
 
 
 @dataclass(frozen=True)
@@ -67,14 +60,6 @@ def plan_fleet(settings: ExtractConfig, nodes: Sequence[Node], cores: int) -> Fl
         cpus=settings.cpus_per_worker or _cpus(device, -(-size // machines), nodes, cores),
         gpus=share if device == "cuda" else 0.0,
     )
-
-
-def cluster_nodes() -> list[Node]:
-    """The machines of the Ray that this process is connected to."""
-    import ray
-
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in alive]
 
 
 def check_fits(fleet: Fleet, nodes: Sequence[Node]) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any
 
-from egapipe.pipeline.cluster import ray_session
+from egapipe.pipeline.cluster import cluster_nodes, ray_session
 from egapipe.pipeline.store import Commit
 from egapipe.stages.extract.planning.host import sample
 from egapipe.stages.extract.planning.job import Job
-from egapipe.stages.extract.workers.fleet import Fleet, check_fits, cluster_nodes, plan_fleet
+from egapipe.stages.extract.workers.fleet import Fleet, check_fits, plan_fleet
 
 
 def extract_pooled(

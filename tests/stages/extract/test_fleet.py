@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from egapipe.pipeline.cluster import Node
 from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.extract.workers.fleet import Fleet, Node, check_fits, plan_fleet
+from egapipe.stages.extract.workers.fleet import Fleet, check_fits, plan_fleet
 
 LAPTOP = [Node(8, 0)]
 SERVER = [Node(64, 8)]

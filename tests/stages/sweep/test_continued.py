@@ -1,0 +1,153 @@
+"""A sweep that goes on takes the limits of the command that goes on with it, for all its trials."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from egapipe.pipeline.config import Config, to_yaml
+from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.tracking import read_metrics
+from egapipe.stages import sweep
+from egapipe.stages.sweep.folder import SweepFolder, sweep_folder
+from egapipe.stages.sweep.state import TrialState
+from tests.command import COMMAND
+from tests.stages.extract.processes import workers_below
+from tests.stages.sweep.conftest import MakeConfig
+
+THREE = ("sweep.space={distill.lr: {grid: [0.01, 0.02, 0.03]}}", "sweep.search=grid")
+# Long enough that all are under way before the first has ended.
+LONG = ("sweep.scheduler=fifo", "distill.epochs=40")
+
+
+class InterruptionError(Exception):
+    """The driver ends, its trials with it."""
+
+
+def running(states: Sequence[TrialState]) -> int:
+    return sum(state.status == "running" for state in states)
+
+
+def interrupt(config: Config, when: Callable[[Sequence[TrialState]], bool]) -> None:
+    """Run a sweep until something holds, and Ray Tune has stored it."""
+    stored = -1.0
+
+    def watch(states: Sequence[TrialState]) -> None:
+        nonlocal stored
+        if stored < 0 and when(states):
+            stored = time.time()
+        if stored > 0 and when(states) and newest(sweep_folder(config)) > stored:
+            raise InterruptionError
+
+    with pytest.raises(InterruptionError):
+        sweep.run(config, watch=watch)
+
+
+def newest(folder: SweepFolder) -> float:
+    """When Ray Tune has stored its state last."""
+    files = folder.ray.glob("tune/experiment_state-*.json")
+    return max((file.stat().st_mtime for file in files), default=0.0)
+
+
+@pytest.mark.slow  # each trial waits for torch in its process
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_lower_limit_holds_back_what_was_under_way_and_a_higher_one_lets_it_run(
+    small: MakeConfig,
+) -> None:
+    interrupt(small(*THREE, *LONG, "sweep.max_concurrent=3"), lambda s: running(s) == 3)
+    seen: list[int] = []
+
+    def one_has_ended(states: Sequence[TrialState]) -> bool:
+        seen.append(running(states))
+        return any(state.ended for state in states) and running(states) == 1
+
+    interrupt(small(*THREE, *LONG, "sweep.max_concurrent=1"), one_has_ended)
+    assert max(seen) == 1
+    report = sweep.run(small(*THREE, *LONG))
+    assert report.concurrent == 2
+    assert [trial.status for trial in report.trials] == ["finished"] * 3
+    for trial in report.trials:
+        epochs = [line["epoch"] for line in read_metrics(RunFolder(trial.run))]
+        assert epochs == list(range(40))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
+def test_a_search_that_was_interrupted_grows_within_a_lower_limit(small: MakeConfig) -> None:
+    sets = ("sweep.space={distill.lr: {uniform: [0.001, 0.01]}}", "sweep.search=optuna", *LONG)
+    first = small(*sets, "sweep.samples=2", "sweep.max_concurrent=2")
+    asked: list[dict[int, float]] = [{}]
+
+    def both(states: Sequence[TrialState]) -> bool:
+        asked[0] = {state.number: state.changes["distill.lr"] for state in states}
+        return running(states) == 2
+
+    interrupt(first, both)
+    report = sweep.run(small(*sets, "sweep.samples=4", "sweep.max_concurrent=1"))
+    assert report.folder == sweep_folder(first).path
+    assert report.concurrent == 1
+    assert [trial.status for trial in report.trials] == ["finished"] * 4
+    rates = {trial.number: trial.changes["distill.lr"] for trial in report.trials}
+    assert asked[0].items() <= rates.items()
+    assert len(set(rates.values())) == 4
+    kept = [(trial.run / "summary.json").stat().st_mtime_ns for trial in report.trials]
+    more = sweep.run(small(*sets, "sweep.samples=5"))
+    assert [trial.number for trial in more.trials] == list(range(5))
+    assert [(t.run / "summary.json").stat().st_mtime_ns for t in more.trials[:4]] == kept
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(("before", "now", "end"), [(0, 1, "finished"), (1, 0, "failed")])
+def test_as_many_deaths_are_borne_as_is_said_now(
+    small: MakeConfig, before: int, now: int, end: str
+) -> None:
+    """Of two trials, so that the sweep has a result without the one that is killed."""
+    two = ("sweep.space={distill.lr: {grid: [0.01, 0.02]}}", "sweep.search=grid", *LONG)
+    one = (*two, "sweep.max_concurrent=1")
+    interrupt(small(*one, f"sweep.max_failures={before}"), lambda states: states[0].epochs >= 1)
+    killed: list[int] = []
+
+    def kill(states: Sequence[TrialState]) -> None:
+        workers = workers_below(os.getpid(), "ImplicitFunc")
+        if not killed and states[0].status == "running" and len(workers) == 1:
+            killed.append(workers[0].pid)
+            workers[0].kill()
+
+    report = sweep.run(small(*one, f"sweep.max_failures={now}"), watch=kill)
+    assert len(killed) == 1
+    assert [trial.status for trial in report.trials] == [end, "finished"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_larger_cluster_is_used_when_a_killed_sweep_goes_on(
+    small: MakeConfig, tmp_path: Path
+) -> None:
+    config = small(*THREE, *LONG, "cluster.cpus=1")
+    file, folder = tmp_path / "config.yaml", sweep_folder(config)
+    file.write_text(to_yaml(config))
+    command = [*COMMAND, "sweep", "-c", str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < deadline:
+        begun = [path.stat().st_mtime for path in folder.trials.glob("0*/metrics.jsonl")]
+        if begun and newest(folder) > min(begun):
+            break
+        time.sleep(0.02)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    report = sweep.run(config)
+    assert report.concurrent > 1
+    assert [trial.status for trial in report.trials] == ["finished"] * 3
