@@ -2,13 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from egapipe.pipeline.config.base import (
     AboveZero,
@@ -74,12 +68,6 @@ class ColumnsSource(Source):
     outside: bool = False
     """Also read images whose path, or a link on it, leads out of the folder of the table's files.
     Relative paths are below that folder."""
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """It came later: where it is not set, runs keep the identity that they had."""
-        tree: dict[str, Any] = write(self)
-        return {k: v for k, v in tree.items() if k != "outside" or v}
 
 
 class HubSource(ColumnsSource):

@@ -1,8 +1,8 @@
 """The frozen encoder: one section a library."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, JsonValue
 
 from egapipe.pipeline.config.base import AboveZero, Count, Positive, Real, Section, Text
 from egapipe.pipeline.config.data import Normalize
@@ -114,12 +114,6 @@ class RunTeacher(Section):
     """Type of the forward pass (autocast below float32)."""
     trust_remote_code: bool = False
     """Import the `module:callable` that the run names as its student, which runs it."""
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """It came later: where it is not set, stores and runs keep the identity that they had."""
-        tree: dict[str, Any] = write(self)
-        return {k: v for k, v in tree.items() if k != "trust_remote_code" or v}
 
 
 class TimmTeacher(Section):

@@ -16,7 +16,7 @@ from egapipe.pipeline.datasets import columns
 from egapipe.pipeline.datasets.base import UNLABELLED, Labels
 from egapipe.pipeline.datasets.classes import Classes
 from egapipe.pipeline.datasets.loading import File, explained, parquet_files, split_name
-from egapipe.pipeline.datasets.reading import of_machine, read_bytes
+from egapipe.pipeline.datasets.reading import of_machine
 from egapipe.pipeline.datasets.rowpaths import RowPaths
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.errors import ImageError, UsageError, one_line
@@ -73,12 +73,7 @@ class ParquetDataset(RowsDataset):
         return list(self._groups.paths_without_bytes())
 
     def _read(self, row: int) -> bytes:
-        data, path = self._groups.read(int(self._places[row]))
-        if data is not None:
-            return data
-        if path is None:
-            raise ImageError("the row has neither bytes nor a path")
-        return read_bytes(self._files.file(path))
+        return self._files.content(*self._groups.read(int(self._places[row])))
 
 
 class _Groups:

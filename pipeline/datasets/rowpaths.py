@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import datasets
 
 from egapipe.pipeline.config.data import HubSource, ParquetSource
+from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.remote import is_remote
 
@@ -47,6 +48,17 @@ class RowPaths:
                     f"{where} names the file {path!r}, which is not below the table's folder: "
                     f"{_ALLOW}"
                 )
+
+    def content(self, data: bytes | None, path: str | None) -> bytes:
+        """The bytes of a row's image: its own, else those of the file at its path.
+
+        Raises ImageError, MachineError.
+        """
+        if data is not None:
+            return data
+        if path is None:
+            raise ImageError("the row has neither bytes nor a path")
+        return read_bytes(self.file(path))
 
     def file(self, path: str) -> str:
         """Path or URL of a row's file. Raises ImageError if a link leads out of the roots."""

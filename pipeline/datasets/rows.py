@@ -1,5 +1,6 @@
 """What every kind of data set shares: the limit, bounds, decoding, the fingerprint, pickling."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,6 +16,7 @@ from egapipe.pipeline.datasets.fingerprint import METHOD, fingerprint_of, listin
 from egapipe.pipeline.datasets.images import decode
 from egapipe.pipeline.datasets.reading import attempt, naming
 from egapipe.pipeline.digests import cached_digest
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.paths import moved_cache, use_cache
 
@@ -115,7 +117,9 @@ class RowsDataset(ABC):
         files = self.files()
         if not files:
             return compute()
-        known = f"{METHOD}\n{self.source.model_dump_json()}\n{listing_digest(self)}"
+        # A setting that came later and is not used does not make the node forget.
+        source = json.dumps(durable(self.source), separators=(",", ":"), ensure_ascii=False)
+        known = f"{METHOD}\n{source}\n{listing_digest(self)}"
         return cached_digest(files, known, compute)
 
     def _row(self, row: int) -> int:

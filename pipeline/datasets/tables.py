@@ -12,10 +12,8 @@ from egapipe.pipeline.config.data import HubSource
 from egapipe.pipeline.datasets import columns
 from egapipe.pipeline.datasets.base import UNLABELLED
 from egapipe.pipeline.datasets.loading import arrow_files, load_hub, row_keys
-from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.datasets.rowpaths import RowPaths
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
-from egapipe.pipeline.errors import ImageError
 
 
 class TableDataset(RowsDataset):
@@ -45,13 +43,7 @@ class TableDataset(RowsDataset):
         return paths
 
     def _read(self, row: int) -> bytes:
-        data: bytes | None = self._bytes[row].as_py()
-        if data is not None:
-            return data
-        path = self._paths[row].as_py()
-        if path is None:
-            raise ImageError("the row has neither bytes nor a path")
-        return read_bytes(self._files.file(path))
+        return self._files.content(self._bytes[row].as_py(), self._paths[row].as_py())
 
 
 def _hub_name(source: HubSource) -> str:
