@@ -96,6 +96,20 @@ def naming(name: str, row: int, key: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def explaining(doing: str) -> Iterator[None]:
+    """Say in one line which host met trouble of the machine in a block, whatever was read there."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        if not of_machine(error):
+            raise
+        raise NamedError(
+            f"{doing} on {socket.gethostname()} failed: {_reason(error)}: that is the machine's "
+            "trouble and not recorded as any image's: mend it, then run the same command again"
+        ) from error
+
+
 def _content(read: Callable[[], bytes]) -> bytes:
     try:
         return attempt(read)

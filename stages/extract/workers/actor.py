@@ -3,6 +3,7 @@
 import os
 import pickle
 
+from egapipe.pipeline.datasets.reading import explaining
 from egapipe.pipeline.store import Commit
 from egapipe.stages.extract.planning.host import Samples, check_images, check_teacher, named_host
 from egapipe.stages.extract.planning.job import Job
@@ -27,7 +28,7 @@ class ExtractActor:
         """
         if os.path.isdir(folder):
             os.chdir(folder)
-        with named_host():
+        with named_host(), explaining("the start of a worker"):
             work: Job = pickle.loads(job)  # noqa: S301  (from the command that started this actor)
             check_images(work.dataset, samples)
             teacher = open_teacher(work.config)
@@ -37,4 +38,5 @@ class ExtractActor:
 
     def extract(self, shard: int, upcoming: int | None) -> Commit:
         """See `Worker.extract`."""
-        return self._worker.extract(shard, upcoming)
+        with explaining(f"shard {shard}"):
+            return self._worker.extract(shard, upcoming)
