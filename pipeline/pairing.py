@@ -1,13 +1,14 @@
 """Whether a store holds what a configuration would learn from."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.places import with_files
+from egapipe.pipeline.places import FILES, is_place, same_place, with_files
 from egapipe.pipeline.store import Features, FeatureStore, Manifest
 from egapipe.pipeline.store.features import Rows
 from egapipe.pipeline.store.stored import found_by_loading
@@ -84,7 +85,7 @@ def asked_of(stored: Manifest, config: Config, dataset: Dataset, split: Split) -
     """A stored manifest with everything that a configuration decides, without loading a teacher."""
     plan, settings = config.view_plan(split), durable(config.teacher)
     # What loading the teacher has found out is not known here: it is what was found then.
-    teacher = {**found_by_loading(stored.teacher), **settings}
+    teacher = {**found_by_loading(stored.teacher), **_placed(stored.teacher, settings)}
     record = {"fingerprint": dataset.fingerprint(), "rows": len(dataset)}
     return stored.asking(
         dataset=stored.dataset.model_copy(update=record),
@@ -93,3 +94,32 @@ def asked_of(stored: Manifest, config: Config, dataset: Dataset, split: Split) -
         views_hash=plan_hash(plan),
         dtype=config.store.dtype,
     )
+
+
+def _placed(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that name a place as the store does, where the same weights lie at both.
+
+    For stores of an older egapipe, which have no checksum of the files. What is a relative path in
+    them may as well be a name of the hub, so that the place alone says nothing.
+    """
+    if settings["backend"] == "ensemble":
+        members = {
+            name: _placed({**_of(stored, "members", name), **_of(stored, "teachers", name)}, one)
+            for name, one in settings["teachers"].items()
+        }
+        return {**settings, "teachers": members}
+    key = "pretrained" if settings.get("pretrained") else "model"
+    was, now = str(stored.get(key)), str(settings.get(key))
+    if FILES in stored or not (is_place(was) or is_place(now)) or same_place(was, now):
+        return dict(settings)
+    # It reads weights, and imports torch.
+    from egapipe.pipeline.weights import holds_weights
+
+    same = holds_weights(settings, str(stored.get("sha256")))
+    return {**settings, key: was} if same else dict(settings)
+
+
+def _of(stored: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
+    """What a stored ensemble says of one of its teachers; nothing where it is unlike one."""
+    found = stored[key].get(name) if isinstance(stored.get(key), Mapping) else None
+    return found if isinstance(found, Mapping) else {}

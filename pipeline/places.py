@@ -65,7 +65,7 @@ def teacher_files(teacher: Mapping[str, Any]) -> str | None:
     teacher: the settings of one teacher, no ensemble, as plain values. Read once a node for as long
     as the files stay. Where the folder lies, and what it is called, changes nothing.
     """
-    files = sorted(_local_files(teacher))
+    files = sorted(local_files(teacher))
     if not files:
         return None
     # Imported here: most commands ask only what is a place.
@@ -114,7 +114,8 @@ def is_local(teacher: Mapping[str, Any]) -> bool:
     return False
 
 
-def _local_files(teacher: Mapping[str, Any]) -> Sequence[Path]:
+def local_files(teacher: Mapping[str, Any]) -> Sequence[Path]:
+    """The files of one teacher that lies on this machine, in no order; none where it does not."""
     if teacher.get("backend") == "open_clip" and teacher.get("pretrained"):
         file = path_of(str(teacher["pretrained"]))
         return [file.absolute()] if file.is_file() else []

@@ -102,8 +102,11 @@ def read_created(objects: Objects, created: Created, key: str) -> bytes:
 
 
 def require_equal(stored: Manifest, asked: Manifest, url: str) -> None:
-    """Raise StoreError with the differences of two manifests, if there are any."""
-    differences = stored.differences(asked)
+    """Raise StoreError with the differences of two manifests, if there are any.
+
+    Both are of a teacher that was loaded.
+    """
+    differences = stored.differences(asked, loaded=True)
     if differences:
         raise StoreError(f"store {url} is another one: {'; '.join(differences)}: {ELSEWHERE}")
 

@@ -101,9 +101,10 @@ class Manifest(_Record):
         """The same manifest with other members, in the form in which they are stored."""
         return Manifest.model_validate({**self.model_dump(mode="json"), **members})
 
-    def differences(self, other: "Manifest") -> list[str]:
+    def differences(self, other: "Manifest", *, loaded: bool = False) -> list[str]:
         """What `other` asks for and this manifest does not have, a phrase each."""
-        return [_difference(key, *pair) for key, pair in self.changes(other).items()]
+        changes = self.changes(other, loaded=loaded)
+        return [_difference(key, *pair) for key, pair in changes.items()]
 
     def software(self, other: "Manifest") -> list[str]:
         """Where `other` is of other software, a phrase each."""
@@ -111,17 +112,20 @@ class Manifest(_Record):
         changes = {k: p for k, p in _changes(mine, theirs).items() if _is_software(k)}
         return [f"{k} is {old}, here it is {new}" for k, (old, new) in changes.items()]
 
-    def changes(self, other: "Manifest", *, descriptions: bool = False) -> dict[str, Pair]:
+    def changes(
+        self, other: "Manifest", *, descriptions: bool = False, loaded: bool = False
+    ) -> dict[str, Pair]:
         """Dotted key -> (its value here, in `other`) where they differ, sorted by key.
 
         Values are shown as text, shortened; None where the key is not set. `views_hash` is left out
-        where the views that it is the hash of are listed. descriptions: list them too.
+        where the views that it is the hash of are listed. descriptions: list them too. loaded:
+        whether the weights' digests of both come from loading them, so that equal ones are a proof.
         """
         mine, theirs = _all_leaves(self), _all_leaves(other)
         changed = _changes(mine, theirs)
         if not descriptions:
             left_out = {k for k in changed if k == "dataset.name" or _is_software(k)}
-            left_out |= _moved(mine, theirs)
+            left_out |= _moved(mine, theirs, loaded)
             changed = {k: pair for k, pair in changed.items() if k not in left_out}
         if any(key.startswith("views.") for key in changed):
             changed.pop("views_hash", None)
@@ -211,24 +215,27 @@ def _is_software(key: str) -> bool:
     return of_teacher or key.partition(".")[0] == "versions"
 
 
-def _moved(mine: Leaves, theirs: Leaves) -> set[str]:
+def _moved(mine: Leaves, theirs: Leaves, loaded: bool) -> set[str]:
     """Keys that say where a teacher's files lie, or what is in them, and do not make it another.
 
-    Where both have a checksum of the files, that one decides; else the two places must be one.
+    Where both have a checksum of the files, that one decides; else that of the weights, where both
+    were loaded; else the two places must be one.
     """
     moved = set()
     for key in mine.keys() & theirs.keys():
         if not key.startswith("teacher.") or not key.endswith((".model", ".pretrained")):
             continue
         files = files_key(key)
+        weights = files.removesuffix(FILES) + "sha256"
+        place = is_place(str(mine[key])) or is_place(str(theirs[key]))
         if files in mine and files in theirs:
-            place = is_place(str(mine[key])) or is_place(str(theirs[key]))
             moved |= {key} if place and mine[files] == theirs[files] else set()
             # Who has read the weights says so, and need not repeat that their files differ.
-            weights = files.removesuffix(FILES) + "sha256"
             moved |= {files} if mine.get(weights) != theirs.get(weights) else set()
         else:
-            moved |= {files} | ({key} if same_place(mine[key], theirs[key]) else set())
+            proof = loaded and place and mine.get(weights) == theirs.get(weights) is not None
+            same = proof or same_place(mine[key], theirs[key])
+            moved |= {files} | ({key} if same else set())
     return moved
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.tree import Split
@@ -16,6 +18,7 @@ from egapipe.pipeline.pairing import Vectors, check_one_teacher, check_pair
 from egapipe.pipeline.places import with_files
 from egapipe.pipeline.store import FeatureStore, Manifest
 from egapipe.pipeline.views import plan_hash
+from egapipe.pipeline.weights import tensors_sha256
 from tests.pipeline.store.samples import finished, make_manifest
 from tests.pipeline.test_durable import extended
 
@@ -181,6 +184,30 @@ def test_a_teacher_is_one_however_its_folder_is_written(
     pairs(made, config(*settings_of(teacher)))
     shutil.rmtree(teacher)
     pairs(made, config(*settings_of(teacher)))
+
+
+@pytest.mark.parametrize("parts", [("vision_model", "visual_projection"), ("vision_model",)])
+def test_an_old_store_knows_the_weights_of_its_teacher_at_another_place(
+    tmp_path: Path, teacher: Path, parts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`models/foo` could be a name of the hub; parts: what loading took of the file."""
+    old = teacher.parent.parent / "foo"
+    teacher.rename(old)
+    names = ("logit_scale", "text_model", "vision_model", "visual_projection")
+    weights = {f"{name}.weight": torch.full((2,), float(i)) for i, name in enumerate(names)}
+    save_file(weights, old / "model.safetensors")
+    sha256 = tensors_sha256(weights[f"{part}.weight"] for part in parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.pipeline.test_pairing.with_files", lambda spec, _: dict(spec))
+        made = store(tmp_path, config(*settings_of("models/foo")), "train", sha256)
+    (tmp_path / "job").mkdir()
+    monkeypatch.chdir(tmp_path / "job")
+    pairs(made, config(*settings_of(old)))
+    pairs(made, config(*settings_of(old.rename(tmp_path / "elsewhere"))))
+    other = {**weights, f"{parts[0]}.weight": torch.full((2,), 7.0)}
+    save_file(other, tmp_path / "elsewhere" / "model.safetensors")
+    with pytest.raises(StoreError, match=r"teacher\.model is 'models/foo', the config asks for '/"):
+        pairs(made, config(*settings_of(tmp_path / "elsewhere")))
 
 
 def test_a_teacher_that_was_moved_is_the_same_and_another_in_its_place_is_not(

@@ -47,7 +47,7 @@ def check_teacher(teacher: Teacher, manifest: Manifest, versions: Mapping[str, s
         if here.get(name) != expected:
             raise _refusal(f"versions.{name}", repr(here.get(name)), repr(expected))
     mine = manifest.asking(teacher=teacher.spec, preprocessing=teacher.preprocessing.to_json())
-    for key, (stored, found) in manifest.changes(mine).items():
+    for key, (stored, found) in manifest.changes(mine, loaded=True).items():
         raise _refusal(key, found, stored)
 
 

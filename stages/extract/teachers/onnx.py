@@ -15,6 +15,7 @@ from egapipe.pipeline.digests import cached_digest
 from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import TeacherError, UsageError, one_line
 from egapipe.pipeline.extras import require
+from egapipe.pipeline.weights import files_sha256
 from egapipe.stages.extract.teachers.given import preprocessing_of
 from egapipe.stages.extract.teachers.location import located_file
 from egapipe.stages.extract.teachers.network import NetworkTeacher
@@ -27,7 +28,6 @@ from egapipe.stages.extract.teachers.onnx_graph import (
     resolve,
 )
 from egapipe.stages.extract.teachers.pooled import Pooled, Raw
-from egapipe.stages.extract.teachers.weights import files_sha256
 
 # ONNX's numbers of the element types that images may have.
 _TYPES = {1: torch.float32, 10: torch.float16}

@@ -154,14 +154,20 @@ def test_another_store_is_never_mixed_with_or_touched(
         assert every_byte(config.store_url("train")) == before
 
 
+@pytest.mark.parametrize("kept", ["content", "place alone"])
 def test_a_job_continues_with_the_teacher_that_a_command_named_from_its_folder(
-    quick: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
 ) -> None:
+    """`place alone`: as stores were before the content of files was in them."""
     models.vit(tmp_path / "models" / "own")
     monkeypatch.chdir(tmp_path)
     typed = quick("teacher.model=models/own")
-    with pytest.raises(KeyboardInterrupt):
-        extract.run(typed, split="train", local=True, progress=interrupted(6))
+    with pytest.MonkeyPatch.context() as patch:
+        if kept == "place alone":
+            planning = "egapipe.stages.extract.planning.manifest.with_files"
+            patch.setattr(planning, lambda spec, _: dict(spec))
+        with pytest.raises(KeyboardInterrupt):
+            extract.run(typed, split="train", local=True, progress=interrupted(6))
     submitted = absolute(typed)
     (tmp_path / "job").mkdir()
     monkeypatch.chdir(tmp_path / "job")
@@ -174,6 +180,12 @@ def test_a_job_continues_with_the_teacher_that_a_command_named_from_its_folder(
     (tmp_path / "models" / "own").rename(tmp_path / "renamed")
     renamed = quick(f"teacher.model={tmp_path / 'renamed'}")
     assert extract.run(renamed, split="train", local=True).extracted == 0
+    assert ("files" in store.manifest.teacher) == (kept == "content")
+    other = quick(f"teacher.model={models.vit(tmp_path / 'other', seed=1)}")
+    with pytest.raises(StoreError, match=r"teacher\.sha256 is"):
+        extract.run(other, split="train", local=True)
+    with pytest.raises(StoreError, match=r"teacher\.(files|model) is"):
+        check_pair(store, other, open_dataset(other.dataset.train), "train")
 
 
 def test_an_unfinished_store_is_refused_to_other_software_on_demand(
