@@ -53,16 +53,12 @@ def fit(
     """
     checkpoints = Checkpoints(run.checkpoints)
     with closing(checkpoints), device_settings(job.config.distill, job.world.device):
-        return _fit(job, run, checkpoints, report, stepped, settled)
+        told = partial(_settled, job, checkpoints, report) if settled else report
+        return _fit(job, run, checkpoints, told, stepped)
 
 
 def _fit(
-    job: Job,
-    run: RunFolder,
-    checkpoints: Checkpoints,
-    report: Report,
-    stepped: Stepped,
-    settled: bool,
+    job: Job, run: RunFolder, checkpoints: Checkpoints, report: Report, stepped: Stepped
 ) -> dict[str, float]:
     config, world = job.config.distill, job.world
     learner = make_learner(job.model, config, world.device)
@@ -97,8 +93,6 @@ def _fit(
             tracker.log(epoch, metrics)
         if best or at.epoch % config.checkpoint_epochs == 0 or at.epoch == config.epochs:
             _save(job, learner, checkpoints, at, best=best)
-        if settled:
-            world.agree(checkpoints.wait)
         report(epoch, metrics)
     if tracker is not None:
         tracker.close()
@@ -108,6 +102,13 @@ def _fit(
     validated = {**_named("validation_", accuracy), **_named("validation_ema_", average)}
     accuracy, average = evaluate(job, learner, job.test)
     return {**_results(job, at, accuracy, average), **validated, **chosen(job, checkpoints, at)}
+
+
+def _settled(
+    job: Job, checkpoints: Checkpoints, report: Report, epoch: int, metrics: Mapping[str, float]
+) -> None:
+    job.world.agree(checkpoints.wait)
+    report(epoch, metrics)
 
 
 def make_steps(job: Job, learner: Learner) -> Steps:
