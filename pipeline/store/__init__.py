@@ -11,11 +11,11 @@ from egapipe.pipeline.lazy import lazy
 if TYPE_CHECKING:
     from egapipe.pipeline.store.check import CheckReport, check_store
     from egapipe.pipeline.store.features import Features
+    from egapipe.pipeline.store.index import INDEX_SCHEMA
     from egapipe.pipeline.store.layout import plan_shards
     from egapipe.pipeline.store.manifest import DatasetRecord, Manifest
     from egapipe.pipeline.store.records import Commit, Failure
     from egapipe.pipeline.store.store import FeatureStore
-    from egapipe.pipeline.store.tables import INDEX_SCHEMA
 
 __all__ = [
     "INDEX_SCHEMA",
@@ -33,7 +33,7 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
-        "INDEX_SCHEMA": "tables",
+        "INDEX_SCHEMA": "index",
         "CheckReport": "check",
         "Commit": "records",
         "DatasetRecord": "manifest",

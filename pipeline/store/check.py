@@ -13,6 +13,7 @@ from egapipe.pipeline.store import layout
 from egapipe.pipeline.store.commits import decode_commits
 from egapipe.pipeline.store.create import read_created
 from egapipe.pipeline.store.dtypes import Stored, is_finite, not_a_number
+from egapipe.pipeline.store.index import index_problems
 from egapipe.pipeline.store.records import (
     NOT_FINITE,
     Commit,
@@ -22,7 +23,7 @@ from egapipe.pipeline.store.records import (
     sha256,
 )
 from egapipe.pipeline.store.store import FeatureStore
-from egapipe.pipeline.store.tables import decode_failures, index_problems
+from egapipe.pipeline.store.tables import decode_failures
 from egapipe.pipeline.views import plan_hash
 
 Progress = Callable[[int, int], None]
@@ -108,7 +109,8 @@ class _Check:
 
     def index(self) -> Problems:
         try:
-            yield from index_problems(self.store.index(), self.manifest.rows)
+            self.store.listing.verify()
+            yield from index_problems(self.store.listing, self.manifest.rows)
         except StoreError as error:
             yield str(error)
 

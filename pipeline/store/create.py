@@ -9,14 +9,18 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-import pyarrow as pa
-
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import layout
+from egapipe.pipeline.store.index import (
+    Rows,
+    decode_index,
+    encode_index,
+    first_difference,
+    require_index,
+)
 from egapipe.pipeline.store.manifest import Manifest, group_attributes, manifest_of
 from egapipe.pipeline.store.objects import Objects
 from egapipe.pipeline.store.records import Created, sha256
-from egapipe.pipeline.store.tables import decode_index, encode_index
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 5
@@ -24,7 +28,7 @@ _ATTEMPTS = 5
 ELSEWHERE = "run `egapipe extract` with another store.url, or point store.url elsewhere"
 
 
-def create_store(objects: Objects, manifest: Manifest, index: pa.Table) -> None:
+def create_store(objects: Objects, manifest: Manifest, index: Rows) -> None:
     """Write the manifest, the arrays' metadata and the index, then the record that they exist.
 
     Does nothing if a store exists. Raises StoreError rather than to touch anything else's objects.
@@ -47,7 +51,9 @@ def create_store(objects: Objects, manifest: Manifest, index: pa.Table) -> None:
         require_same_rows(stored, index, objects.url)
         return True
 
-    documents = {**layout.metadata_documents(manifest), layout.INDEX: encode_index(index)}
+    require_index(index, manifest.rows)
+    encoded = encode_index(index, manifest.shard_rows)
+    documents = {**layout.metadata_documents(manifest), layout.INDEX: encoded}
     # The manifest is the first: whoever has made it has the place.
     same = {layout.GROUP: same_store, layout.INDEX: same_rows}
     for key in map(layout.array_key, manifest.outputs):
@@ -126,18 +132,21 @@ def require_software(stored: Manifest, asked: Manifest, url: str, *, same: bool)
     _log.warning("%s: the records of the shards that are missing will name this one", begun)
 
 
-def require_same_rows(stored: pa.Table, index: pa.Table, url: str) -> None:
+def require_same_rows(stored: Rows, index: Rows, url: str) -> None:
     """Raise StoreError if two indexes differ in a key or a label. Where images lie may differ."""
-    for column in ("key", "label"):
-        if stored[column].equals(index[column]):
-            continue
-        pairs = zip(stored[column].to_pylist(), index[column].to_pylist(), strict=True)
-        for row, (old, new) in enumerate(pairs):
-            if old != new:
-                raise StoreError(
-                    f"store {url} is another one: {column} of row {row} is {old!r}, "
-                    f"the data set has {new!r}: {ELSEWHERE}"
-                )
+    found = None
+    if stored.num_rows == index.num_rows:
+        found = first_difference(stored, index)
+        if found is None:
+            return
+    # What could be no store's says so; else it is another one's.
+    require_index(index, stored.num_rows)
+    if found is not None:
+        column, row, old, new = found
+        raise StoreError(
+            f"store {url} is another one: {column} of row {row} is {old!r}, "
+            f"the data set has {new!r}: {ELSEWHERE}"
+        )
 
 
 def _is_other_content(objects: Objects, manifest: Manifest) -> bool:

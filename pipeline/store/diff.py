@@ -1,17 +1,18 @@
 """Comparing two stores: what they say they are, their rows, and the numbers in them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from egapipe.pipeline.store.dtypes import Stored, to_floats
+from egapipe.pipeline.store.index import Rows
 from egapipe.pipeline.store.records import Commit, Failure
 from egapipe.pipeline.store.store import FeatureStore
 
 _BLOCK = 1024
+_INDEX_BLOCK = 1 << 16
 
 Cosines = npt.NDArray[np.float64]
 
@@ -83,7 +84,7 @@ def diff_stores(a: str, b: str) -> StoreDiff:
     manifest = [f"{k}: {p[0] or 'not set'} | {p[1] or 'not set'}" for k, p in changes.items()]
     ours, others = mine.snapshot(), theirs.snapshot()
     my_commits, their_commits = ours.commits, others.commits
-    rows = [*_index_differences(mine.index(), theirs.index())]
+    rows = [*_index_differences(mine.listing, theirs.listing)]
     rows += _failure_differences(ours.failures, others.failures)
     if my_commits.keys() != their_commits.keys():
         rows.append(
@@ -94,7 +95,7 @@ def diff_stores(a: str, b: str) -> StoreDiff:
     return StoreDiff(manifest, rows, [_array(*sides, name) for name in shared])
 
 
-def overlaps(mine: list[range], theirs: list[range]) -> Iterator[tuple[int, int, range]]:
+def overlaps(mine: Sequence[range], theirs: Sequence[range]) -> Iterator[tuple[int, int, range]]:
     """(shard of the one, shard of the other, rows in both), in the order of rows.
 
     mine, theirs: shards of consecutive rows from 0, as `plan_shards` gives them.
@@ -198,18 +199,22 @@ def _progress(store: FeatureStore, commits: Mapping[int, Commit]) -> str:
     return f"{len(commits)} of {len(store.shards)}"
 
 
-def _index_differences(mine: pa.Table, theirs: pa.Table) -> Iterator[str]:
+def _index_differences(mine: Rows, theirs: Rows) -> Iterator[str]:
     """A phrase a column: how many of the rows that both have differ, and the first."""
     rows = min(mine.num_rows, theirs.num_rows)
-    for column in ("key", "label"):
-        left, right = (t[column].slice(0, rows).to_numpy() for t in (mine, theirs))
-        changed = np.flatnonzero(left != right)
-        if len(changed):
-            first = changed[0]
-            yield (
-                f"{column}s of {len(changed):,} of {rows:,} rows, "
-                f"first row {first}: {left[first]} | {right[first]}"
-            )
+    counts, firsts = dict.fromkeys(("key", "label"), 0), dict[str, str]()
+    for start in range(0, rows, _INDEX_BLOCK):
+        parts = [index.slice(start, min(_INDEX_BLOCK, rows - start)) for index in (mine, theirs)]
+        for column in counts:
+            left, right = (part[column].to_numpy() for part in parts)
+            changed = np.flatnonzero(left != right)
+            counts[column] += len(changed)
+            if len(changed):
+                first = changed[0]
+                text = f"first row {start + first}: {left[first]} | {right[first]}"
+                firsts.setdefault(column, text)
+    for column, first_text in firsts.items():
+        yield f"{column}s of {counts[column]:,} of {rows:,} rows, {first_text}"
 
 
 def _failure_differences(mine: list[Failure], theirs: list[Failure]) -> Iterator[str]:

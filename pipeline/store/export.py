@@ -107,12 +107,12 @@ def _parts(store: FeatureStore, name: str, views: range, progress: Progress) -> 
 
 def _write_parquet(file: Path, store: FeatureStore, views: range, parts: Iterator[Part]) -> None:
     """One row group a shard."""
-    labels = store.index().select(["key", "label"])
     with _whole(file) as stream:
         writer = None
         try:
             for part in parts:
-                table = _table(labels, views, part)
+                labels = store.listing.slice(part.rows.start, len(part.rows))
+                table = _table(labels.select(["key", "label"]), views, part)
                 # Embeddings are noise to a compressor, and no two numbers repeat.
                 writer = writer or pq.ParquetWriter(
                     stream, table.schema, compression="none", use_dictionary=["key"]
@@ -126,7 +126,9 @@ def _write_parquet(file: Path, store: FeatureStore, views: range, parts: Iterato
 def _table(labels: pa.Table, views: range, part: Part) -> pa.Table:
     """A row an embedding: the views of a row follow each other."""
     rows = len(part.rows)
-    repeated = labels.slice(part.rows.start, rows).take(np.repeat(np.arange(rows), len(views)))
+    # Of one shard: other programs know text better with 32-bit offsets.
+    labels = labels.cast(pa.schema([("key", pa.string()), ("label", pa.int64())]))
+    repeated = labels.take(np.repeat(np.arange(rows), len(views)))
     values = np.ascontiguousarray(part.values).reshape(rows * len(views), -1)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
     view = pa.array(np.tile(np.array(views, np.int32), rows))

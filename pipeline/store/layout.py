@@ -3,13 +3,15 @@
 import json
 import math
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, overload
 
 from egapipe.pipeline.store.dtypes import NUMPY, not_a_number
 from egapipe.pipeline.store.manifest import ATTRIBUTE, Manifest
 
 GROUP = "zarr.json"
 INDEX = "index/index.parquet"
+INDEX_GROUPS = 1 << 14
 COMMITS = "commits"
 CREATED = f"{COMMITS}/created.json"
 FINISHED = f"{COMMITS}/finished.json"
@@ -35,9 +37,42 @@ _MEANING = (
 _PARTIAL = re.compile(r"(.+)\.[0-9a-f]{32}\.partial")
 
 
-def plan_shards(rows: int, shard_rows: int) -> list[range]:
+class Shards(Sequence[range]):
     """The rows of each shard: consecutive, `shard_rows` each, the last one may be shorter."""
-    return [range(i, min(i + shard_rows, rows)) for i in range(0, rows, shard_rows)]
+
+    def __init__(self, rows: int, shard_rows: int) -> None:
+        self._rows, self._shard_rows = rows, shard_rows
+
+    def __len__(self) -> int:
+        return -(-self._rows // self._shard_rows)
+
+    @overload
+    def __getitem__(self, place: int) -> range: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[range]: ...
+
+    def __getitem__(self, place: int | slice) -> range | list[range]:
+        if isinstance(place, slice):
+            return [self[shard] for shard in range(len(self))[place]]
+        start = range(len(self))[place] * self._shard_rows
+        return range(start, min(start + self._shard_rows, self._rows))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def plan_shards(rows: int, shard_rows: int) -> Shards:
+    """The shards of a plan, without a list of them."""
+    return Shards(rows, shard_rows)
+
+
+def index_group_rows(rows: int, shard_rows: int) -> int:
+    """Rows of a row group of the index: whole shards, one where there are few."""
+    shards = -(-rows // shard_rows)
+    return shard_rows * -(-shards // INDEX_GROUPS)
 
 
 def chunk_shape(manifest: Manifest, name: str) -> tuple[int, ...]:

@@ -15,11 +15,11 @@ from egapipe.pipeline.store.commits import encode_commits
 from egapipe.pipeline.store.create import (
     create_store,
     open_store,
-    read_created,
     require_equal,
     require_same_rows,
 )
 from egapipe.pipeline.store.dtypes import Floats, Stored
+from egapipe.pipeline.store.index import Rows, StoredIndex
 from egapipe.pipeline.store.location import open_objects
 from egapipe.pipeline.store.lock import locked
 from egapipe.pipeline.store.manifest import Manifest
@@ -32,7 +32,7 @@ from egapipe.pipeline.store.records import (
 )
 from egapipe.pipeline.store.shard import prepare_shard
 from egapipe.pipeline.store.snapshot import Snapshot, finished
-from egapipe.pipeline.store.tables import decode_index, encode_failures, plain_index
+from egapipe.pipeline.store.tables import encode_failures
 
 _RUN_EXTRACT = "run `egapipe extract` to finish it"
 
@@ -50,25 +50,25 @@ class FeatureStore:
         self.objects = objects
         self.chunks = Chunks(objects, manifest, created)
         self.shards = layout.plan_shards(manifest.rows, manifest.shard_rows)
-        self._index: pa.Table | None = None
+        self.listing = StoredIndex(objects, created, manifest.rows)
         self._reopened = False
 
     @classmethod
     def create(
-        cls, url: str, manifest: Manifest, index: pa.Table, *, same_software: bool = False
+        cls, url: str, manifest: Manifest, index: Rows, *, same_software: bool = False
     ) -> Self:
         """A new store, or an equal one that exists, to be continued.
 
-        index: row int64 (0 to N - 1), key string (unique), label int64 (-1 = none), source string.
+        index: row int64 (0 to N - 1), key string (unique), label int64 (-1 = none), source string;
+        a table, or anything else that gives a part of one at a time.
         same_software: refuse to continue what other versions have begun, which is else only logged.
         Raises StoreError if the URL holds anything else, and lists the differences.
         """
         objects = open_objects(url)
-        index = plain_index(index, manifest.rows)
         create_store(objects, manifest, index)
         store = cls(objects, *open_store(objects))
         require_equal(store.manifest, manifest, store.url)
-        require_same_rows(store.index(), index, store.url)
+        require_same_rows(store.listing, index, store.url)
         if store.manifest.software(manifest):
             store.snapshot().require_continued(manifest, same_software=same_software)
         return store
@@ -246,17 +246,11 @@ class FeatureStore:
 
     def index(self) -> pa.Table:
         """Columns row int64, key string, label int64 (-1 = none), source string; N rows."""
-        if self._index is None:
-            data = read_created(self.objects, self.created, layout.INDEX)
-            self._index = decode_index(data, f"{self.url}/{layout.INDEX}")
-        return self._index
+        return self.listing.table()
 
     def keys(self, rows: Sequence[int]) -> list[str]:
-        """Keys of some rows; the index is read only when there are any."""
-        if not len(rows):
-            return []
-        keys: list[str] = self.index()["key"].take(pa.array(rows, pa.int64())).to_pylist()
-        return keys
+        """Keys of some rows; of the index is read what has them, if there are any."""
+        return self.listing.keys(rows)
 
     def failures(self) -> list[Failure]:
         """Failed rows of all committed shards, by row."""
@@ -307,7 +301,7 @@ class FeatureStore:
                 self.objects.delete(key)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_index": None, "_reopened": False}
+        return {**self.__dict__, "_reopened": False}
 
     def __repr__(self) -> str:
         return f"FeatureStore({self.url!r})"

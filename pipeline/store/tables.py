@@ -1,23 +1,13 @@
-"""Tables of a store: the index of its rows and the list of failed rows, as Parquet."""
+"""The list of failed rows, as Parquet."""
 
 from collections.abc import Iterable
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from egapipe.pipeline.errors import StoreError, one_line
 from egapipe.pipeline.store.records import Failure
 
-INDEX_SCHEMA = pa.schema(
-    [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("label", pa.int64(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-    ]
-)
 FAILURES_SCHEMA = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
@@ -25,45 +15,6 @@ FAILURES_SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
-
-
-def plain_index(index: pa.Table, rows: int) -> pa.Table:
-    """An index in the stored types: row int64, key string, label int64 (-1 = none), source string.
-
-    Raises StoreError if it is not one of `rows` rows in order, with unique keys.
-    """
-    try:
-        plain = index.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
-        plain.validate(full=True)
-    except (KeyError, ValueError, pa.ArrowException) as error:
-        reason = error.args[0] if error.args else error
-        raise StoreError(f"the index has not the columns of a store: {reason}") from error
-    problems = index_problems(plain, rows)
-    if problems:
-        raise StoreError(f"the data set cannot be stored: {problems[0]}")
-    return plain
-
-
-def encode_index(index: pa.Table) -> bytes:
-    """Parquet bytes of a plain index."""
-    return _to_parquet(index)
-
-
-def index_problems(index: pa.Table, rows: int) -> list[str]:
-    """What is wrong with the content of an index."""
-    if index.num_rows != rows:
-        return [f"the index has {index.num_rows} rows, the manifest {rows}"]
-    problems = []
-    if not np.array_equal(index["row"].to_numpy(), np.arange(rows)):
-        problems.append(f"the index does not list rows 0 to {rows - 1} in order")
-    if pc.count_distinct(index["key"]).as_py() != rows:
-        problems.append(f"the index has a key twice: {_repeated(index['key'])!r}")
-    return problems
-
-
-def decode_index(data: bytes, where: str) -> pa.Table:
-    """The index in Parquet bytes. Raises StoreError if they are no index."""
-    return _from_parquet(data, INDEX_SCHEMA, where)
 
 
 def encode_failures(failures: Iterable[Failure]) -> bytes:
@@ -99,10 +50,3 @@ def _from_parquet(data: bytes, schema: pa.Schema, where: str) -> pa.Table:
     if not table.schema.equals(schema):
         raise StoreError(f"{where} is damaged: its columns are {names}")
     return table
-
-
-def _repeated(keys: pa.ChunkedArray) -> str:
-    counts = keys.value_counts()
-    twice = counts.filter(pc.greater(pc.struct_field(counts, "counts"), 1))
-    key: str = twice[0]["values"].as_py()
-    return key

@@ -17,9 +17,10 @@ from egapipe.pipeline.datasets.zips import Zip
 from egapipe.pipeline.errors import EgapipeError, ImageError
 from egapipe.pipeline.files import json_object, read_json_object
 from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.store.index import decode_index
 from egapipe.pipeline.store.manifest import manifest_of
 from egapipe.pipeline.store.records import Commit, Created, Failure, Finished
-from egapipe.pipeline.store.tables import decode_failures, decode_index, encode_failures
+from egapipe.pipeline.store.tables import decode_failures, encode_failures
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.compare import ComparisonFolder
 from tests.fuzz import file_reader, read_members

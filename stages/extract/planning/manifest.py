@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 
 from egapipe.pipeline.config import Config
@@ -65,16 +66,32 @@ def manifest_for(
     )
 
 
-def index_of(dataset: Dataset) -> pa.Table:
+@dataclass(frozen=True)
+class DatasetIndex:
+    """The rows of a data set as a store's index, see `Rows`."""
+
+    dataset: Dataset
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return len(self.dataset)
+
+    def slice(self, offset: int, length: int) -> pa.Table:
+        """Columns row, key, label, source of some rows."""
+        stop = min(offset + length, len(self.dataset))
+        columns = [
+            pa.array(np.arange(offset, stop)),
+            pa.array(self.dataset.keys[offset:stop], pa.large_string()),
+            pa.array(self.dataset.label_numbers[offset:stop], pa.int64()),
+            pa.repeat(pa.scalar(self.dataset.name, pa.large_string()), stop - offset),
+        ]
+        return pa.Table.from_arrays(columns, schema=INDEX_SCHEMA)
+
+
+def index_of(dataset: Dataset) -> DatasetIndex:
     """The rows of a data set as a store's index: row, key, label, source."""
-    rows = len(dataset)
-    columns = [
-        pa.array(range(rows), pa.int64()),
-        pa.array(list(dataset.keys), pa.string()),
-        pa.array(dataset.label_numbers, pa.int64()),
-        pa.array([dataset.name] * rows, pa.string()),
-    ]
-    return pa.Table.from_arrays(columns, schema=INDEX_SCHEMA)
+    return DatasetIndex(dataset)
 
 
 def software() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What a store will take, and what of it is left: known before an image is read."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from egapipe.pipeline.config import Config
@@ -39,7 +40,7 @@ class StorePlan:
     """Of a store that was begun."""
 
     @property
-    def shards(self) -> list[range]:
+    def shards(self) -> Sequence[range]:
         """The rows of every shard."""
         return plan_shards(self.manifest.rows, self.manifest.shard_rows)
 
@@ -105,7 +106,7 @@ def plan_store(config: Config, split: Split, dataset: Dataset, teacher: Teacher)
     require_equal(stored, asked, store.url)
     if found.pending and config.extract.same_software:
         require_software(stored, asked, store.url, same=True)
-    require_same_rows(store.index(), index_of(dataset), store.url)
+    require_same_rows(store.listing, index_of(dataset), store.url)
     return StorePlan(split, objects, stored, begun=True, pending=tuple(found.pending), found=found)
 
 

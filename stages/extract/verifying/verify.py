@@ -152,7 +152,7 @@ def _require_of(
         outputs=teacher.outputs,
     )
     require_equal(stored, asked, store.url)
-    require_same_rows(store.index(), index_of(dataset), store.url)
+    require_same_rows(store.listing, index_of(dataset), store.url)
 
 
 def _encode(config: Config, teacher: Teacher, reader: Reader, pairs: Pairs) -> Arrays:
