@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.store import FeatureStore
 from egapipe.stages import compare, distill, extract
 from egapipe.stages.compare.folder import RECORD
+from egapipe.stages.distill.folder import training_folder
+from egapipe.stages.distill.training.checkpoint import Checkpoints
 from egapipe.stages.report import reporting
 from egapipe.stages.submit.package import absolute
 from tests.golden_copy import golden
@@ -78,6 +81,23 @@ def test_a_run_is_not_taken_up_with_other_images(golden: Path, run: str) -> None
     assert "dataset.fingerprint is" in refused(run)
     extract_anew()
     assert "the content was" in refused(run)
+
+
+def test_an_interrupted_training_does_not_go_on_with_another_data_set(golden: Path) -> None:
+    """Another class comes first in what was extracted anew: a label means another class."""
+
+    def interrupt(epoch: int, metrics: Mapping[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distill.run(config(), restart=True, report=interrupt)
+    run = training_folder(config())
+    before = {p: p.read_bytes() for p in run.checkpoints.rglob("*") if p.is_file()}
+    assert Checkpoints(run.checkpoints).position().epoch == 1
+    other_classes("train")
+    extract_anew()
+    assert "dataset.fingerprint was '" in refused()
+    assert before == {p: p.read_bytes() for p in run.checkpoints.rglob("*") if p.is_file()}
 
 
 def test_the_difference_is_named(golden: Path) -> None:
