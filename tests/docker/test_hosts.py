@@ -44,8 +44,10 @@ while [ "${1:0:2}" = -- ]; do
     case "$1" in --nodelist=*) node="${1#*=}" ;; esac
     shift
 done
-exec ip netns exec "$node" unshare -m sh -c \\
-    'mount -t tmpfs none /tmp && mkdir /tmp/home && HOME=/tmp/home exec "$@"' sh "$@"
+own="$HOSTS/$node"
+mkdir -p "$own/home"
+# Of a host /tmp and home are its own; `ip netns exec` has made a mount namespace.
+exec ip netns exec "$node" sh -c 'mount --bind "$0" /tmp && HOME=/tmp/home exec "$@"' "$own" "$@"
 """
 
 
@@ -119,6 +121,7 @@ def cluster(s3: S3) -> Iterator[Cluster]:
                 "SLURM_JOB_NODELIST": ",".join(made.names),
                 "SLURM_JOB_ID": str(os.getpid()),
                 "SLURM_CPUS_PER_TASK": "1",
+                "HOSTS": str(folder / "hosts"),
                 "OMP_NUM_THREADS": "1",
             }
             yield Cluster(made, folder, environment, s3.url("quickstart"))
