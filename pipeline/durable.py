@@ -84,6 +84,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     "ObjectiveConfig": dict.fromkeys(
         ("cka", "dist", "dkd", "itrd", "lskd", "rrd", "simkd", "unic")
     ),
+    "ViewsConfig": {"aspect": None},
     "DistillConfig": {
         "cuda_graphs": True,
         "decay_on": "all",

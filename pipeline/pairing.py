@@ -12,7 +12,7 @@ from egapipe.pipeline.places import FILES, is_place, same_place, with_files
 from egapipe.pipeline.store import Features, FeatureStore, Manifest
 from egapipe.pipeline.store.features import Rows
 from egapipe.pipeline.store.stored import found_by_loading
-from egapipe.pipeline.views import plan_hash
+from egapipe.pipeline.views import plan_hash, settled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +83,8 @@ def check_one_teacher(first: FeatureStore, other: FeatureStore) -> None:
 
 def asked_of(stored: Manifest, config: Config, dataset: Dataset, split: Split) -> Manifest:
     """A stored manifest with everything that a configuration decides, without loading a teacher."""
-    plan, settings = config.view_plan(split), durable(config.teacher)
+    plan = settled(config.view_plan(split), stored.views.aspect)
+    settings = durable(config.teacher)
     # What loading the teacher has found out is not known here: it is what was found then.
     teacher = {**found_by_loading(stored.teacher), **_placed(stored.teacher, settings)}
     record = {"fingerprint": dataset.fingerprint(), "rows": len(dataset)}

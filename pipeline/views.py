@@ -92,7 +92,7 @@ def view_boxes(plan: ViewsConfig, hashes: Hashes, k: int | Ints, sizes: Ints) ->
     u = _uniforms(plan.seed, hashes, ks)
     box = _crops(plan, u, sizes)
     clean = ks == CLEAN
-    box[clean] = _whole(sizes)[clean]
+    box[clean] = _middle(sizes, _sides(plan, sizes))[clean]
     return Boxes(box, (u[:, 4] < plan.flip) & ~clean)
 
 
@@ -109,6 +109,24 @@ def teacher_views(count: int, seed: int, epoch: int | Ints, hashes: Hashes) -> I
     return 1 + steps % count
 
 
+def settled(plan: ViewsConfig, aspect: str | None) -> ViewsConfig:
+    """A plan as it is replayed: its `aspect` is `keep`, or None where images are stretched.
+
+    aspect: what holds where the plan does not say.
+    """
+    kept = (plan.aspect or aspect) == "keep"
+    return plan.model_copy(update={"aspect": "keep" if kept else None})
+
+
+def clean_part(image: Image.Image, aspect: str | None) -> Image.Image:
+    """What a student sees of an image that is not augmented, before resizing: its middle square
+    where the aspect is kept, else all of it."""
+    sizes = np.array([[image.height, image.width]])
+    plan = settled(ViewsConfig(), aspect)
+    boxes = Boxes(_middle(sizes, _sides(plan, sizes)), np.array([False]))
+    return image if (boxes.box[:, 2:] == sizes).all() else apply_view(image, boxes[0])
+
+
 def apply_view(image: Image.Image, view: View) -> Image.Image:
     """Crop (zeros outside the image), then flip: the teacher's pixels before resizing."""
     right, bottom = view.left + view.width, view.top + view.height
@@ -118,33 +136,41 @@ def apply_view(image: Image.Image, view: View) -> Image.Image:
 
 def _crops(plan: ViewsConfig, u: npt.NDArray[np.float64], sizes: Ints) -> Ints:
     if plan.crop == "none":
-        return _whole(sizes)
+        return _middle(sizes, _sides(plan, sizes))
     if plan.crop == "pad":
         return _padded(plan, u, sizes)
     return _scaled(plan, u, sizes)
 
 
-def _whole(sizes: Ints) -> Ints:
-    return np.concatenate([np.zeros_like(sizes), sizes], axis=1)
+def _sides(plan: ViewsConfig, sizes: Ints) -> Ints:
+    """Height and width, [..., 2], of the part of images that a view shows if it is not scaled."""
+    if plan.aspect != "keep":
+        return sizes
+    return np.broadcast_to(sizes.min(axis=-1, keepdims=True), sizes.shape)
+
+
+def _middle(sizes: Ints, sides: Ints) -> Ints:
+    return np.concatenate([(sizes - sides) // 2, sides], axis=1)
 
 
 def margins(plan: ViewsConfig, size: Ints) -> tuple[int, int]:
     """How far (down, across) a view may reach out of images of the size [2] = height, width."""
     if plan.crop != "pad":
         return (0, 0)
-    y, x = _padding(plan, size)
+    y, x = _padding(plan, _sides(plan, size))
     return (int(y), int(x))
 
 
-def _padding(plan: ViewsConfig, sizes: Ints) -> Ints:
-    padding: Ints = np.rint(plan.padding * sizes).astype(np.int64)
+def _padding(plan: ViewsConfig, sides: Ints) -> Ints:
+    padding: Ints = np.rint(plan.padding * sides).astype(np.int64)
     return padding
 
 
 def _padded(plan: ViewsConfig, u: npt.NDArray[np.float64], sizes: Ints) -> Ints:
-    pad = _padding(plan, sizes)
-    offset = np.floor(u[:, :2] * (2 * pad + 1)).astype(np.int64) - pad
-    return np.concatenate([offset, sizes], axis=1)
+    sides = _sides(plan, sizes)
+    pad = _padding(plan, sides)
+    offset = np.floor(u[:, :2] * (sizes - sides + 2 * pad + 1)).astype(np.int64) - pad
+    return np.concatenate([offset, sides], axis=1)
 
 
 def _scaled(plan: ViewsConfig, u: npt.NDArray[np.float64], sizes: Ints) -> Ints:

@@ -248,6 +248,11 @@ class ViewsConfig(Section):
     """For `scale`: least and largest aspect ratio, width / height."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip."""
+    aspect: Literal["keep", "stretch"] | None = None
+    """What becomes of images that are not square, for `none`, `pad` and clean views. `keep`: a
+    square as wide as the shorter side is cut out of them; `stretch`: the whole of them is squashed
+    into the input. Default, for a teacher: as it prepares clean images itself, or as a store has it
+    that is there already; for a student: as its teacher's views."""
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:

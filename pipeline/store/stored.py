@@ -7,7 +7,13 @@ notice. `egapipe.pipeline.durable` is the way from one to the other.
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from egapipe.pipeline.config import data, teachers
 from egapipe.pipeline.config.data import ViewsConfig
@@ -60,11 +66,19 @@ class StoredViews(BaseModel):
     scale: tuple[Number, Number]
     ratio: tuple[Number, Number]
     flip: Share
+    aspect: Literal["keep"] | None = None
+    """None, and not there in a file: images that are not square are stretched, as they all were
+    before there was a choice."""
 
     @classmethod
     def of(cls, plan: ViewsConfig) -> Self:
         """The stored form of a plan."""
         return cls.model_validate(durable(plan))
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = write(self)
+        return {key: value for key, value in tree.items() if key != "aspect" or value is not None}
 
     def plan(self) -> ViewsConfig:
         """The plan with which these views are replayed."""

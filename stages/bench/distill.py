@@ -18,7 +18,7 @@ from egapipe.pipeline.views import key_hashes
 from egapipe.stages.bench.measure import paired
 from egapipe.stages.bench.synthetic import MEAN, STD, NoiseImages, noise_store
 from egapipe.stages.distill.data.batches import Batches, LoadedBatches
-from egapipe.stages.distill.data.images import Images, ResidentImages, StreamedImages
+from egapipe.stages.distill.data.images import Frame, Images, ResidentImages, StreamedImages
 from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.resident import ResidentBatches
 from egapipe.stages.distill.model.precision import PRECISIONS
@@ -49,8 +49,8 @@ class Bench:
         self.data = NoiseImages(rows, SIDE, CLASSES)
         self.hashes = key_hashes(self.data.keys)
         size = (SIDE, SIDE)
-        self.resident = ResidentImages(self.data.pixels, self.hashes, size, device)
-        self.streamed = StreamedImages(self.data, self.hashes, size, device, threads=2)
+        self.resident = ResidentImages(self.data.pixels, self.hashes, Frame(size), device)
+        self.streamed = StreamedImages(self.data, self.hashes, Frame(size), device, threads=2)
         self.store = noise_store(folder, rows, DIM, ViewsConfig(count=views))
         self.features = Features.open(self.store, cache_dir=str(folder / "cache"))
 

@@ -18,8 +18,7 @@ from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill.data.anchors import anchors_of
 from egapipe.stages.distill.data.batches import Batches, LoadedBatches
-from egapipe.stages.distill.data.crops import Size
-from egapipe.stages.distill.data.images import ResidentImages
+from egapipe.stages.distill.data.images import Frame, ResidentImages
 from egapipe.stages.distill.data.joint import JointImages
 from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.order import UNLABELLED
@@ -30,7 +29,7 @@ from egapipe.stages.distill.data.sources import (
     open_features,
     open_images,
     open_sources,
-    student_size,
+    student_frame,
 )
 from egapipe.stages.distill.data.statistics import statistics_of
 from egapipe.stages.distill.model.memory import REMEMBERED, GraphMemory
@@ -144,21 +143,21 @@ def prepare(config: Config, world: World) -> Job:
     sources = open_sources(config)
     dataset, labels = sources.datasets[0], sources.labels
     normalize = distill.normalize or teacher_normalize(sources.stores[0])
-    size = student_size(config, dataset)
-    loader = make_loader(config, sources, size, world)
+    frame = student_frame(config, dataset, sources.stores[0].manifest.plan)
+    loader = make_loader(config, sources, frame, world)
     classes = number_of_classes(dataset, labels)
     test = (
         None if config.dataset.test is None else aligned(open_dataset(config.dataset.test), dataset)
     )
     torch.manual_seed(distill.seed)
     backbone = build_student(distill.student.name, distill.student.args)
-    spec = student_spec(config, backbone, dataset.classes, classes, size, normalize)
+    spec = student_spec(config, backbone, dataset.classes, classes, frame, normalize)
     return Job(
         config=config,
         spec=spec,
         model=build_model(config, spec, backbone, sources, world),
         loader=loader,
-        test=None if test is None else open_test(config, test, classes, size, world),
+        test=None if test is None else open_test(config, test, classes, frame, world),
         validation=open_validation(config, sources, loader, classes, world),
         teacher_test=None if test is None else open_teacher_test(config, test),
         world=world,
@@ -180,7 +179,7 @@ def teacher_normalize(store: FeatureStore) -> Normalize:
 
 
 def open_test(
-    config: Config, dataset: Dataset, classes: int, size: Size, world: World
+    config: Config, dataset: Dataset, classes: int, frame: Frame, world: World
 ) -> Evaluation:
     """The labelled images of a test data set."""
     labels = dataset.labels
@@ -191,7 +190,7 @@ def open_test(
     rows = np.flatnonzero(labels >= 0)
     if len(rows) == 0:
         raise UsageError(f"{dataset.name} has no labelled image to evaluate on")
-    images = open_images(config, dataset, key_hashes(dataset.keys), size, world)
+    images = open_images(config, dataset, key_hashes(dataset.keys), frame, world)
     return Evaluation(images, labels, rows)
 
 
@@ -205,7 +204,7 @@ def open_validation(
     if validation is None or validation.source is None:
         return None
     dataset = open_dataset(validation.source)
-    return open_test(config, dataset, classes, loader.images.size, world)
+    return open_test(config, dataset, classes, loader.images.frame, world)
 
 
 def open_teacher_test(
@@ -223,17 +222,18 @@ def student_spec(
     backbone: nn.Module,
     names: list[str] | None,
     classes: int,
-    size: Size,
+    frame: Frame,
     normalize: Normalize,
 ) -> StudentSpec:
     """What the student is made of, its backbone measured."""
     return StudentSpec(
         student=config.distill.student,
-        features=feature_width(backbone, size),
+        features=feature_width(backbone, frame.size),
         dim=config.distill.head.dim,
         classes=classes,
         class_names=names,
-        size=size,
+        size=frame.size,
+        aspect=frame.aspect,
         normalize=normalize,
     )
 

@@ -78,7 +78,7 @@ class TrainedStudent:
             raise UsageError(f"config {self.config.name} has no dataset.test to measure with")
         dataset = self.numbered(open_dataset(self.config.dataset.test))
         world = World.alone(self.device)
-        test = open_test(self.config, dataset, self.spec.classes, self.spec.size, world)
+        test = open_test(self.config, dataset, self.spec.classes, self.spec.frame, world)
         return test.accuracy(evaluation_logits(self.student, self.config.distill), world)
 
     def numbered(self, dataset: Dataset) -> Dataset:
@@ -96,9 +96,9 @@ class TrainedStudent:
         rows: int64 [N] of the data set, in any order. Rows whose image cannot be read are left
         out. Raises UsageError if the images are not of one size and the student's is not set.
         """
-        hashes, size = key_hashes(dataset.keys), self.spec.size
-        images = open_images(self.config, dataset, hashes, size, World.alone(self.device))
-        length = _batch_length(size)
+        hashes, frame = key_hashes(dataset.keys), self.spec.frame
+        images = open_images(self.config, dataset, hashes, frame, World.alone(self.device))
+        length = _batch_length(frame.size)
         chunks = (rows[i : i + length] for i in range(0, len(rows), length))
         jobs = (lambda chunk=chunk: readable(images, chunk) for chunk in chunks)
         for chunk, pixels in run_ahead(jobs, images.threads, self.device):

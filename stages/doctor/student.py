@@ -5,8 +5,8 @@ import torch
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.data.images import StreamedImages
-from egapipe.stages.distill.data.sources import student_size
+from egapipe.stages.distill.data.images import Frame, StreamedImages
+from egapipe.stages.distill.data.sources import student_frame
 from egapipe.stages.distill.model.student import Student
 from egapipe.stages.distill.setup import number_of_classes, student_spec
 from egapipe.stages.distill.training.schedule import check_milestones
@@ -19,22 +19,22 @@ def check_student(parts: Parts) -> Result:
     """It is built, and its fresh weights give finite, different logits for real images."""
     config, dataset = parts.config, parts.dataset("train")
     check_milestones(config.distill)
-    backbone, size = parts.backbone.get(), student_size(config, dataset)
+    backbone, frame = parts.backbone.get(), _frame(parts)
     classes = max(1, number_of_classes(dataset, dataset.labels))
     try:
         normalize = config.distill.normalize or teacher_normalize(parts)
     except MissingError:
         # Only finite numbers are asked for.
         normalize = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    spec = student_spec(config, backbone, dataset.classes, classes, size, normalize)
+    spec = student_spec(config, backbone, dataset.classes, classes, frame, normalize)
     student = spec.build(backbone).eval()
-    nodes, logits = student(_images(parts, size))
+    nodes, logits = student(_images(parts, frame))
     for name, output in {"nodes": nodes, "logits": logits}.items():
         if not bool(torch.isfinite(output).all()):
             return fail(f"{name} of the untrained student are not finite: check its architecture")
     if bool((logits == logits[:1]).all()):
         return fail("the untrained student gives the same logits for different images")
-    return ok(_described(student, config.distill.student.name, nodes.shape[1], classes, size))
+    return ok(_described(student, config.distill.student.name, nodes.shape[1], classes, frame.size))
 
 
 def check_student_normalisation(parts: Parts) -> Result:
@@ -58,11 +58,20 @@ def teacher_normalize(parts: Parts) -> Normalize:
     return Normalize(mean=used["mean"], std=used["std"])
 
 
-def _images(parts: Parts, size: tuple[int, int]) -> torch.Tensor:
+def _frame(parts: Parts) -> Frame:
+    """What the student sees; where there is no store yet, as the configuration says."""
+    try:
+        plan = parts.store("train").manifest.plan
+    except MissingError:
+        plan = parts.config.views
+    return student_frame(parts.config, parts.dataset("train"), plan)
+
+
+def _images(parts: Parts, frame: Frame) -> torch.Tensor:
     """The clean views of the sampled rows at the student's size, uint8 [B, 3, H, W]."""
     dataset = parts.dataset("train")
-    images = StreamedImages(dataset, key_hashes(dataset.keys), size, torch.device("cpu"), 1)
-    return images.batch(parts.rows.get(), parts.config.distill.augment, 0)
+    images = StreamedImages(dataset, key_hashes(dataset.keys), frame, torch.device("cpu"), 1)
+    return images.clean(parts.rows.get())
 
 
 def _described(student: Student, name: str, nodes: int, classes: int, size: tuple[int, int]) -> str:

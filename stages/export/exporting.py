@@ -118,7 +118,7 @@ def sample_images(student: TrainedStudent, folder: str | Path | None) -> Tensor:
     rows = np.arange(len(dataset))
     rows = rows[:: max(1, len(rows) // IMAGES)][:IMAGES]
     hashes, device = key_hashes(dataset.keys), torch.device("cpu")
-    stream = StreamedImages(dataset, hashes, student.spec.size, device, threads=1)
+    stream = StreamedImages(dataset, hashes, student.spec.frame, device, threads=1)
     _, pixels = readable(stream, rows)
     if len(pixels) == 0:
         raise UsageError(f"{dataset.name} has no readable image to check the files on")

@@ -19,6 +19,7 @@ def preprocessing(spec: StudentSpec) -> dict[str, Any]:
         "transparency": {"laid_on": [255, 255, 255]},
         "grey_of_16_bits": {"divided_by": 257, "rounded": True},
         "colours": "RGB, without colour profiles",
+        "crop": "the middle square" if spec.aspect == "keep" else None,
         "resize": {"height": height, "width": width, "resample": "bilinear", "crop": None},
         "input": {"type": "uint8", "shape": ["batch", 3, height, width], "range": [0, 255]},
         "normalisation": "inside the student",
@@ -49,6 +50,10 @@ def read(path):
         paper = Image.new("RGBA", image.size, (*about["transparency"]["laid_on"], 255))
         image = Image.alpha_composite(paper, image)
     image = image.convert("RGB")
+    if about["crop"]:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 

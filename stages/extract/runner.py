@@ -132,7 +132,8 @@ class Extraction:
 
 def _extraction(config: Config, plan: StorePlan, dataset: Dataset, teacher: Teacher) -> Extraction:
     """Of a store that was begun everything but the images was compared when it was planned."""
-    manifest = manifest_for(config, plan.split, Origin.of(teacher), dataset)
+    stored = None if plan.found is None else plan.manifest
+    manifest = manifest_for(config, plan.split, Origin.of(teacher), dataset, stored=stored)
     same = config.extract.same_software
     if plan.found is not None:
         plan.found.require_continued(manifest, same_software=same)

@@ -113,7 +113,7 @@ class StudentSpace:
 
     def nearest(self, images: Sequence[Image.Image], k: int) -> tuple[Floats, Ints]:
         """See `Space.nearest`."""
-        pixels = torch.stack([clean_view(image, self._student.spec.size) for image in images])
+        pixels = torch.stack([clean_view(image, self._student.spec.frame) for image in images])
         _, nodes, _ = Predictor.of(self._student).run(pixels)
         nodes = unit_directions(nodes)
         cosines, places = nearest(self._nodes, nodes, min(k, len(self._rows)))

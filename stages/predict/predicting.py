@@ -14,7 +14,8 @@ from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.datasets.images import decode
 from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.errors import ImageError, UsageError
-from egapipe.stages.distill.data.images import fitted
+from egapipe.pipeline.views import clean_part
+from egapipe.stages.distill.data.images import Frame, fitted
 from egapipe.stages.predict.predictor import Floats, Predictor, load_predictor
 
 BATCH = 64
@@ -62,7 +63,7 @@ def run(
 def _predict(predictor: Predictor, paths: Sequence[Path], top: int) -> Iterator[Prediction]:
     for start in range(0, len(paths), BATCH):
         part = paths[start : start + BATCH]
-        read = [_read(path, predictor.spec.size) for path in part]
+        read = [_read(path, predictor.spec.frame) for path in part]
         pixels = [image for image in read if isinstance(image, Tensor)]
         outputs = iter(_outputs(predictor, torch.stack(pixels), top) if pixels else ())
         for path, image in zip(part, read, strict=True):
@@ -95,14 +96,15 @@ def _files(images: Sequence[str | Path]) -> Iterator[Path]:
             raise UsageError(f"{path} is neither an image file nor a folder")
 
 
-def _read(path: Path, size: tuple[int, int]) -> Tensor | str:
+def _read(path: Path, frame: Frame) -> Tensor | str:
     """The clean view of an image file, see `clean_view`; or why there is none."""
     try:
-        return clean_view(decode(read_bytes(path)), size)
+        return clean_view(decode(read_bytes(path)), frame)
     except ImageError as error:
         return str(error)
 
 
-def clean_view(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    """The clean view of an RGB image, uint8 [3, H, W], resized as in training. size: (H, W)."""
-    return torch.from_numpy(np.array(fitted(image, size))).permute(2, 0, 1)
+def clean_view(image: Image.Image, frame: Frame) -> Tensor:
+    """The clean view of an RGB image, uint8 [3, H, W], cut out and resized as in training."""
+    seen = fitted(clean_part(image, frame.aspect), frame.size)
+    return torch.from_numpy(np.array(seen)).permute(2, 0, 1)

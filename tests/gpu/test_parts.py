@@ -11,7 +11,7 @@ from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages import extract
-from egapipe.stages.distill.data.images import ResidentImages
+from egapipe.stages.distill.data.images import Frame, ResidentImages
 from egapipe.stages.distill.data.resident import ResidentBatches
 from egapipe.stages.distill.objectives import REGISTRY, Facts, Pair, build_objective
 from egapipe.stages.distill.setup import make_batches, prepare
@@ -76,7 +76,7 @@ def test_crops_are_those_of_the_cpu(device: torch.device, crop: str, size: tuple
     hashes, rows = key_hashes(map(str, range(40))), np.arange(40)
     plan = ViewsConfig(crop=crop, flip=0.5)
     batches = [
-        ResidentImages(pixels, hashes, size, where).batch(rows, plan, 3).cpu().int()
+        ResidentImages(pixels, hashes, Frame(size), where).batch(rows, plan, 3).cpu().int()
         for where in (device, CPU)
     ]
     exact = crop != "scale" and size == (12, 10)

@@ -18,8 +18,11 @@ from egapipe.pipeline.views import (
     CLEAN,
     View,
     apply_view,
+    clean_part,
     key_hashes,
+    margins,
     plan_hash,
+    settled,
     teacher_views,
     view_boxes,
     view_params,
@@ -45,6 +48,7 @@ PLANS = st.builds(
     scale=ranges(0.01, 1.0),
     ratio=ranges(0.1, 10.0),
     flip=st.floats(0, 1),
+    aspect=st.sampled_from([None, "keep"]),
 )
 KEYS = st.text(st.characters(codec="utf-8"), max_size=20)
 SIZES = st.tuples(st.integers(1, 600), st.integers(1, 600))
@@ -109,18 +113,19 @@ def test_the_views_there_are_do_not_change_when_more_are_asked_for(plan, key, k,
 
 @given(PLANS, KEYS, SIZES)
 def test_view_0_is_the_clean_image(plan, key, size) -> None:
+    plan = settled(plan.model_copy(update={"aspect": "stretch"}), None)
     assert view_params(plan, key, CLEAN, size) == View(0, 0, *size, flip=False)
 
 
 @given(PLANS, KEYS, NUMBERS, SIZES)
 def test_without_a_crop_the_box_is_the_image(plan, key, k, size) -> None:
-    plan = plan.model_copy(update={"crop": "none"})
+    plan = plan.model_copy(update={"crop": "none", "aspect": None})
     assert view_params(plan, key, k, size)[:4] == (0, 0, *size)
 
 
 @given(PLANS, KEYS, st.integers(1, 1000), SIZES)
 def test_a_padded_crop_is_as_large_as_the_image_and_within_the_padding(plan, key, k, size) -> None:
-    plan = plan.model_copy(update={"crop": "pad"})
+    plan = plan.model_copy(update={"crop": "pad", "aspect": None})
     top, left, height, width, _ = view_params(plan, key, k, size)
     assert (height, width) == size
     assert abs(top) <= round(plan.padding * size[0])
@@ -320,11 +325,12 @@ def test_without_augmented_views_the_teacher_sees_the_clean_one() -> None:
         ("scale", (0.3, 1.0)),
         ("ratio", (0.75, 1.0)),
         ("flip", 0.0),
+        ("aspect", "keep"),
     ],
 )
 def test_the_hash_of_a_plan_covers_every_field(field: str, value: object) -> None:
     fields = set(ViewsConfig.model_fields)
-    assert fields == {"seed", "count", "crop", "padding", "scale", "ratio", "flip"}
+    assert fields == {"seed", "count", "crop", "padding", "scale", "ratio", "flip", "aspect"}
     assert plan_hash(ViewsConfig.model_validate({field: value})) != plan_hash(ViewsConfig())
 
 
@@ -332,6 +338,61 @@ def test_the_hash_of_a_plan_covers_the_method(monkeypatch) -> None:
     before = plan_hash(PAD)
     monkeypatch.setattr(views, "METHOD", "egapipe views 2")
     assert plan_hash(PAD) != before
+
+
+@given(plan=PLANS, key=KEYS, k=NUMBERS, size=SIZES)
+def test_keeping_the_aspect_changes_nothing_for_squares(
+    plan: ViewsConfig, key: str, k: int, size: tuple[int, int]
+) -> None:
+    square = (size[0], size[0])
+    kept, stretched = (settled(plan, None).model_copy(update={"aspect": a}) for a in ("keep", None))
+    assert view_params(kept, key, k, square) == view_params(stretched, key, k, square)
+    if plan.crop == "scale" and k != CLEAN:
+        assert view_params(kept, key, k, size) == view_params(stretched, key, k, size)
+
+
+@given(plan=PLANS, key=KEYS, k=NUMBERS, size=SIZES)
+def test_where_the_aspect_is_kept_views_are_squares_as_wide_as_the_shorter_side(
+    plan: ViewsConfig, key: str, k: int, size: tuple[int, int]
+) -> None:
+    plan = plan.model_copy(update={"aspect": "keep", "crop": "pad" if k % 2 else "none"})
+    view, side = view_params(plan, key, k, size), min(size)
+    assert (view.height, view.width) == (side, side)
+    reach = margins(plan, np.array(size))
+    for start, length, most in ((view.top, size[0], reach[0]), (view.left, size[1], reach[1])):
+        assert -most <= start
+        assert start + side <= length + most
+
+
+def circle(size: tuple[int, int]) -> Image.Image:
+    """A white disc in the middle of a black image (height, width), as wide as half its side."""
+    height, width = size
+    y, x = np.mgrid[:height, :width] + 0.5
+    inside = np.hypot(y - height / 2, x - width / 2) < min(size) / 4
+    return Image.fromarray(np.repeat(np.where(inside, 255, 0)[..., None], 3, 2).astype(np.uint8))
+
+
+def roundness(pixels: np.ndarray) -> float:
+    """Width by height of what is white in pixels [H, W, 3]."""
+    white = pixels[..., 0] > 127
+    return float(white.any(axis=0).sum() / white.any(axis=1).sum())
+
+
+@pytest.mark.parametrize("size", [(54, 72), (72, 54), (40, 160)])
+def test_a_circle_stays_one_where_the_aspect_is_kept(size: tuple[int, int]) -> None:
+    image, plan = circle(size), ViewsConfig(aspect="keep", padding=0.0)
+    seen = [clean_part(image, "keep")]
+    # Of the squares along the longer side, those that show all of it.
+    views = [view_params(plan, str(key), 1, size) for key in range(400)]
+    middle = [v for v in views if abs(2 * v.top + v.height - size[0]) < v.height / 4]
+    middle = [v for v in middle if abs(2 * v.left + v.width - size[1]) < v.width / 4]
+    assert middle
+    seen += [apply_view(image, view) for view in middle]
+    for one in seen:
+        assert one.width == one.height
+        assert roundness(np.asarray(one.resize((64, 64)))) == pytest.approx(1, abs=0.07)
+    stretched = clean_part(image, None).resize((64, 64))
+    assert roundness(np.asarray(stretched)) == pytest.approx(size[0] / size[1], rel=0.1)
 
 
 def test_nothing_at_all() -> None:

@@ -15,7 +15,7 @@ from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.views import CLEAN, apply_view, key_hashes, teacher_views, view_params
 from egapipe.stages.distill.data.crops import Size
 from egapipe.stages.distill.data.joint import Offsets
-from egapipe.stages.distill.data.loader import Batch, student_views
+from egapipe.stages.distill.data.loader import Batch, student_plan, student_views
 from egapipe.stages.distill.data.sources import Sources
 
 # Grey levels that resizing on a device may differ from PIL's by.
@@ -46,10 +46,10 @@ class Origin:
         self, epoch: int, draws: int, config: DistillConfig, size: Size
     ) -> tuple[Image.Image, bool]:
         """The view that the student must see, and whether it had to be resized."""
+        plan = student_plan(config, self.store.manifest.plan)
         if config.student_view == "paired":
-            plan, view = self.store.manifest.plan, self.teacher_view(epoch, draws, config)
+            view = self.teacher_view(epoch, draws, config)
         else:
-            plan = config.augment.model_copy(update={"seed": config.seed})
             view = int(student_views(epoch, np.array([draws]))[0])
         image = self.dataset.image(self.row)
         drawn = view_params(plan, self.key, view, (image.height, image.width))

@@ -1,7 +1,8 @@
 """The student's images as uint8 batches: resident on the device, or decoded as needed."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,20 @@ from torch import Tensor
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import ImageError
-from egapipe.pipeline.views import CLEAN, Hashes, apply_view, view_boxes
+from egapipe.pipeline.views import CLEAN, Hashes, apply_view, settled, view_boxes
 from egapipe.stages.distill.data.crops import Size, crop, crop_and_resize, pad
 from egapipe.stages.distill.data.pixels import Pixels
 
 Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a student sees of an image: its size (height, width), and what becomes of clean images
+    that have another shape, see `aspect` of `ViewsConfig`."""
+
+    size: Size
+    aspect: Literal["keep"] | None = None
 
 
 class Images(Protocol):
@@ -24,8 +34,12 @@ class Images(Protocol):
 
     threads: int
     """Threads that may prepare batches ahead; 0 where preparing costs next to nothing."""
-    size: Size
-    """Height and width of every view."""
+    frame: Frame
+    """Of every view."""
+
+    def clean(self, rows: Ints) -> Tensor:
+        """The clean view of each row: uint8 [B, 3, H, W] on the device. Raises ImageError."""
+        ...
 
     def batch(self, rows: Ints, plan: ViewsConfig, k: int | Ints) -> Tensor:
         """View `k` of each row under a plan: uint8 [B, 3, H, W] on the device.
@@ -40,19 +54,18 @@ def readable(images: Images, rows: Ints) -> tuple[Ints, Tensor]:
 
     The views are uint8 [B, 3, H, W], B <= N.
     """
-    plan = ViewsConfig()
     try:
-        return rows, images.batch(rows, plan, CLEAN)
+        return rows, images.clean(rows)
     except ImageError:
-        read = [(row, _one_image(images, row, plan)) for row in rows]
+        read = [(row, _one_image(images, row)) for row in rows]
     good = [(row, view) for row, view in read if view is not None]
-    views = [view for _, view in good] or [torch.empty(0, 3, *images.size, dtype=torch.uint8)]
+    views = [view for _, view in good] or [torch.empty(0, 3, *images.frame.size, dtype=torch.uint8)]
     return np.array([row for row, _ in good], dtype=np.int64), torch.cat(views)
 
 
-def _one_image(images: Images, row: np.int64, plan: ViewsConfig) -> Tensor | None:
+def _one_image(images: Images, row: np.int64) -> Tensor | None:
     try:
-        return images.batch(np.array([row]), plan, CLEAN)
+        return images.clean(np.array([row]))
     except ImageError:
         return None
 
@@ -66,23 +79,27 @@ class ResidentImages:
         self,
         pixels: Pixels,
         hashes: Hashes,
-        size: Size,
+        frame: Frame,
         device: torch.device,
         unreadable: Mapping[int, str] | None = None,
     ) -> None:
-        """pixels: uint8 [N, H, W, 3]. hashes: uint64 [N] of `key_hashes`. size: (H', W') wanted.
+        """pixels: uint8 [N, H, W, 3]. hashes: uint64 [N] of `key_hashes`.
 
         unreadable: row -> why it has no pixels.
         """
         self._unreadable = unreadable or {}
         self._pixels = torch.from_numpy(np.array(pixels)).to(device)
         self._hashes = hashes
-        self.size = size
+        self.frame = frame
         self.source = np.array(pixels.shape[1:3])
         """Height and width of the images."""
 
     def __len__(self) -> int:
         return len(self._pixels)
+
+    def clean(self, rows: Ints) -> Tensor:
+        """The clean view of each row: uint8 [B, 3, H, W] on the device. Raises ImageError."""
+        return self.batch(rows, settled(ViewsConfig(), self.frame.aspect), CLEAN)
 
     def batch(self, rows: Ints, plan: ViewsConfig, k: int | Ints) -> Tensor:
         """View `k` of each row: uint8 [B, 3, H, W] on the device. Raises ImageError."""
@@ -91,9 +108,9 @@ class ResidentImages:
         device = self._pixels.device
         tensors = (rows, boxes.box, boxes.flip)
         index, box, flip = (torch.from_numpy(values).to(device) for values in tensors)
-        if (boxes.box[:, 2:] == self.size).all():
-            return crop(self._pixels, index, box, flip, self.size)
-        return crop_and_resize(self._pixels, index, box, flip, self.size)
+        if (boxes.box[:, 2:] == self.frame.size).all():
+            return crop(self._pixels, index, box, flip, self.frame.size)
+        return crop_and_resize(self._pixels, index, box, flip, self.frame.size)
 
     def canvas(self, margin: Size) -> Tensor:
         """uint8 [N, H + 2 my, W + 2 mx, 3] on the device: all images, with margins of zeros."""
@@ -109,13 +126,22 @@ class StreamedImages:
     """Images decoded from the data set each time, by the loader's threads."""
 
     def __init__(
-        self, dataset: Dataset, hashes: Hashes, size: Size, device: torch.device, threads: int
+        self,
+        dataset: Dataset,
+        hashes: Hashes,
+        frame: Frame,
+        device: torch.device,
+        threads: int,
     ) -> None:
         self.threads = threads
         self._dataset = dataset
         self._hashes = hashes
-        self.size = size
+        self.frame = frame
         self._device = device
+
+    def clean(self, rows: Ints) -> Tensor:
+        """The clean view of each row: uint8 [B, 3, H, W] on the device. Raises ImageError."""
+        return self.batch(rows, settled(ViewsConfig(), self.frame.aspect), CLEAN)
 
     def batch(self, rows: Ints, plan: ViewsConfig, k: int | Ints) -> Tensor:
         """View `k` of each row: uint8 [B, 3, H, W] on the device. Raises ImageError."""
@@ -123,7 +149,7 @@ class StreamedImages:
         sizes = np.array([(image.height, image.width) for image in images])
         boxes = view_boxes(plan, self._hashes[rows], k, sizes)
         views = [apply_view(image, boxes[i]) for i, image in enumerate(images)]
-        pixels = np.stack([np.asarray(fitted(view, self.size)) for view in views])
+        pixels = np.stack([np.asarray(fitted(view, self.frame.size)) for view in views])
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         if self._device.type == "cuda":
             batch = batch.pin_memory()

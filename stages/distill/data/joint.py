@@ -67,7 +67,11 @@ class JointImages:
         self.parts = parts
         self._offsets = Offsets.of(lengths)
         self.threads = max(part.threads for part in parts)
-        self.size = parts[0].size
+        self.frame = parts[0].frame
+
+    def clean(self, rows: Ints) -> Tensor:
+        """The clean view of each row: uint8 [B, 3, H, W] on the device. Raises ImageError."""
+        return self._offsets.gather(rows, lambda part, places, inner: self.parts[part].clean(inner))
 
     def batch(self, rows: Ints, plan: ViewsConfig, k: int | Ints) -> Tensor:
         """View `k` of each row: uint8 [B, 3, H, W] on the device. Raises ImageError."""

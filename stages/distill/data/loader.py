@@ -13,7 +13,7 @@ from torch import Tensor
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
-from egapipe.pipeline.views import CLEAN, Hashes, teacher_views
+from egapipe.pipeline.views import CLEAN, Hashes, settled, teacher_views
 from egapipe.stages.distill.data.images import Images
 from egapipe.stages.distill.data.joint import Embeddings
 from egapipe.stages.distill.data.order import Plain, Plan, at_random, drawn_before
@@ -34,6 +34,14 @@ def student_views(epoch: int, draws: Ints) -> Ints:
     View `epoch + 1`, and another one each time that the row comes up again in the epoch.
     """
     return epoch + 1 + _APART * draws
+
+
+def student_plan(config: DistillConfig, teacher: ViewsConfig) -> ViewsConfig:
+    """The plan of the student's views. teacher: that of the store it learns from."""
+    if config.student_view == "paired":
+        return teacher
+    own = config.augment.model_copy(update={"seed": config.seed})
+    return settled(own, teacher.aspect)
 
 
 @dataclass(frozen=True)
@@ -107,9 +115,7 @@ class Loader:
     @property
     def student_plan(self) -> ViewsConfig:
         """The plan of the student's views."""
-        if self.config.student_view == "paired":
-            return self.teacher_plan
-        return self.config.augment.model_copy(update={"seed": self.config.seed})
+        return student_plan(self.config, self.teacher_plan)
 
     def student_views(self, epoch: int, draws: Ints, seen: Ints) -> Ints:
         """The student's views under its plan, int64 [B], of rows whose teacher's are `seen`."""

@@ -49,7 +49,7 @@ class ResidentBatches:
         device = loader.world.device
         self._loader = loader
         self._plan = loader.student_plan
-        self._source, self._size = images[0].source, images[0].size
+        self._source, self._size = images[0].source, images[0].frame.size
         self._margin = margins(self._plan, self._source)
         self._canvas = _joined([part.canvas(self._margin) for part in images])
         starts = np.cumsum([0, *(len(part) for part in images)])

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from egapipe.pipeline.cluster import available_cpus
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
@@ -16,11 +18,10 @@ from egapipe.pipeline.pairing import check_one_teacher, open_pair
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import Hashes, key_hashes
 from egapipe.stages.distill.data.choice import held_out
-from egapipe.stages.distill.data.crops import Size
-from egapipe.stages.distill.data.images import Images, ResidentImages, StreamedImages
+from egapipe.stages.distill.data.images import Frame, Images, ResidentImages, StreamedImages
 from egapipe.stages.distill.data.joint import joint_embeddings, joint_images
 from egapipe.stages.distill.data.labels import keep_fraction, keep_labels
-from egapipe.stages.distill.data.loader import Loader
+from egapipe.stages.distill.data.loader import Loader, student_plan
 from egapipe.stages.distill.data.order import UNLABELLED, Mixed, Plain, Plan
 from egapipe.stages.distill.data.pixels import (
     SizeMismatchError,
@@ -144,15 +145,15 @@ def training_labels(config: Config, dataset: Dataset, features: Features, held: 
     return labels
 
 
-def make_loader(config: Config, sources: Sources, size: Size, world: World) -> Loader:
-    """The loader of all sources. size: (height, width) of the student's input.
+def make_loader(config: Config, sources: Sources, frame: Frame, world: World) -> Loader:
+    """The loader of all sources.
 
     Raises UsageError if the rows cannot be drawn as the configuration says.
     """
     plan = epoch_plan(config, sources, world)
     hashes = [key_hashes(dataset.keys) for dataset in sources.datasets]
     return Loader(
-        images=_joint(config, sources.datasets, hashes, size, world),
+        images=_joint(config, sources.datasets, hashes, frame, world),
         features=joint_embeddings(sources.features),
         labels=sources.labels,
         rows=np.sort(plan.rows),
@@ -185,27 +186,36 @@ def epoch_plan(config: Config, sources: Sources, world: World) -> Plan:
 
 
 def _joint(
-    config: Config, datasets: Sequence[Dataset], hashes: list[Hashes], size: Size, world: World
+    config: Config, datasets: Sequence[Dataset], hashes: list[Hashes], frame: Frame, world: World
 ) -> Images:
     """All sources' images; those of the unlabelled ones may have any size."""
     parts = [
-        open_images(config, dataset, own, size, world, any_size=number > 0)
+        open_images(config, dataset, own, frame, world, any_size=number > 0)
         for number, (dataset, own) in enumerate(zip(datasets, hashes, strict=True))
     ]
     return joint_images(parts, [len(dataset) for dataset in datasets])
 
 
-def student_size(config: Config, dataset: Dataset) -> Size:
-    """(height, width) of the student's input."""
-    side = config.distill.image_size
-    return (side, side) if side is not None else first_size(dataset)
+def student_frame(config: Config, dataset: Dataset, plan: ViewsConfig) -> Frame:
+    """What the student sees of an image. plan: the teacher's views."""
+    aspect, side = student_plan(config.distill, plan).aspect, config.distill.image_size
+    if side is not None:
+        return Frame((side, side), _kept(aspect))
+    height, width = first_size(dataset)
+    if aspect == "keep":
+        height = width = min(height, width)
+    return Frame((height, width), _kept(aspect))
+
+
+def _kept(aspect: str | None) -> Literal["keep"] | None:
+    return "keep" if aspect == "keep" else None
 
 
 def open_images(
     config: Config,
     dataset: Dataset,
     hashes: Hashes,
-    size: Size,
+    frame: Frame,
     world: World,
     *,
     any_size: bool = False,
@@ -222,7 +232,7 @@ def open_images(
     if resident and world.trains(distill.workers):
         try:
             decoded = decoded_images(dataset)
-            return ResidentImages(decoded.pixels, hashes, size, world.device, decoded.unreadable)
+            return ResidentImages(decoded.pixels, hashes, frame, world.device, decoded.unreadable)
         except SizeMismatchError as error:
             if distill.data == "resident":
                 raise UsageError(f"distill.data is resident, but {error}") from None
@@ -230,7 +240,7 @@ def open_images(
         raise UsageError(
             f"images of {dataset.name} differ in size: set distill.image_size, the student's input"
         )
-    return StreamedImages(dataset, hashes, size, world.device, decoding_threads(distill))
+    return StreamedImages(dataset, hashes, frame, world.device, decoding_threads(distill))
 
 
 def decoding_threads(distill: DistillConfig) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import ValidationError, model_validator
@@ -16,6 +16,7 @@ from egapipe.pipeline.config.distill import StudentConfig
 from egapipe.pipeline.config.explain import explain
 from egapipe.pipeline.datasets.images import MAX_PIXELS
 from egapipe.pipeline.errors import UsageError, one_line
+from egapipe.stages.distill.data.images import Frame
 from egapipe.stages.distill.model.student import Head, Student
 from egapipe.stages.distill.students import build_student
 
@@ -39,6 +40,14 @@ class StudentSpec(Section):
     """(height, width) of the input."""
     normalize: Normalize
     """Input normalisation, part of the module."""
+    aspect: Literal["keep"] | None = None
+    """Of clean images that are not square the middle square is seen; None: they are stretched, as
+    by all students of before."""
+
+    @property
+    def frame(self) -> Frame:
+        """What the student sees of an image."""
+        return Frame(self.size, self.aspect)
 
     @model_validator(mode="after")
     def _an_image(self) -> Self:

@@ -1,5 +1,6 @@
 """What a store will hold, resolved before the first image is read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from egapipe.pipeline.places import with_files
 from egapipe.pipeline.store import INDEX_SCHEMA, DatasetRecord, Manifest
 from egapipe.pipeline.store.stored import StoredViews
 from egapipe.pipeline.versions import installed
-from egapipe.pipeline.views import plan_hash
+from egapipe.pipeline.views import plan_hash, settled
 from egapipe.stages.extract.teachers import Teacher
 
 # What decides the stored bytes: decoding and resizing, the network's code, the arithmetic.
@@ -42,13 +43,15 @@ def manifest_for(
     dataset: Dataset,
     *,
     fingerprint: str | None = None,
+    stored: Manifest | None = None,
 ) -> Manifest:
     """The manifest of a split's store: dataset, teacher, preprocessing, views, layout, software.
 
     fingerprint: of the data set; without one every image's bytes are read, and none is decoded.
-    Raises ImageError if one cannot be read.
+    stored: of the store that is there already, which has what the configuration leaves open. Raises ImageError if one cannot be read.
     """
-    plan = config.view_plan(split)
+    left_open = _aspect(origin.preprocessing) if stored is None else stored.views.aspect
+    plan = settled(config.view_plan(split), left_open)
     return Manifest(
         dataset=DatasetRecord(
             name=dataset.name,
@@ -87,6 +90,17 @@ class DatasetIndex:
             pa.repeat(pa.scalar(self.dataset.name, pa.large_string()), stop - offset),
         ]
         return pa.Table.from_arrays(columns, schema=INDEX_SCHEMA)
+
+
+def _aspect(preprocessing: Mapping[str, Any]) -> str | None:
+    """What a teacher's own transform does to images that are not square.
+
+    Of several teachers, whose transforms are below `members`: `keep` if one of them does.
+    """
+    members = preprocessing.get("members")
+    parts = list(members.values()) if isinstance(members, dict) else [preprocessing]
+    # The length of the shortest edge, where two numbers are height and width.
+    return "keep" if any(isinstance(part.get("resize"), int) for part in parts) else None
 
 
 def index_of(dataset: Dataset) -> DatasetIndex:

@@ -102,7 +102,7 @@ def plan_store(config: Config, split: Split, dataset: Dataset, teacher: Teacher)
     found = store.snapshot()
     stored = store.manifest
     known = stored.dataset.fingerprint
-    asked = manifest_for(config, split, origin, dataset, fingerprint=known)
+    asked = manifest_for(config, split, origin, dataset, fingerprint=known, stored=stored)
     require_equal(stored, asked, store.url)
     if found.pending and config.extract.same_software:
         require_software(stored, asked, store.url, same=True)

@@ -10,7 +10,7 @@ from PIL import Image
 from egapipe.pipeline.config.data import DigitsSource, ViewsConfig
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.views import apply_view, key_hashes, view_boxes
-from egapipe.stages.distill.data.images import ResidentImages, StreamedImages
+from egapipe.stages.distill.data.images import Frame, ResidentImages, StreamedImages
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def test_resident_crops_are_pixel_exact(
 ) -> None:
     plan = ViewsConfig(crop="pad", padding=padding, flip=flip)
     index = np.array(rows)
-    batch = ResidentImages(PIXELS, HASHES, (12, 10), CPU).batch(index, plan, k)
+    batch = ResidentImages(PIXELS, HASHES, Frame((12, 10)), CPU).batch(index, plan, k)
     assert batch.dtype == torch.uint8
     np.testing.assert_array_equal(batch.numpy(), replayed(index, plan, k))
 
@@ -44,7 +44,7 @@ def test_resident_crops_are_pixel_exact(
 def test_resized_crops_agree_with_pil_to_a_rounding() -> None:
     plan = ViewsConfig(crop="scale", flip=0.5)
     rows = np.arange(40)
-    batch = ResidentImages(PIXELS, HASHES, (8, 8), CPU).batch(rows, plan, 1).numpy()
+    batch = ResidentImages(PIXELS, HASHES, Frame((8, 8)), CPU).batch(rows, plan, 1).numpy()
     boxes = view_boxes(plan, HASHES, 1, np.array([[12, 10]]))
     for i in rows:
         view = apply_view(Image.fromarray(PIXELS[i]), boxes[i])
@@ -60,7 +60,7 @@ def test_streamed_and_resident_images_agree(crop: str, size: tuple[int, int]) ->
     pixels = np.stack([np.asarray(digits.image(row)) for row in range(len(digits))])
     plan = ViewsConfig(crop=crop)
     rows = np.arange(0, 1400, 100)
-    resident = ResidentImages(pixels, hashes, size, CPU).batch(rows, plan, 2)
-    streamed = StreamedImages(digits, hashes, size, CPU, 2).batch(rows, plan, 2)
+    resident = ResidentImages(pixels, hashes, Frame(size), CPU).batch(rows, plan, 2)
+    streamed = StreamedImages(digits, hashes, Frame(size), CPU, 2).batch(rows, plan, 2)
     tolerance = 0 if size == (8, 8) and crop != "scale" else 1
     assert (resident.int() - streamed.int()).abs().max() <= tolerance

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.data.images import ResidentImages
+from egapipe.stages.distill.data.images import Frame, ResidentImages
 from egapipe.stages.distill.data.joint import (
     JointEmbeddings,
     Offsets,
@@ -61,7 +61,7 @@ def test_a_part_of_another_size_is_fitted_to_the_students() -> None:
     rng = np.random.default_rng(0)
     pixels = [rng.integers(0, 256, (5, *shape, 3), dtype=np.uint8) for shape in ((8, 8), (12, 10))]
     hashes = [key_hashes([f"{part}/{row}" for row in range(5)]) for part in range(2)]
-    parts = [ResidentImages(p, h, (8, 8), CPU) for p, h in zip(pixels, hashes, strict=True)]
+    parts = [ResidentImages(p, h, Frame((8, 8)), CPU) for p, h in zip(pixels, hashes, strict=True)]
     plan, ks = ViewsConfig(), np.array([1, 2, 3, 4])
     batch = joint_images(parts, [5, 5]).batch(np.array([7, 0, 9, 2]), plan, ks)
     assert batch.shape == (4, 3, 8, 8)
