@@ -48,7 +48,8 @@ def manifest_for(
     """The manifest of a split's store: dataset, teacher, preprocessing, views, layout, software.
 
     fingerprint: of the data set; without one every image's bytes are read, and none is decoded.
-    stored: of the store that is there already, which has what the configuration leaves open. Raises ImageError if one cannot be read.
+    stored: of the store that is there already, which has what the configuration leaves open. Raises
+    ImageError if one cannot be read.
     """
     left_open = _aspect(origin.preprocessing) if stored is None else stored.views.aspect
     plan = settled(config.view_plan(split), left_open)

@@ -2,11 +2,11 @@
 
 import json
 import math
-from decimal import Decimal
+from decimal import ROUND_DOWN, ROUND_UP, Context, Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from egapipe.pipeline.store import FeatureStore
@@ -30,6 +30,9 @@ ESCAPES = {
     "\r": "\\r",
     "\t": "\\t",
 }
+
+
+_WIDE = Context(prec=2000)
 
 
 def text_of(value: Any) -> str:
@@ -74,15 +77,24 @@ def number(value: float) -> str:
 
 
 def shortest(value: float) -> Decimal:
-    """The decimal of fewest digits that reads back as the same double."""
+    """The decimal of fewest digits that reads back as the same double, the nearest of them."""
+    exact = Decimal(value)
     for digits in range(17):
-        text = f"{value:.{digits}e}"
-        if float(text) == value:
-            return Decimal(text)
+        unit = Decimal(1).scaleb(exact.adjusted() - digits)
+        # Below a power of two doubles lie closer: there only the farther one may read back.
+        near = [exact.quantize(unit, rounding, _WIDE) for rounding in (ROUND_DOWN, ROUND_UP)]
+        same = [found for found in near if float(found) == value]
+        if same:
+            return min(
+                same, key=lambda found: (abs(found - exact), found.as_tuple().digits[-1] % 2)
+            )
     raise AssertionError(value)
 
 
 @given(VALUES)
+@example(2.0**-24)
+@example(2.0**-1074)
+@example(9007199254740993.0)
 def test_it_is_the_text_that_is_specified(value: Any) -> None:
     text = canonical(value)
     assert text == text_of(value)
