@@ -1,12 +1,15 @@
 """What `module:callable` names: importing the module, and finding the callable in it."""
 
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
+
+from egapipe.pipeline.errors import UsageError
 
 ZOOS = ("timm", "torchvision")
 """Packages of networks: `timm:<name>` is a name in their lists, nothing that is imported."""
@@ -58,6 +61,63 @@ def look_up(module: ModuleType, path: Sequence[str]) -> Any:
             raise MissingNameError(found.__name__, name, near[0] if near else None)
         found = getattr(found, name)
     return found
+
+
+def import_callable(what: str, name: str) -> Callable[..., Any]:
+    """The callable named `module:callable`; both parts may be dotted. what: it is, for people.
+
+    Raises UsageError: not of that form, the module cannot be imported (whatever it raised is
+    named), it has no such name, or it is not callable.
+    """
+    parts = split_reference(name)
+    if parts is None:
+        raise UsageError(f"{what} {name!r}: not of the form module:callable")
+    module, path = parts
+    try:
+        imported = import_module(module)
+    except Exception as error:
+        raise UsageError(
+            f"{what} {name!r}: cannot import {module} from the installed packages "
+            f"or {os.getcwd()}: {typed_line(error)}"
+        ) from error
+    try:
+        found = look_up(imported, path)
+    except MissingNameError as error:
+        raise UsageError(
+            f"{what} {name!r}: {error.owner} has no {error.name!r}{error.hint}"
+        ) from None
+    if not callable(found):
+        kind = type(found).__name__
+        raise UsageError(f"{what} {name!r} is not callable but {kind}: name a class or function")
+    return cast(Callable[..., Any], found)
+
+
+def call(what: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What the callable named `module:callable` gives.
+
+    Raises UsageError, in one line: it cannot be imported, does not take the arguments, or fails.
+    """
+    found = import_callable(what, name)
+    try:
+        signature = inspect.signature(found)
+    except ValueError:  # some compiled callables have none: calling them tells
+        signature = None
+    if signature is not None:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise UsageError(f"{what} {name!r} {signature}: {error}") from None
+    try:
+        return found(*args, **kwargs)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{what} {name!r} fails: {typed_line(error)}") from error
+
+
+def typed_line(error: BaseException) -> str:
+    """Type and message of an exception, without line breaks."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
 def _identifiers(names: Sequence[str]) -> bool:

@@ -28,6 +28,8 @@ NonNegative = Annotated[Real, Field(ge=0.0)]
 AboveZero = Annotated[Real, Field(gt=0.0)]
 # The order of an epoch is drawn from 32 bits of the seed: larger ones would repeat smaller ones.
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
+REFERENCE = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+"""The form of `module:callable`."""
 Text = Annotated[str, Field(min_length=1)]
 # The keys of the sections of which there are several sorts: their value says which others fit.
 CHOICES = ("kind", "backend")

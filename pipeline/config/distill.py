@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from egapipe.pipeline.config.base import (
+    REFERENCE,
     AboveZero,
     Count,
     Fraction,
@@ -135,9 +136,12 @@ class DistillConfig(Section):
     """Unlabelled rows a batch for each labelled one; 0 leaves them out. An epoch is then one pass
     over the labelled rows. Default: rows of both sorts come as they are drawn, and an epoch is one
     pass over all of them."""
-    sampler: Literal["random", "class-balanced", "neighbours"] = "random"
-    """Which rows meet in a batch. `class-balanced`: the counts of two classes differ by one at
-    most; `neighbours`: rows come in groups, a row and those nearest to it in teacher space."""
+    sampler: (
+        Literal["random", "class-balanced", "neighbours"] | Annotated[str, Field(pattern=REFERENCE)]
+    ) = "random"
+    """Which rows meet in a batch, by name or as `module:callable`. `class-balanced`: the counts of
+    two classes differ by one at most; `neighbours`: rows come in groups, a row and those nearest to
+    it in teacher space."""
     sampler_group: Annotated[Positive, Field(ge=2, le=64)] = 8
     """For `neighbours`: rows of a group."""
     data: Literal["auto", "resident", "stream"] = "auto"

@@ -4,11 +4,18 @@ Weights: the paper's tables take 1 for every objective; the CRD benchmark, whose
 these are, weighs them as each docstring says.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from egapipe.pipeline.config.base import AboveZero, Fraction, NonNegative, Positive, Section
+from egapipe.pipeline.config.base import (
+    REFERENCE,
+    AboveZero,
+    Fraction,
+    NonNegative,
+    Positive,
+    Section,
+)
 
 
 class Objective(Section):
@@ -191,6 +198,16 @@ class SimkdOptions(Objective):
     """The teacher's classifier, reused, arXiv 2203.14001 (its code: 1, and no cross-entropy)."""
 
 
+class CustomOptions(Objective):
+    """An objective of your own."""
+
+    call: Annotated[str, Field(pattern=REFERENCE)]
+    """`module:callable`, which is called with the `Facts` of the training and gives an
+    `Objective` of `egapipe.stages.distill.objectives`."""
+    args: dict[str, JsonValue] = Field(default={})
+    """Keyword arguments of the callable."""
+
+
 class ObjectiveConfig(Section):
     """The weighted sum of distillation objectives; none at all is cross-entropy alone.
 
@@ -235,6 +252,8 @@ class ObjectiveConfig(Section):
     """Correlations of the embeddings' entries, and similarities between images."""
     simkd: SimkdOptions | None = None
     """Embeddings under the teacher's own classifier."""
+    custom: CustomOptions | None = None
+    """What a module of yours computes."""
 
     @model_validator(mode="before")
     @classmethod

@@ -16,7 +16,10 @@ _WRITTEN = ("config.yaml", "best.yaml")
 _BESIDE = ("store.json", "model.json", "summary.json", "comparison.json", "trials", "checkpoints")
 # Prefixes that look like a module and are none.
 _NO_MODULES = (*ZOOS, "package")
-_SECTIONS = (("distill", "student"), ("teacher",), ("compare",), ("sweep",))
+_SECTIONS = (
+    *(("distill", part) for part in ("student", "objective", "sampler")),
+    *(("teacher",), ("compare",), ("sweep",)),
+)
 
 
 def require_trusted(tree: Mapping[str, Any], files: Iterable[Path], origin: str) -> None:

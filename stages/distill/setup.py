@@ -23,6 +23,7 @@ from egapipe.stages.distill.data.joint import JointImages
 from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.order import UNLABELLED
 from egapipe.stages.distill.data.resident import ResidentBatches, resident_bytes
+from egapipe.stages.distill.data.samplers import ONCE
 from egapipe.stages.distill.data.sources import (
     Sources,
     make_loader,
@@ -277,7 +278,7 @@ def build_model(
         precision=PRECISIONS[distill.precision],
         world=world,
         memory=build_memory(distill, objective, spec, len(labels)),
-        repeats=distill.sampler == "class-balanced",
+        repeats=distill.sampler not in ONCE,
         grid_standardizer=open_standardizer(distill, sources.grids, sources, world, channels=True),
     ).to(world.device)
     # Another machine's arithmetic may have found other axes, or other centres.

@@ -29,7 +29,7 @@ from egapipe.stages.distill.data.pixels import (
     first_size,
     image_size,
 )
-from egapipe.stages.distill.data.samplers import SAMPLERS, Pool
+from egapipe.stages.distill.data.samplers import Pool, find_sampler
 from egapipe.stages.distill.data.samplers.nearest import nearest_of
 from egapipe.stages.distill.objectives.grids import on_grids
 from egapipe.stages.distill.workers.world import World
@@ -178,7 +178,7 @@ def epoch_plan(config: Config, sources: Sources, world: World) -> Plan:
         group=distill.sampler_group,
         nearest=lambda: nearest_of(sources.features, _CANDIDATES * distill.sampler_group, world),
     )
-    order = SAMPLERS[distill.sampler](pool)
+    order = find_sampler(distill.sampler)(pool)
     if not mixed:
         return Plain(rows, distill.batch_size, order)
     parts = (distill.labelled_rows, distill.batch_size - distill.labelled_rows)

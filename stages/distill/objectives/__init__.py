@@ -12,6 +12,7 @@ from egapipe.stages.distill.objectives.cc import Cc, cc_loss
 from egapipe.stages.distill.objectives.ccl import Ccl, ccl_loss
 from egapipe.stages.distill.objectives.cka import Cka, cka_loss
 from egapipe.stages.distill.objectives.crd import Crd, CrdState, crd_loss
+from egapipe.stages.distill.objectives.custom import custom_objective
 from egapipe.stages.distill.objectives.dist import Dist, dist_loss
 from egapipe.stages.distill.objectives.dkd import Dkd, dkd_loss
 from egapipe.stages.distill.objectives.ega import Ega, ega_loss
@@ -122,7 +123,12 @@ def build_objective(config: ObjectiveConfig, facts: Facts | None = None) -> Weig
     they do not allow what is configured.
     """
     chosen = {name: options for name, options in config if options is not None}
-    built = {name: find_objective(name).build(options, facts) for name, options in chosen.items()}
+    built = {
+        name: custom_objective(options, facts)
+        if name == "custom"
+        else find_objective(name).build(options, facts)
+        for name, options in chosen.items()
+    }
     for name, options in chosen.items():
         if options.weight == "auto" and "student_grid" in built[name].needs:
             raise UsageError(

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.imports import import_callable, typed_line
 from egapipe.stages.distill.students.backbone import (
     Backbone,
     GivesMaps,
@@ -15,7 +16,7 @@ from egapipe.stages.distill.students.backbone import (
     require_maps,
 )
 from egapipe.stages.distill.students.digits import digits_cnn
-from egapipe.stages.distill.students.imported import import_callable, known_arguments, one_line
+from egapipe.stages.distill.students.imported import known_arguments
 from egapipe.stages.distill.students.large_resnet import resnet18, resnet50
 from egapipe.stages.distill.students.mobilenet_v2 import mobilenet_v2_half
 from egapipe.stages.distill.students.resnet import resnet8, resnet8x4, resnet20, resnet32x4
@@ -74,7 +75,7 @@ def build_student(name: str, args: dict[str, Any], *, trusted: bool = True) -> n
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"student {name!r} cannot be built: {one_line(error)}") from error
+        raise UsageError(f"student {name!r} cannot be built: {typed_line(error)}") from error
     if not isinstance(student, nn.Module):
         kind = type(student).__name__
         raise UsageError(f"student {name!r} gives {kind}: it must give a torch.nn.Module")
@@ -85,7 +86,7 @@ def _factory(name: str) -> Callable[..., Any]:
     package, colon, _ = name.partition(":")
     if not colon:
         return _registered(name)
-    return ZOOS[package](name) if package in ZOOS else import_callable(name)
+    return ZOOS[package](name) if package in ZOOS else import_callable("student", name)
 
 
 def _registered(name: str) -> Callable[..., nn.Module]:

@@ -1,18 +1,10 @@
-"""Any network the user can import, as `module:callable`."""
+"""Names of students that come with a file: what of them is built."""
 
-import os
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.imports import (
-    TRUST,
-    ZOOS,
-    MissingNameError,
-    import_module,
-    look_up,
-    split_reference,
-)
+from egapipe.pipeline.imports import TRUST, ZOOS
 
 # Arguments of timm and torchvision that read a file or download one. The weights of a student that
 # comes as a file are in that file.
@@ -34,37 +26,3 @@ def known_arguments(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
     if network in _TRANSFORMED and args.get("weights") is not None:
         kept.setdefault("transform_input", True)
     return kept
-
-
-def import_callable(name: str) -> Callable[..., Any]:
-    """The callable named `module:callable`; both parts may be dotted.
-
-    Raises UsageError: not of that form, the module cannot be imported (whatever it raised is
-    named), it has no such name, or it is not callable.
-    """
-    parts = split_reference(name)
-    if parts is None:
-        raise UsageError(f"student {name!r}: not of the form module:callable")
-    module, path = parts
-    try:
-        imported = import_module(module)
-    except Exception as error:
-        raise UsageError(
-            f"student {name!r}: cannot import {module} from the installed packages "
-            f"or {os.getcwd()}: {one_line(error)}"
-        ) from error
-    try:
-        found = look_up(imported, path)
-    except MissingNameError as error:
-        raise UsageError(
-            f"student {name!r}: {error.owner} has no {error.name!r}{error.hint}"
-        ) from None
-    if not callable(found):
-        kind = type(found).__name__
-        raise UsageError(f"student {name!r} is not callable but {kind}: name a class or function")
-    return cast(Callable[..., Any], found)
-
-
-def one_line(error: BaseException) -> str:
-    """Type and message of an exception, without line breaks."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.imports import typed_line
 from egapipe.stages.distill.students.backbone import require_maps
-from egapipe.stages.distill.students.imported import one_line
 
 
 def feature_width(module: nn.Module, image_size: int | tuple[int, int]) -> int:
@@ -68,7 +68,7 @@ def _output(
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"{what} fails: {one_line(error)}") from error
+        raise UsageError(f"{what} fails: {typed_line(error)}") from error
 
 
 def _evaluate(module: nn.Module, height: int, width: int) -> object:

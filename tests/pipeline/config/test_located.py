@@ -24,8 +24,14 @@ NAMES = {
     *("ColumnsSource.key_column", "ColumnsSource.class_names", "WebDatasetSource.image"),
     *("WebDatasetSource.label_field", "WebDatasetSource.class_names", "ArchiveSource.sha256"),
     *("ImportedTeacher.model", "OnnxTeacher.output", "OnnxTeacher.logits", "PythonTeacher.model"),
-    *("PythonTeacher.output", "PythonTeacher.logits", "StudentConfig.name", "Dimension.when"),
+    *(
+        "PythonTeacher.output",
+        "PythonTeacher.logits",
+        "StudentConfig.name",
+        "Dimension.when",
+    ),
     *("DistillConfig.teacher_output", "DistillConfig.teacher_grid", "SweepConfig.metric"),
+    *("CustomOptions.call", "DistillConfig.sampler"),
     *("MlflowTracking.experiment", "WandbTracking.project"),
 }
 OPTIONS = {

@@ -1,10 +1,12 @@
 """Samplers: which rows meet in a batch. One file each, all of them in SAMPLERS."""
 
 from collections.abc import Callable
+from functools import partial
 
 from egapipe.stages.distill.data.order import Order
 from egapipe.stages.distill.data.samplers.base import Pool
 from egapipe.stages.distill.data.samplers.class_balanced import class_balanced_order
+from egapipe.stages.distill.data.samplers.custom import custom_order
 from egapipe.stages.distill.data.samplers.neighbours import neighbours_order
 from egapipe.stages.distill.data.samplers.random import random_order
 
@@ -14,5 +16,12 @@ SAMPLERS: dict[str, Callable[[Pool], Order]] = {
     "neighbours": neighbours_order,
 }
 """`distill.sampler` to what gives the order of each pass."""
+ONCE = ("random", "neighbours")
+"""Those that give every row once a pass."""
 
-__all__ = ["SAMPLERS", "Pool"]
+__all__ = ["ONCE", "SAMPLERS", "Pool", "find_sampler"]
+
+
+def find_sampler(name: str) -> Callable[[Pool], Order]:
+    """A registered sampler, or what `module:callable` names."""
+    return SAMPLERS[name] if name in SAMPLERS else partial(custom_order, name)
