@@ -11,6 +11,7 @@ from PIL import Image
 
 from egapipe.pipeline.config.data import DigitsSource
 from egapipe.pipeline.datasets import open_dataset
+from tests.warm import SHARED, shared
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = "package:egapipe.configs.teachers.digits"
@@ -26,9 +27,16 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL)
 
 
-def run_shell(commands: str, folder: Path, seconds: float = 280) -> str:
-    """Run commands in a folder until one fails; what they printed. This Python's scripts first."""
+def run_shell(commands: str, folder: Path, seconds: float = 280, *, warm: bool = False) -> str:
+    """Run commands in a folder until one fails; what they printed. This Python's scripts first.
+
+    warm: `egapipe` is forked from the process that has its libraries, and not its own script.
+    """
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    connections = [shared()] if warm else []
+    if warm:
+        environment |= {SHARED: str(connections[0]), "WARM": f"{sys.executable} -m"}
+        commands = f'egapipe() {{ $WARM tests.warm_egapipe "$@"; }}\n{commands}'
     run = subprocess.run(
         ["bash", "-e", "-c", commands],
         cwd=folder,
@@ -37,6 +45,7 @@ def run_shell(commands: str, folder: Path, seconds: float = 280) -> str:
         text=True,
         check=False,
         timeout=seconds,
+        pass_fds=connections,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout

@@ -28,7 +28,8 @@ def after_the_commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert written in small
         small = small.replace(written, here)
     (folder / "mine.yaml").write_text(small)
-    run_shell(next(text for language, text in texts if language == "sh"), folder)
+    commands = next(text for language, text in texts if language == "sh")
+    run_shell(commands, folder, warm=True)
     return folder
 
 

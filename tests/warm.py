@@ -25,11 +25,20 @@ from typing import IO, Any
 # None of them runs a thread of Python's, and none reads what tests change in the environment.
 LIBRARIES = (
     *("PIL.Image", "psutil", "pyarrow.parquet", "pydantic", "rich.console", "safetensors.torch"),
-    *("scipy.special", "sklearn.linear_model", "torch._dynamo", "torch.utils.tensorboard"),
+    *(
+        "scipy.special",
+        "sklearn.linear_model",
+        "sklearn.manifold",
+        "torch._dynamo",
+        "torch.utils.tensorboard",
+    ),
+    *("matplotlib.backends.backend_agg", "matplotlib.figure"),
     *("transformers.modeling_utils", "transformers.image_processing_utils", "typer", "yaml"),
 )
 _NUMBER = struct.Struct("!i")
 File = IO[Any] | None
+SHARED = "EGAPIPE_TESTS_WARM"
+"""Variable with the descriptor of the connection, for programs that the tests start."""
 
 
 class Process:
@@ -88,6 +97,8 @@ class Process:
 @functools.cache
 def _server() -> socket.socket:
     """The connection to the process that forks; it ends when this one does."""
+    if SHARED in os.environ:
+        return socket.socket(fileno=int(os.environ[SHARED]))
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "tests.warm", str(theirs.fileno())]
     with theirs:
@@ -97,6 +108,11 @@ def _server() -> socket.socket:
     atexit.register(process.wait)
     atexit.register(ours.close)
     return ours
+
+
+def shared() -> int:
+    """The descriptor of the connection, to be handed to a program that is `tests.warm_egapipe`."""
+    return _server().fileno()
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:

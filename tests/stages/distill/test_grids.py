@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from egapipe.pipeline.config import Config, load_config, to_yaml
 from egapipe.pipeline.errors import StoreError, UsageError
@@ -21,10 +20,10 @@ from egapipe.stages.distill.model.precision import loss_scaler
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.training.gradient import OnePass, TwoPasses
 from egapipe.stages.distill.workers.world import World
-from tests.stages.distill import workers
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_resume import train
 from tests.stages.distill.test_training import assert_same_weights, weights
+from tests.stages.distill.workers import train_together
 
 CPU = torch.device("cpu")
 ALONE = World.alone(CPU)
@@ -184,12 +183,7 @@ def test_workers_learn_from_grids_what_one_learns(
     config = make(BOTH, "distill.student.name=mapping_student:Small", "distill.epochs=2")
     one = weights(train(config, tmp_path / "one").path)
     (tmp_path / "two.yaml").write_text(to_yaml(config))
-    mp.start_processes(
-        workers.work,
-        args=(2, str(tmp_path / "two.yaml"), str(tmp_path / "two"), None),
-        nprocs=2,
-        start_method="spawn",
-    )
+    train_together(2, tmp_path / "two.yaml", tmp_path / "two", None)
     two = weights(tmp_path / "two")
     assert one.keys() == two.keys()
     for key, value in one.items():

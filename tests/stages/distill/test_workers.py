@@ -1,13 +1,11 @@
 """How many workers train decides nothing: they share the same batches, and may change in number."""
 
-import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from egapipe.pipeline.config import to_yaml
 from egapipe.pipeline.errors import UsageError
@@ -87,7 +85,7 @@ def test_a_training_goes_on_with_another_number_of_workers(
     workers.train(str(file), str(whole), World.alone(CPU), None)
     workers.train(str(file), str(parts), World.alone(CPU), 5)
     for size in (2, 3):
-        together(size, file, parts, 5)
+        workers.train_together(size, file, parts, 5)
     workers.train(str(file), str(parts), World.alone(CPU), None)
     one, other = weights(whole), weights(parts)
     assert one.keys() == other.keys()
@@ -114,21 +112,9 @@ def test_workers_continue_to_the_same_weights(quick: MakeConfig, tmp_path: Path,
     file = tmp_path / "config.yaml"
     file.write_text(to_yaml(config))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    together(size, file, whole, None)
-    together(size, file, parts, 3)
-    together(size, file, parts, None)
+    workers.train_together(size, file, whole, None)
+    workers.train_together(size, file, parts, 3)
+    workers.train_together(size, file, parts, None)
     one, other = weights(whole), weights(parts)
     assert one.keys() == other.keys()
     assert all(torch.equal(value, other[key]) for key, value in one.items())
-
-
-def together(size: int, file: Path, run: Path, stop: int | None) -> None:
-    """Train with so many gloo workers, at most `stop` steps."""
-    run.with_name(f"{run.name}.rendezvous").unlink(missing_ok=True)
-    multiprocessing.set_forkserver_preload(["torch._dynamo", workers.__name__])
-    mp.start_processes(
-        workers.work,
-        args=(size, str(file), str(run), stop),
-        nprocs=size,
-        start_method="forkserver",
-    )

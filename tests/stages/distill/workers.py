@@ -1,5 +1,6 @@
 """A training that ends after some steps, also as one of several processes that train together."""
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from safetensors.torch import save_file
 
 from egapipe.pipeline.config import load_config
@@ -68,6 +70,15 @@ def work(rank: int, size: int, config_file: str, run: str, stop: int | None) -> 
     """One of `size` workers that train together through gloo."""
     with together(rank, size, Path(run).parent, f"{Path(run).name}.rendezvous"):
         train(config_file, run, World.current(torch.device("cpu")), stop)
+
+
+def train_together(size: int, file: Path, run: Path, stop: int | None) -> None:
+    """Train with so many gloo workers, at most `stop` steps."""
+    run.with_name(f"{run.name}.rendezvous").unlink(missing_ok=True)
+    # What takes the longest of a start is imported once.
+    multiprocessing.set_forkserver_preload(["torch._dynamo", __name__])
+    args = (size, str(file), str(run), stop)
+    mp.start_processes(work, args=args, nprocs=size, start_method="forkserver")
 
 
 def take_turns(rank: int, sessions: Sequence[Session]) -> None:
