@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from egapipe.pipeline.checkpoints import pointed
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.urls import path_of
 
@@ -136,13 +137,18 @@ def local_files(teacher: Mapping[str, Any]) -> Sequence[Path]:
 
 
 def _checkpoint(run: Path, which: str) -> list[Path]:
-    """A run's own description of its student, and the weights of the checkpoint that counts."""
+    """A run's own description of its student, and the weights of the checkpoint that counts.
+
+    The moving average, `ema`, lies in the last one and is all of the student.
+    """
     try:
-        pointer = json.loads((run / "checkpoints" / f"{which}.json").read_text("utf-8"))
-        folder = run / "checkpoints" / str(pointer["folder"])
-    except (OSError, ValueError, KeyError, TypeError):
+        folder = pointed(run / "checkpoints", "last" if which == "ema" else which)
+    except UsageError:  # whoever loads the student says so
         return []
-    files = [run / "model.json", folder / "student.safetensors", folder / "heads.safetensors"]
+    if folder is None:
+        return []
+    weights = ["ema"] if which == "ema" else ["student", "heads"]
+    files = [run / "model.json", *(folder / f"{name}.safetensors" for name in weights)]
     return [file for file in files if file.is_file()]
 
 

@@ -1,5 +1,6 @@
 """Places: two ways to write one, and what lies there whatever it is called."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -92,16 +93,24 @@ def test_a_file_is_its_content_and_what_is_called_after_it(here: Path) -> None:
 
 
 def test_a_run_is_the_checkpoint_that_counts(here: Path) -> None:
-    for name in ("one", "two"):
-        (here / "run" / "checkpoints" / name).mkdir(parents=True)
-        (here / "run" / "checkpoints" / name / "student.safetensors").write_text(name)
+    checkpoints = here / "run" / "checkpoints"
+    names = [f"epoch0000{epoch}-step0000000" for epoch in (1, 2)]
+    for name in (*names, "../elsewhere"):
+        (checkpoints / name).mkdir(parents=True)
+        (checkpoints / name / "student.safetensors").write_text(name)
+        (checkpoints / name / "ema.safetensors").write_text(f"mean of {name}")
     (here / "run" / "model.json").write_text("{}")
-    pointer = here / "run" / "checkpoints" / "last.json"
+    pointer = checkpoints / "last.json"
     assert files("run", "run") is None
-    pointer.write_text('{"folder": "one"}')
-    known = files("run", "run", checkpoint="last")
-    pointer.write_text('{"folder": "two"}')
-    assert files("run", "run", checkpoint="last") not in (known, None)
+    found = set()
+    for name in names:
+        pointer.write_text(json.dumps({"folder": name}))
+        found |= {files("run", "run", checkpoint=which) for which in ("last", "ema")}
+    assert len(found - {None}) == 4
+    # Not what another program would have us read.
+    for folder in ("../elsewhere", str(checkpoints / names[0]), None, 1):
+        pointer.write_text(json.dumps({"folder": folder}))
+        assert files("run", "run", checkpoint="last") is None
 
 
 def test_weights_of_open_clip_may_be_a_file(here: Path) -> None:

@@ -8,7 +8,6 @@ at the folders that count; the pointer moves after the folder is complete.
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -22,14 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from egapipe.pipeline.checkpoints import NAME, pointed
 from egapipe.pipeline.errors import TrainingError, UsageError, one_line
-from egapipe.pipeline.files import read_json_object, replace_file
+from egapipe.pipeline.files import replace_file
 from egapipe.stages.distill.model.student import Distillation, Student
 from egapipe.stages.distill.training.learner import Learner
 
 AVERAGE = "ema"
 STUDENT = "student."
-_NAME = re.compile(r"\.?epoch\d{1,20}-step\d{1,20}(-again){0,9}")
 BACKBONE = STUDENT + "backbone."
 
 
@@ -119,18 +118,7 @@ class Checkpoints:
     def find(self, which: str) -> Path | None:
         """The folder that `last` or `best` points at, if there is one."""
         self._settle()
-        return self._pointed(which)
-
-    def _pointed(self, which: str) -> Path | None:
-        pointer = self._folder / f"{which}.json"
-        if not pointer.is_file():
-            return None
-        name = read_json_object(pointer).get("folder")
-        # Anything else is no name of ours, and may lead out of the run.
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise UsageError(f"{pointer} is damaged: remove it, or run with --restart")
-        folder = self._folder / name
-        return folder if folder.is_dir() else None
+        return pointed(self._folder, which)
 
     def resume(self, learner: Learner) -> Position:
         """Load the last checkpoint into the learner; a fresh Position without one.
@@ -163,16 +151,19 @@ class Checkpoints:
 
     def _free(self, name: str) -> str:
         """The name, or one like it while a checkpoint has it: that one counts until then."""
-        taken = {self._pointed("last"), self._pointed("best")}
+        taken = self._counting()
         while self._folder / name in taken:
             name += "-again"
         return name
 
     def _prune(self) -> None:
-        kept = {self._pointed("last"), self._pointed("best")}
+        kept = self._counting()
         for folder in self._folder.iterdir():
-            if folder.is_dir() and _NAME.fullmatch(folder.name) and folder not in kept:
+            if folder.is_dir() and NAME.fullmatch(folder.name) and folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _counting(self) -> set[Path | None]:
+        return {pointed(self._folder, which) for which in ("last", "best")}
 
 
 @contextmanager
