@@ -5,17 +5,20 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from egapipe.pipeline.config.data import WebDatasetSource
 from egapipe.pipeline.datasets import open_dataset, reading
 from egapipe.pipeline.datasets.folder import FolderDataset
 from egapipe.pipeline.datasets.images import FORMATS, SUFFIXES, decode
+from egapipe.pipeline.datasets.zips import Zip
 from egapipe.pipeline.errors import ImageError, MachineError
 from egapipe.pipeline.paths import cache_dir
-from tests.pipeline.datasets.samples import encode, folder, images, pixels, write_folder
+from tests.pipeline.datasets.samples import encode, folder, images, pixels, write_folder, write_tar
 
 MACHINE = ("ESTALE", "EIO", "EMFILE", "ENFILE", "ETIMEDOUT", "ENOMEM", "EACCES", "ECONNRESET")
 MISSING = ("ENOENT", "ENOTDIR", "ELOOP", "ENAMETOOLONG", "EISDIR")
@@ -164,6 +167,29 @@ def test_a_size_that_a_damaged_index_names_asks_for_no_memory(tmp_path: Path) ->
     with pytest.raises(ImageError, match="ends 1152921504606846974 bytes before"):
         reading.read_slice(tmp_path / "a", 1, 1 << 60)
     assert reading.read_slice(tmp_path / "a", 1, 2) == b"bc"
+
+
+def test_no_image_is_read_that_is_larger_than_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file, a tar or a zip, whose members are read into memory whole."""
+    monkeypatch.setattr(reading, "MAX_BYTES", 100)
+    members = {"fits.png": b"a" * 100, "more.png": b"b" * 101}
+    write_folder(tmp_path, members)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    tar = write_tar(tmp_path / "a.tar", members)
+    source = WebDatasetSource(kind="webdataset", files=[str(tar)])
+    of_tar, of_zip = open_dataset(source), Zip(tmp_path / "a.zip")
+    for read in (
+        lambda name: reading.read_bytes(tmp_path / name),
+        lambda name: of_tar.encoded(of_tar.keys.index(name.removesuffix(".png"))),
+        of_zip.read,
+    ):
+        assert read("fits.png") == members["fits.png"]
+        with pytest.raises(ImageError, match="it is larger than 100 bytes"):
+            read("more.png")
 
 
 def test_every_ending_of_the_formats_is_read() -> None:
