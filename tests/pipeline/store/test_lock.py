@@ -1,6 +1,7 @@
 """One extraction at a time: the second is refused in one line, and a dead one refuses nobody."""
 
 import multiprocessing
+import subprocess
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -70,10 +71,27 @@ def test_an_object_store_has_no_lock(memory: str) -> None:
     assert store.complete
 
 
-def test_a_system_without_locks_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = create(str(tmp_path / "s"))
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    with pytest.raises(StoreError, match="on Windows in WSL"), store.exclusive():
-        pass
+WITHOUT = """
+import sys
+sys.modules["fcntl"] = None
+from egapipe.pipeline.cli import main
+from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.store import FeatureStore
+try:
+    with FeatureStore.open(sys.argv[-1]).exclusive():
+        print("locked")
+except StoreError as error:
+    print(error)
+main()
+"""
+
+
+def test_a_system_without_locks_reads_stores_and_makes_none(tmp_path: Path) -> None:
+    """In a fresh interpreter: in this one the module is imported."""
+    url = create(str(tmp_path / "s")).url
+    command = [sys.executable, "-P", "-c", WITHOUT, "store", "check", url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert (done.returncode, done.stderr) == (0, "")
+    refused, checked = done.stdout.splitlines()
+    assert refused.endswith("extract on Linux or macOS, on Windows in WSL")
+    assert checked.startswith(f"{url}: unfinished")
