@@ -239,7 +239,7 @@ def _name(kind: Kind) -> re.Pattern[str]:
 def _listed(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

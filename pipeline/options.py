@@ -14,12 +14,12 @@ def as_path(text: str) -> Path:
 
 
 def as_place(text: str) -> str:
-    """A path of this machine, or a URL without credentials."""
+    """The text of a path of this machine, or of a URL without credentials; whoever opens it expands
+    it, once."""
     from egapipe.pipeline.urls import refuse_credentials, url_of
 
-    url = url_of(text)
-    refuse_credentials(url)
-    return url
+    refuse_credentials(url_of(text))
+    return text
 
 
 def as_service(text: str) -> str:

@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,6 +29,8 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 # One request an object: else s3fs asks for its size first, and reads a large one in several pieces
 # between which another writer may replace it.
 _OPTIONS = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}}
+# Those that have plain errors besides, for answers that they do not know.
+_PLAIN = {"gcsfs", "s3fs"}
 # Roots of the clients' own exceptions, which are no OSErrors.
 _CLIENTS = (
     ("botocore.exceptions", "BotoCoreError"),
@@ -91,19 +94,26 @@ def file_system(url: str, correct: str = "correct the URL") -> tuple[Any, str]:
     return fs, path.rstrip("/")
 
 
-def troubles() -> tuple[type[Exception], ...]:
-    """What the clients raise for a storage's trouble, as far as they are imported: others raise
-    nothing.
+def is_trouble(error: Exception) -> bool:
+    """Whether a client raises this for a storage's trouble, as far as it is imported, or because it
+    cannot do that at all, as write to a web server.
 
-    gcsfs has plain ValueErrors and RuntimeErrors for answers that it does not know. A TypeError
-    or the like is a fault of the program, not of the place, and stays one.
+    A ValueError or the like that no client has raised is a fault of the program, and stays one.
     """
-    found = [
+    known = [
         getattr(sys.modules[module], name)
         for module, name in _CLIENTS
         if hasattr(sys.modules.get(module), name)
     ]
-    return (OSError, ValueError, RuntimeError, *found)
+    if isinstance(error, (OSError, NotImplementedError, *known)):
+        return True
+    return isinstance(error, ValueError | RuntimeError) and _raised_in(error, _PLAIN)
+
+
+def _raised_in(error: Exception, packages: Collection[str]) -> bool:
+    """Whether an exception has come out of one of these packages."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(f.f_globals.get("__name__", "").partition(".")[0] in packages for f in frames)
 
 
 def reason(error: BaseException) -> str:
@@ -211,7 +221,9 @@ def _reaching(url: str) -> Iterator[None]:
         yield
     except EgapipeError:
         raise
-    except troubles() as error:
+    except Exception as error:  # of clients with types of their own; others are raised
+        if not is_trouble(error):
+            raise
         if isinstance(error, FileNotFoundError) and code(error) != "NoSuchBucket":
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from error
         raise RemoteError(f"{url}: {reason(error)}") from error

@@ -65,8 +65,8 @@ def older_folder(
     """The folder `<stem><8 digits>` whose recorded configuration has this identity, whatever it is
     called; a finished one first. None if there is none."""
     found = sorted(parent.glob(f"{glob.escape(stem)}????????"))
-    found.sort(key=lambda folder: not RunFolder(folder).finished)
-    return next((f for f in found if _recorded(f, identity_of) == identity), None)
+    same = [folder for folder in found if _recorded(folder, identity_of) == identity]
+    return min(same, key=lambda folder: not RunFolder(folder).finished, default=None)
 
 
 def _recorded(folder: Path, identity_of: Callable[[Config], str]) -> str | None:

@@ -21,7 +21,7 @@ _ANY_QUERY = re.compile(r"((?:://|url: )[^\s?'\"<>)]*)\?[^\s'\"<>)]+")
 _ANY_FRAGMENT = re.compile(r"(://[^\s'\"<>)#]*)#[^\s'\"<>)]*=[^\s'\"<>)]+")
 # A scheme without its slashes would be a folder of this name. One letter is a drive.
 _NO_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?!//)")
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
+_VARIABLE = re.compile(r"\$(?:(\$)|(\w+)|\{([^}]*)\})")
 
 
 def redacted(text: str) -> str:
@@ -49,10 +49,13 @@ def without_secrets(url: str, instead: str) -> str:
 
 
 def with_variables(text: str) -> str:
-    """A text with the values of its `$VARIABLES`, once. Raises UsageError if one is not set."""
+    """A text with the values of its `$VARIABLES`, once; `$$` is a `$`.
+
+    Raises UsageError if one is not set.
+    """
 
     def value(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1] or match[2] or "")
+        found = match[1] or os.environ.get(match[2] or match[3] or "")
         if found is None:
             raise UsageError(f"{text}: the variable {match[0]} is not set")
         return found
@@ -105,6 +108,11 @@ def path_of(text: str) -> Path:
     if path is None:
         raise UsageError(f"{text} is a URL: it must be a path here")
     return Path(path)
+
+
+def text_of(path: Path) -> str:
+    """The text that means a path, wherever it is read: nothing of it is expanded again."""
+    return os.path.abspath(path).replace("$", "$$")
 
 
 def url_of(text: str) -> str:

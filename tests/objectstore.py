@@ -6,7 +6,7 @@ import subprocess
 import sys
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,12 +19,6 @@ import s3fs
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "s3cr3t/of+the+tests"  # noqa: S105
-READ_ONLY = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}
-    ],
-}
 
 
 @dataclass(frozen=True)
@@ -70,12 +64,16 @@ class S3:
             self._order("kill")
 
     @contextmanager
-    def authorization(self) -> Iterator[dict[str, str]]:
-        """For the length of a block credentials count; the environment of one who may only read."""
+    def authorization(self, keys: Sequence[str] = ("*",)) -> Iterator[dict[str, str]]:
+        """For the length of a block credentials count; the environment of one who may only list,
+        and read objects of these keys."""
         iam = self.client("iam")
         name = uuid.uuid4().hex
         iam.create_user(UserName=name)
-        policy = json.dumps(READ_ONLY)
+        objects = [f"arn:aws:s3:::{self.bucket}/{key}" for key in keys]
+        allowed = {"s3:ListBucket": "*", "s3:GetObject": objects}
+        statements = [{"Effect": "Allow", "Action": a, "Resource": r} for a, r in allowed.items()]
+        policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
         iam.put_user_policy(UserName=name, PolicyName="read", PolicyDocument=policy)
         key = iam.create_access_key(UserName=name)["AccessKey"]
         self._request("/moto-api/reset-auth", b"0")

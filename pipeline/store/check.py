@@ -14,6 +14,7 @@ from egapipe.pipeline.store.commits import decode_commits
 from egapipe.pipeline.store.create import read_created
 from egapipe.pipeline.store.dtypes import Stored, is_finite, not_a_number
 from egapipe.pipeline.store.index import index_problems
+from egapipe.pipeline.store.location import Place, open_objects
 from egapipe.pipeline.store.records import (
     NOT_FINITE,
     Commit,
@@ -58,16 +59,17 @@ class CheckReport:
         )
 
 
-def check_store(url: str, progress: Progress | None = None) -> CheckReport:
+def check_store(place: Place, progress: Progress | None = None) -> CheckReport:
     """Read all of a store and compare it with its records and its manifest.
 
     progress: called with (shards checked, shards planned). Whatever is wrong is in the report,
     also that no store can be opened (`shards` is then 0).
     """
     started = time.perf_counter()
-    report = CheckReport(url)
+    objects = open_objects(place)
+    report = CheckReport(objects.url)
     try:
-        report.problems += _Check(FeatureStore.open(url), report, progress).run()
+        report.problems += _Check(FeatureStore.open(objects), report, progress).run()
     except StoreError as error:
         report.problems.append(str(error))
     report.seconds = time.perf_counter() - started

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egapipe.pipeline.errors import StoreError, UsageError
+from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError
 from egapipe.pipeline.options import as_path, as_place
 from egapipe.pipeline.text import padded, say, visible
 
 if TYPE_CHECKING:
     from egapipe.pipeline.store.check import CheckReport
+    from egapipe.pipeline.store.objects import Objects
     from egapipe.pipeline.store.prune import Pruned
     from egapipe.pipeline.store.summary import Summary
 
@@ -22,6 +23,8 @@ app = typer.Typer(
     help="Look at feature stores, check, compare, export and tidy them.",
     no_args_is_help=True,
 )
+
+Complain = Callable[[EgapipeError], object]
 
 Url = Annotated[
     str,
@@ -47,28 +50,28 @@ def info(
     """Show what stores hold and how much of it is there."""
     from egapipe.pipeline.store.summary import summarize
 
-    unreadable = 0
-    for number, store in enumerate(_stores(url)):
-        try:
-            summary = summarize(store)
-        except StoreError as error:
-            _complain(error)
-            unreadable += 1
-            continue
-        if as_json:
-            typer.echo(json.dumps(summary))
-            continue
-        if number:
-            typer.echo("")
-        _show(summary)
-    if unreadable:
-        raise typer.Exit(1)
+    shown = 0
+    with _complaints() as complain:
+        for store in _stores(url, complain):
+            try:
+                summary = summarize(store)
+            except StoreError as error:
+                complain(error)
+                continue
+            if as_json:
+                typer.echo(json.dumps(summary))
+                continue
+            if shown:
+                typer.echo("")
+            _show(summary)
+            shown += 1
 
 
 @app.command()
 def check(url: Url) -> None:
     """Read whole stores and verify every checksum and count. Exit code 1 if anything is wrong."""
-    reports = [_check(store) for store in _stores(url)]
+    with _complaints() as complain:
+        reports = [_check(store, complain) for store in _stores(url, complain)]
     if not all(report.ok for report in reports):
         raise typer.Exit(1)
 
@@ -83,9 +86,9 @@ def diff(
     """Compare two stores: manifest, rows, checksums and cosines. Exit code 1 if they differ."""
     from egapipe.pipeline.store.diff import diff_stores
 
-    urls = (_store(a), _store(b))
-    found = diff_stores(*urls)
-    for line in (f"{urls[0]} | {urls[1]}", *(f"  {line}" for line in found.lines())):
+    one, other = _store(a), _store(b)
+    found = diff_stores(one, other)
+    for line in (f"{one.url} | {other.url}", *(f"  {line}" for line in found.lines())):
         say(line)
     typer.echo("equal" if found.equal else "different")
     if not found.equal:
@@ -115,7 +118,7 @@ def export(
     store = _store(url)
     with _bar("exporting") as progress:
         files = export_store(store, out, name=output, view=view, progress=progress)
-    say(f"{store}: exported to {' and '.join(map(str, files))}")
+    say(f"{store.url}: exported to {' and '.join(map(str, files))}")
 
 
 @app.command()
@@ -140,50 +143,82 @@ def prune(
     """Remove what killed writers left in stores, and what is old in a cache; never stored data."""
     from egapipe.pipeline.store.prune import DAY, MINUTE, contents, prune_cache, prune_store
 
-    stores = _stores(url)
-    for store in stores:
-        left = prune_store(store, idle=idle_minutes * MINUTE, dry_run=dry_run)
-        _list_pruned(store, left, dry_run)
-    if cache is not None:
-        from egapipe.pipeline.paths import own_folder
+    with _complaints() as complain:
+        kept: set[str] = set()
+        for store in _stores(url, complain):
+            try:
+                left = prune_store(store, idle=idle_minutes * MINUTE, dry_run=dry_run)
+                _list_pruned(store.url, left, dry_run, complain)
+                kept |= contents(store)
+            except StoreError as error:
+                complain(error)
+        if cache is not None:
+            from egapipe.pipeline.paths import own_folder
 
-        folder, keep = own_folder(cache), contents(stores)
-        old = prune_cache(folder, keep, unused=unused_days * DAY, dry_run=dry_run)
-        _list_pruned(str(folder), old, dry_run)
+            folder = own_folder(cache)
+            old = prune_cache(folder, kept, unused=unused_days * DAY, dry_run=dry_run)
+            _list_pruned(str(folder), old, dry_run, complain)
 
 
-def _list_pruned(where: str, found: "list[Pruned]", dry_run: bool) -> None:
+def _list_pruned(
+    where: str, found: "list[Pruned | StoreError]", dry_run: bool, complain: Complain
+) -> None:
     from rich.filesize import decimal
 
-    size = decimal(sum(pruned.bytes for pruned in found))
+    gone = [one for one in found if not isinstance(one, StoreError)]
+    size = decimal(sum(pruned.bytes for pruned in gone))
     done = "would remove" if dry_run else "removed"
-    say(f"{where}: {done} {len(found)} files, {size}")
-    for pruned in found:
+    say(f"{where}: {done} {len(gone)} files, {size}")
+    for pruned in gone:
         say(f"  {pruned.where}  {decimal(pruned.bytes)}  {pruned.why}")
+    for one in found:
+        if isinstance(one, StoreError):
+            complain(one)
 
 
-def _store(url: str) -> str:
+def _store(url: str) -> "Objects":
     """The one store that a URL names."""
-    stores = _stores(url)
+    failed: list[EgapipeError] = []
+    stores = list(_stores(url, failed.append))
+    if failed:
+        # There may be another one where nobody can look.
+        raise failed[0]
     if len(stores) > 1:
         raise UsageError(f"{url} holds {len(stores)} stores: give the folder of one of them")
     return stores[0]
 
 
-def _stores(url: str) -> list[str]:
+def _stores(url: str, complain: Complain) -> "Iterator[Objects]":
+    """The stores that a URL names. What cannot be looked into is complained of."""
     from egapipe.pipeline.store.find import DEPTH, find_stores
 
-    stores = find_stores(url)
-    if not stores:
+    nothing = True
+    for found in find_stores(url):
+        nothing = False
+        if isinstance(found, StoreError):
+            complain(found)
+        else:
+            yield found
+    if nothing:
         raise UsageError(
             f"no store at {url}, nor up to {DEPTH} folders below it: "
             "run `egapipe extract`, or give the folder of a store"
         )
-    return stores
 
 
-def _complain(error: object) -> None:
-    say(f"error: {error}", err=True)
+@contextmanager
+def _complaints() -> Iterator[Complain]:
+    """For the length of a block, print errors that end nothing; after it, end with exit code 1 if
+    there was one."""
+    complained: list[EgapipeError] = []
+
+    def complain(error: EgapipeError) -> None:
+        say(f"error: {error}", err=True)
+        complained.append(error)
+
+    yield complain
+    if complained:
+        raise typer.Exit(1)
 
 
 def _show(summary: "Summary") -> None:
@@ -195,18 +230,18 @@ def _show(summary: "Summary") -> None:
         typer.echo(f"{typer.style(padded(name, width), bold=True)}  {visible(value)}")
 
 
-def _check(url: str) -> "CheckReport":
+def _check(store: "Objects", complain: Complain) -> "CheckReport":
     from egapipe.pipeline.store.check import check_store
 
     with _bar("checking") as progress:
-        report = check_store(url, progress)
+        report = check_store(store, progress)
     if report.shards:
         say(report.line())
         for problem in report.problems:
             say(f"  {problem}")
     else:
         for problem in report.problems:
-            _complain(problem)
+            complain(StoreError(problem))
     return report
 
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from egapipe.pipeline.store.dtypes import Stored, to_floats
 from egapipe.pipeline.store.index import Rows
+from egapipe.pipeline.store.location import Place
 from egapipe.pipeline.store.records import Commit, Failure
 from egapipe.pipeline.store.store import FeatureStore
 
@@ -72,7 +73,7 @@ class StoreDiff:
         return [*self.manifest, *self.rows, *(array.line() for array in self.arrays)]
 
 
-def diff_stores(a: str, b: str) -> StoreDiff:
+def diff_stores(a: Place, b: Place) -> StoreDiff:
     """Compare two stores, complete or not; memory: two shards.
 
     Chunks are read, and their checksums verified, only where two stores of one shape have not the

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.files import whole_file
 from egapipe.pipeline.store.dtypes import NUMPY, to_floats
+from egapipe.pipeline.store.location import Place
 from egapipe.pipeline.store.objects import unusable
 from egapipe.pipeline.store.store import FeatureStore
 from egapipe.pipeline.urls import local_path
@@ -37,7 +38,7 @@ class Part:
 
 
 def export_store(
-    url: str,
+    place: Place,
     out: str,
     *,
     name: str = "embedding",
@@ -56,7 +57,7 @@ def export_store(
     StoreError (no complete store, no such array, damaged, the file cannot be written).
     """
     file = _target(out)
-    store = FeatureStore.open(url)
+    store = FeatureStore.open(place)
     store.require_output(name)
     views = _views(store, view)
     parts = _parts(store, name, views, progress)

@@ -2,33 +2,41 @@
 
 from collections.abc import Iterator
 
+from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import layout
-from egapipe.pipeline.store.location import open_objects
+from egapipe.pipeline.store.location import Place, open_objects
 from egapipe.pipeline.store.manifest import ATTRIBUTE, group_attributes
 from egapipe.pipeline.store.objects import Objects
 
 DEPTH = 2
 
 
-def find_stores(url: str) -> list[str]:
-    """URLs of the stores that a URL names, sorted: itself, or else those up to two folders below.
+def find_stores(place: Place) -> Iterator[Objects | StoreError]:
+    """The stores at a place, sorted: itself, or else those up to two folders below; and the reason
+    for each folder there that cannot be looked into, which hides no other.
 
-    What lies at the URL itself counts even if it is damaged or another Zarr group: it was asked
-    for. Raises StoreError if a folder cannot be listed.
+    What lies at the place itself counts even if it is damaged or another Zarr group: it was asked
+    for. Raises StoreError if the place cannot be read.
     """
-    objects = open_objects(url)
+    objects = open_objects(place)
     if any(data is not None for data in objects.get_many([layout.CREATED, layout.GROUP])):
-        return [objects.url]
-    return list(_below(objects, DEPTH))
+        yield objects
+        return
+    yield from _below(objects, objects.folders(), DEPTH)
 
 
-def _below(objects: Objects, depth: int) -> Iterator[str]:
-    for name in objects.folders():
-        inner = open_objects(f"{objects.url.rstrip('/')}/{name}")
-        if _is_store(inner):
-            yield inner.url
-        elif depth > 1:
-            yield from _below(inner, depth - 1)
+def _below(objects: Objects, names: list[str], depth: int) -> Iterator[Objects | StoreError]:
+    for name in names:
+        inner = objects.below(name)
+        try:
+            is_store = _is_store(inner)
+            folders = inner.folders() if depth > 1 and not is_store else []
+        except StoreError as error:
+            yield error
+            continue
+        if is_store:
+            yield inner
+        yield from _below(inner, folders, depth - 1)
 
 
 def _is_store(objects: Objects) -> bool:

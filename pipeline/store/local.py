@@ -9,13 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from egapipe.pipeline.files import new_file, whole_file
+from egapipe.pipeline.files import new_file, open_regular, whole_file
 from egapipe.pipeline.store.objects import Objects
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 _NO_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+# As in an object store: where others lie below a key, it may have no object itself.
+_NO_OBJECT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class LocalObjects(Objects):
@@ -25,18 +27,19 @@ class LocalObjects(Objects):
         """The bytes of a file, or None if there is none."""
         with self.explained("read", key):
             try:
-                return self._path(key).read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
+                with open_regular(self._path(key)) as file:
+                    return file.read()
+            except _NO_OBJECT:
                 return None
 
     def part(self, key: str, start: int, stop: int) -> bytes | None:
         """A part of a file."""
         with self.explained("read", key):
             try:
-                with self._path(key).open("rb") as file:
+                with open_regular(self._path(key)) as file:
                     file.seek(start)
                     return file.read(stop - start)
-            except (FileNotFoundError, NotADirectoryError):
+            except _NO_OBJECT:
                 return None
 
     def put(self, key: str, data: bytes) -> None:
@@ -90,11 +93,11 @@ class LocalObjects(Objects):
                 return []
 
     def folders(self) -> list[str]:
-        """Folders in the folder; none if there is no folder."""
+        """Folders in the folder, and what may be one; none if there is no folder."""
         with self.explained("list", ""):
             try:
                 with os.scandir(self.url) as entries:
-                    return sorted(entry.name for entry in entries if entry.is_dir())
+                    return sorted(entry.name for entry in entries if _may_be_folder(entry))
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
@@ -124,6 +127,14 @@ class LocalObjects(Objects):
             _fsync_folder(folder)
             if folder == Path(self.url):
                 break
+
+
+def _may_be_folder(entry: os.DirEntry[str]) -> bool:
+    """A link that leads nowhere to be seen may: whoever looks into it is told why not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from egapipe.pipeline.errors import EgapipeError, StoreError, one_line
 
@@ -26,6 +26,10 @@ class Objects(ABC):
 
     def __init__(self, url: str) -> None:
         self.url = url
+
+    def below(self, name: str) -> Self:
+        """The objects in a folder of these."""
+        return type(self)(f"{self.url.rstrip('/')}/{name}")
 
     @abstractmethod
     def get(self, key: str) -> bytes | None:
@@ -86,12 +90,14 @@ class Objects(ABC):
             yield
         except EgapipeError:
             raise
-        except self.troubles() as error:
+        except Exception as error:  # which of them are the place's, the place knows
+            if not self.is_trouble(error):
+                raise
             raise self.failure(doing, f"{self.url}/{key}".rstrip("/"), error) from error
 
-    def troubles(self) -> tuple[type[Exception], ...]:
-        """What a place that cannot be reached or used raises."""
-        return (OSError,)
+    def is_trouble(self, error: Exception) -> bool:
+        """Whether a place raises this that cannot be reached or used; else it is a bug."""
+        return isinstance(error, OSError)
 
     def failure(self, doing: str, where: str, error: Exception) -> StoreError:
         """The one line that explains what the place has raised."""

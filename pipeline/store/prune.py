@@ -8,8 +8,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from egapipe.pipeline.caches import Entry, entries, is_abandoned
+from egapipe.pipeline.caches import KINDS, Entry, entries, is_abandoned
+from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import layout
+from egapipe.pipeline.store.location import Place
 from egapipe.pipeline.store.objects import unusable
 from egapipe.pipeline.store.store import FeatureStore
 
@@ -25,49 +27,67 @@ class Pruned:
     why: str
 
 
-def prune_store(url: str, *, idle: float, dry_run: bool) -> list[Pruned]:
-    """Remove the temporary files that killed writers left of a store's own objects.
+def prune_store(place: Place, *, idle: float, dry_run: bool) -> list[Pruned | StoreError]:
+    """Remove the temporary files that killed writers left of a store's own objects; what was
+    removed, and why the others could not be.
 
     idle: seconds for which a file must not have been written to, because a living writer has such
-    files too. dry_run: remove nothing. Raises StoreError if there is no store, or it cannot be
-    written.
+    files too. dry_run: remove nothing. Raises StoreError if there is no store that can be read.
     """
-    store = FeatureStore.open(url)
+    store = FeatureStore.open(place)
     objects, planned = store.objects, layout.planned_keys(store.manifest)
-    found = []
+    found: list[Pruned | StoreError] = []
     for key, size in objects.sizes().items():
-        if layout.leftover_of(key) in planned and objects.age(key) >= idle:
+        if layout.leftover_of(key) not in planned:
+            continue
+        try:
+            if objects.age(key) < idle:
+                continue
             if not dry_run:
                 objects.delete(key)
+        except StoreError as error:
+            found.append(error)
+        else:
             found.append(Pruned(f"{store.url}/{key}", size, "left by a killed writer"))
     return found
 
 
 def prune_cache(
     folder: Path, keep: Collection[str], *, unused: float, dry_run: bool
-) -> list[Pruned]:
+) -> list[Pruned | StoreError]:
     """Remove what a node's cache holds of any kind and was not opened lately, and what killed
-    builders left.
+    builders left; what was removed, and why the others could not be.
 
     folder: what `store.cache_dir` names. keep: content hashes; what was made of them alone stays
     whatever its age. unused: seconds since an entry was last opened. What is being built stays, and
-    so does every file that is none of egapipe's. Raises StoreError if the folder cannot be written.
+    so does every file that is none of egapipe's.
     """
-    found = []
-    try:
-        for entry in entries(folder):
+    found: list[Pruned | StoreError] = []
+    for kind in {kind.folder: kind for kind in KINDS}.values():
+        try:
+            listed = entries(folder, [kind])
+        except OSError as error:
+            found.append(_unusable("list", folder / kind.folder, error))
+            continue
+        for entry in listed:
             why = _reason(entry, keep, unused)
-            if why and entry.remove(dry_run=dry_run):
-                found.append(Pruned(str(entry.files[0]), entry.bytes, f"{entry.kind.what}, {why}"))
-    except OSError as error:
-        raise unusable("prune", str(folder), error, "choose another --cache") from error
+            where = entry.files[0]
+            try:
+                if why and entry.remove(dry_run=dry_run):
+                    found.append(Pruned(str(where), entry.bytes, f"{entry.kind.what}, {why}"))
+            except OSError as error:
+                found.append(_unusable("remove", where, error))
     return found
 
 
-def contents(urls: Collection[str]) -> set[str]:
-    """Content hashes of those stores that are complete."""
-    found = [FeatureStore.open(url).snapshot() for url in urls]
-    return {snapshot.content_hash() for snapshot in found if snapshot.complete}
+def _unusable(doing: str, path: Path, error: OSError) -> StoreError:
+    return unusable(doing, str(path), error, "choose another --cache")
+
+
+def contents(place: Place) -> set[str]:
+    """The content hash of a store, if it is complete. Raises StoreError if it is damaged."""
+    found = FeatureStore.open(place).snapshot()
+    return {found.content_hash()} if found.complete else set()
 
 
 def _reason(entry: Entry, keep: Collection[str], unused: float) -> str | None:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.remote import AT_ONCE, code, file_system, reason, troubles
+from egapipe.pipeline.remote import AT_ONCE, code, file_system, is_trouble, reason
 from egapipe.pipeline.store.objects import Objects
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class RemoteObjects(Objects):
             fs, root = self._open()
             try:
                 fs.pipe_file(f"{root}/{key}", data, mode="create")
-            except Exception as error:
+            except Exception as error:  # each client has a class of its own; others are raised
                 if exists_already(error):
                     return False
                 if not is_unconditional(error):
@@ -115,9 +115,9 @@ class RemoteObjects(Objects):
         with self.explained("open", ""):
             return FsspecStore.from_url(self.url, read_only=read_only)
 
-    def troubles(self) -> tuple[type[Exception], ...]:
+    def is_trouble(self, error: Exception) -> bool:
         """Those of the remote clients too."""
-        return troubles()
+        return is_trouble(error)
 
     def failure(self, doing: str, where: str, error: Exception) -> StoreError:
         """What the client says, without the user that an endpoint's URL may name, and a remedy."""

@@ -20,7 +20,7 @@ from egapipe.pipeline.store.create import (
 )
 from egapipe.pipeline.store.dtypes import Floats, Stored
 from egapipe.pipeline.store.index import Rows, StoredIndex
-from egapipe.pipeline.store.location import open_objects
+from egapipe.pipeline.store.location import Place, open_objects
 from egapipe.pipeline.store.lock import locked
 from egapipe.pipeline.store.manifest import Manifest
 from egapipe.pipeline.store.objects import Objects
@@ -55,16 +55,16 @@ class FeatureStore:
 
     @classmethod
     def create(
-        cls, url: str, manifest: Manifest, index: Rows, *, same_software: bool = False
+        cls, place: Place, manifest: Manifest, index: Rows, *, same_software: bool = False
     ) -> Self:
         """A new store, or an equal one that exists, to be continued.
 
         index: row int64 (0 to N - 1), key string (unique), label int64 (-1 = none), source string;
         a table, or anything else that gives a part of one at a time.
         same_software: refuse to continue what other versions have begun, which is else only logged.
-        Raises StoreError if the URL holds anything else, and lists the differences.
+        Raises StoreError if the place holds anything else, and lists the differences.
         """
-        objects = open_objects(url)
+        objects = open_objects(place)
         create_store(objects, manifest, index)
         store = cls(objects, *open_store(objects))
         require_equal(store.manifest, manifest, store.url)
@@ -74,15 +74,15 @@ class FeatureStore:
         return store
 
     @classmethod
-    def open(cls, url: str) -> Self:
-        """The store at a URL, complete or not. Raises StoreError if there is none."""
-        objects = open_objects(url)
+    def open(cls, place: Place) -> Self:
+        """The store at a place, complete or not. Raises StoreError if there is none."""
+        objects = open_objects(place)
         return cls(objects, *open_store(objects))
 
     @classmethod
-    def exists(cls, url: str) -> bool:
-        """Whether a store was created at a URL; it may be unfinished."""
-        return open_objects(url).get(layout.CREATED) is not None
+    def exists(cls, place: Place) -> bool:
+        """Whether a store was created at a place; it may be unfinished."""
+        return open_objects(place).get(layout.CREATED) is not None
 
     @property
     def url(self) -> str:

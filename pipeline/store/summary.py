@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from egapipe.pipeline.store.location import Place
 from egapipe.pipeline.store.manifest import Manifest
 from egapipe.pipeline.store.records import Commit
 from egapipe.pipeline.store.store import FeatureStore
@@ -12,12 +13,12 @@ from egapipe.pipeline.store.store import FeatureStore
 Summary = dict[str, Any]
 
 
-def summarize(url: str) -> Summary:
+def summarize(place: Place) -> Summary:
     """What a store holds and how much of it is there, as JSON values. bytes: of all objects.
 
     Raises StoreError if it cannot be read.
     """
-    store = FeatureStore.open(url)
+    store = FeatureStore.open(place)
     manifest, found = store.manifest, store.snapshot(everything=True)
     commits = found.commits
     return {

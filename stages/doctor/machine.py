@@ -176,7 +176,7 @@ def check_ray(parts: Parts) -> Result:
 
 def check_cache(parts: Parts) -> Result:
     """The folder of node-local copies can be written to, and those still to be made fit."""
-    folder = open_objects(parts.config.store.cache_dir or str(cache_dir()))
+    folder = open_objects(parts.config.store.cache_dir or cache_dir())
     probe_writing(folder)
     free = free_bytes(folder) or 0
     said = f"{folder.url} is writable, {decimal(free)} free"
@@ -210,7 +210,7 @@ def _is_copied(store: FeatureStore, folder: Path) -> bool:
 
 def check_runs(parts: Parts) -> Result:
     """The folder of runs can be written to."""
-    folder = open_objects(str(path_of(parts.config.runs)))
+    folder = open_objects(path_of(parts.config.runs))
     probe_writing(folder)
     free = free_bytes(folder)
     return ok(f"{folder.url} is writable" + ("" if free is None else f", {decimal(free)} free"))

@@ -19,6 +19,7 @@ from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.replacing import replacing
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.timing import median_time, one_thread
+from egapipe.pipeline.urls import text_of
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.distill.data.images import StreamedImages, readable
@@ -127,7 +128,7 @@ def sample_images(student: TrainedStudent, folder: str | Path | None) -> Tensor:
 
 def _open_images(student: TrainedStudent, folder: str | Path | None) -> Dataset:
     if folder is not None:
-        return open_dataset(FolderSource(kind="folder", path=str(folder)))
+        return open_dataset(FolderSource(kind="folder", path=text_of(Path(folder))))
     source = student.config.dataset.test or student.config.dataset.train
     try:
         return open_dataset(source)

@@ -14,6 +14,7 @@ from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.datasets.images import decode
 from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.errors import ImageError, UsageError
+from egapipe.pipeline.urls import text_of
 from egapipe.pipeline.views import clean_part
 from egapipe.stages.distill.data.images import Frame, fitted
 from egapipe.stages.predict.predictor import Floats, Predictor, load_predictor
@@ -88,7 +89,7 @@ def _files(images: Sequence[str | Path]) -> Iterator[Path]:
     for name in images:
         path = Path(name)
         if path.is_dir():
-            keys = open_dataset(FolderSource(kind="folder", path=str(path))).keys
+            keys = open_dataset(FolderSource(kind="folder", path=text_of(path))).keys
             yield from (path / key for key in keys)
         elif path.exists():
             yield path

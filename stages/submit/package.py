@@ -13,7 +13,7 @@ from egapipe.pipeline.config.load import check
 from egapipe.pipeline.config.located import Sort, with_places
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.places import LOCAL_DIR, is_place
-from egapipe.pipeline.urls import url_of, with_variables
+from egapipe.pipeline.urls import local_path, text_of, with_variables
 from egapipe.stages.submit.modules import modules
 
 CONFIG, ORDER = "config.yaml", "job.json"
@@ -88,7 +88,7 @@ def absolute(config: Config) -> Config:
 def shared_paths(config: Config) -> list[str]:
     """The local folders that every node must see: stores, and runs."""
     root = config.store_url("train").removesuffix("/train.zarr")
-    return [path for path in (root, config.runs) if "://" not in path]
+    return [path for place in (root, config.runs) if (path := local_path(place)) is not None]
 
 
 def _absolute(text: str, sort: Sort) -> str:
@@ -96,13 +96,20 @@ def _absolute(text: str, sort: Sort) -> str:
     if sort == "node":
         return text
     if sort == "address":
-        return with_variables(text)
+        return _as_it_is(with_variables(text))
     prefix = LOCAL_DIR if text.startswith(LOCAL_DIR) else ""
     path = text.removeprefix(prefix)
     if sort == "name" and not (is_place(path) or prefix or Path(path).exists()):
         return text
-    url = url_of(path)
-    return url if "://" in url else prefix + os.path.abspath(url)
+    local = local_path(path)
+    if local is None:
+        return _as_it_is(with_variables(path))
+    return prefix + text_of(Path(local))
+
+
+def _as_it_is(url: str) -> str:
+    """The text that means a URL: nothing of it is expanded again."""
+    return url.replace("$", "$$")
 
 
 def _copy(path: Path, folder: Path) -> None:

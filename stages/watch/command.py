@@ -32,19 +32,31 @@ def watch(
     from rich.console import Console
     from rich.live import Live
 
-    from egapipe.stages.watch.status import find_runs, run_status
+    from egapipe.stages.watch.status import statuses
 
-    console = Console()
-    statuses = [run_status(path) for path in find_runs(run)]
+    console, said = Console(), set[str]()
+
+    def look() -> "list[RunStatus]":
+        """Where the runs stand; what cannot be shown is complained of once."""
+        found, failures = statuses(run)
+        for failure in failures:
+            if str(failure) not in said:
+                say(f"error: {failure}", err=True)
+                said.add(str(failure))
+        return found
+
+    found = look()
     if once or not console.is_terminal:
-        console.print(table(statuses))
+        console.print(table(found))
     else:
-        with Live(table(statuses), console=console, auto_refresh=False) as live:
-            while any(status.state != "finished" for status in statuses):
+        with Live(table(found), console=console, auto_refresh=False) as live:
+            while any(status.state != "finished" for status in found):
                 time.sleep(every)
-                statuses = [run_status(path) for path in find_runs(run)]
-                live.update(table(statuses), refresh=True)
+                found = look()
+                live.update(table(found), refresh=True)
     say(f"tensorboard --logdir {run}")
+    if said:
+        raise typer.Exit(1)
 
 
 def table(statuses: "list[RunStatus]") -> Any:

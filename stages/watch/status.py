@@ -1,12 +1,14 @@
 """Where a run stands, read from its folder: no process is asked."""
 
+import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 
@@ -45,48 +47,57 @@ def run_status(path: str | Path, now: float | None = None) -> RunStatus:
     metrics = read_metrics(folder)
     if not metrics:
         return RunStatus(folder.path, "starting", 0, epochs)
-    last, seconds = metrics[-1], [line["train/seconds"] for line in metrics]
-    pace = sum(seconds) / len(seconds)
+    last, seconds = metrics[-1], _numbers(metrics, "train/seconds")
+    pace = sum(seconds) / max(1, len(seconds))
     # With a validation, test images are measured at the end.
     named = next((name for name in ("test/top1", "validation/top1") if name in last), "")
-    tops = [line[named] for line in metrics if named in line]
+    tops = _numbers(metrics, named)
     return RunStatus(
         path=folder.path,
         state=_state(folder, pace, time.time() if now is None else now),
         epoch=len(metrics),
         epochs=epochs,
-        loss=last.get("train/loss"),
+        loss=_number(last, "train/loss"),
         top1=tops[-1] if tops else None,
         best_top1=max(tops, default=None),
-        rows_per_s=last.get("train/rows_per_s"),
-        data_wait=last.get("train/data_wait"),
+        rows_per_s=_number(last, "train/rows_per_s"),
+        data_wait=_number(last, "train/data_wait"),
         eta=pace * (epochs - len(metrics)),
     )
 
 
-def find_runs(path: Path) -> list[Path]:
-    """The folder itself if it is a run, else the run folders below it, by name.
+def statuses(path: Path) -> tuple[list[RunStatus], list[UsageError]]:
+    """The status of every run that `find_runs` finds, and why others cannot be shown.
 
-    Raises UsageError if there is none.
+    Raises UsageError if there is nothing of either.
     """
-    runs = list(_runs(path))
-    if not runs:
+    runs, failures = find_runs(path)
+    if not runs and not failures:
         raise UsageError(f"{path} has no run folder: name one that `egapipe distill` printed")
-    return runs
+    found = []
+    for run in runs:
+        try:
+            found.append(run_status(run))
+        except (OSError, UsageError) as error:
+            failures.append(UsageError(f"{run} cannot be shown: {one_line(error)}"))
+    return found, failures
 
 
-def _runs(path: Path) -> Iterator[Path]:
-    if _is_run(path):
-        yield path
-        return
-    for config in sorted(path.rglob("config.yaml")):
-        if _is_run(config.parent):
-            yield config.parent
+def find_runs(path: Path) -> tuple[list[Path], list[UsageError]]:
+    """The folder itself if it is a run, else the run folders below it, by name; and the reason for
+    each folder that cannot be looked into, which hides no other."""
+    runs, failures = [], []
 
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            failures.append(UsageError(f"cannot look into {error.filename}: {one_line(error)}"))
 
-def _is_run(path: Path) -> bool:
-    """A comparison or sweep has a configuration too, but no model."""
-    return (path / "config.yaml").is_file() and (path / "store.json").is_file()
+    for here, folders, files in os.walk(path, onerror=note):
+        # A comparison or sweep has a configuration too, but no model.
+        if "config.yaml" in files and "store.json" in files:
+            runs.append(Path(here))
+            folders.clear()
+    return sorted(runs), failures
 
 
 def _state(folder: RunFolder, pace: float, now: float) -> str:
@@ -96,8 +107,19 @@ def _state(folder: RunFolder, pace: float, now: float) -> str:
     return "quiet" if silent > max(_QUIET_EPOCHS * pace, _QUIET_SECONDS) else "running"
 
 
+def _number(line: Mapping[str, Any], name: str) -> float | None:
+    """A value of an epoch; None if it is no finite number, or not there."""
+    value = line.get(name)
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _numbers(lines: list[dict[str, Any]], name: str) -> list[float]:
+    values = (_number(line, name) for line in lines)
+    return [value for value in values if value is not None]
+
+
 def sparkline(values: list[float], width: int = 16) -> str:
-    """The last values as a row of blocks, from the lowest to the highest of them."""
+    """The last values, finite numbers, as a row of blocks from the lowest to the highest."""
     blocks = "▁▂▃▄▅▆▇█"
     shown = values[-width:]
     low, high = min(shown, default=0.0), max(shown, default=0.0)
@@ -106,6 +128,5 @@ def sparkline(values: list[float], width: int = 16) -> str:
 
 
 def losses(path: Path) -> list[float]:
-    """The loss of every finished epoch."""
-    lines: list[dict[str, Any]] = read_metrics(RunFolder(path))
-    return [float(line["train/loss"]) for line in lines if "train/loss" in line]
+    """The loss of every finished epoch, as far as it is a finite number."""
+    return _numbers(read_metrics(RunFolder(path)), "train/loss")

@@ -1,5 +1,6 @@
 """Secrets are never written down, and what is meant as a URL never becomes a folder."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from egapipe.pipeline import cli
 from egapipe.pipeline.config import load_config, to_yaml
+from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.config.located import Url
+from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.store.location import open_objects
-from egapipe.pipeline.urls import has_secrets, redacted
+from egapipe.pipeline.urls import has_secrets, path_of, redacted, text_of
+from tests.pipeline.datasets.samples import images, write_folder
 
 SECRET = "hunter2"  # noqa: S105
 ANY_URL: TypeAdapter[str] = TypeAdapter(Url, config={"hide_input_in_errors": True})
@@ -67,6 +71,20 @@ def test_paths_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert open_objects(f"file://localhost{tmp_path}/x").url == str(tmp_path / "x")
     monkeypatch.chdir(tmp_path)
     assert open_objects("./s3:bucket").url == str(tmp_path / "s3:bucket")
+
+
+@given(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1))
+def test_the_text_of_a_path_means_that_path(name: str) -> None:
+    path = Path("/somewhere", name)
+    assert path_of(text_of(path)) == Path(os.path.abspath(path))
+    # A relative one too, which may look like a home folder or a scheme.
+    assert path_of(text_of(Path(name))) == Path(os.path.abspath(name))
+
+
+def test_a_folder_that_looks_like_a_variable_has_its_images(tmp_path: Path) -> None:
+    write_folder(tmp_path / "$HOME", {"a.png": images(1)[0]})
+    source = FolderSource(kind="folder", path=text_of(tmp_path / "$HOME"))
+    assert open_dataset(source).encoded(0) == images(1)[0]
 
 
 NAMES = ["X-Amz-Signature", "sig", "token", "Signature", "AccessKeyId", "X-Goog-Credential"]

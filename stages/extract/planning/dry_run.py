@@ -79,7 +79,7 @@ def dry_run(config: Config, splits: Sequence[Split], *, local: bool = False) -> 
     problem = problem or _too_large(plans)
     if write is not None and local and not _is_here(fleet.device):
         problem = "extract.device is cuda, but torch finds no GPU here: set it to cpu"
-    copies = open_objects(config.store.cache_dir or str(cache_dir()))
+    copies = open_objects(config.store.cache_dir or cache_dir())
     dry = DryRun(
         plans=plans,
         fleet=fleet,

@@ -92,13 +92,12 @@ def plan_store(config: Config, split: Split, dataset: Dataset, teacher: Teacher)
     Reads no image: of an existing store everything but the images' bytes is compared. Raises
     StoreError if another store is there, or it cannot be read.
     """
-    url = config.store_url(split)
-    objects, origin = open_objects(url), Origin.of(teacher)
-    if not FeatureStore.exists(url):
+    objects, origin = open_objects(config.store_url(split)), Origin.of(teacher)
+    if not FeatureStore.exists(objects):
         manifest = manifest_for(config, split, origin, dataset, fingerprint="not read")
         shards = len(plan_shards(manifest.rows, manifest.shard_rows))
         return StorePlan(split, objects, manifest, begun=False, pending=tuple(range(shards)))
-    store = FeatureStore.open(url)
+    store = FeatureStore.open(objects)
     found = store.snapshot()
     stored = store.manifest
     known = stored.dataset.fingerprint

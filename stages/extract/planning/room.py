@@ -11,7 +11,6 @@ from rich.filesize import decimal
 
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store.local import LocalObjects
-from egapipe.pipeline.store.location import open_objects
 from egapipe.pipeline.store.objects import Objects
 from egapipe.stages.extract.planning.plan import StorePlan
 
@@ -75,7 +74,7 @@ def probe_writing(objects: Objects) -> float:
 def _around(objects: Objects) -> Objects:
     """Where a probe leaves nothing behind: in a folder that is there, beside a store elsewhere."""
     if not isinstance(objects, LocalObjects):
-        return open_objects(objects.url.rpartition("/")[0])
+        return type(objects)(objects.url.rpartition("/")[0])
     with objects.explained("read", ""):
         return LocalObjects(str(nearest_folder(Path(objects.url))))
 

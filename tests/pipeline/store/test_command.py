@@ -1,6 +1,7 @@
 """`egapipe store info` and `egapipe store check`: what they say, and their exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import Failure
 from egapipe.pipeline.store.command import register
+from tests.permissions import unprivileged
 from tests.pipeline.store.samples import complete, create, finished, make_arrays, write
 
 app = typer.Typer()
@@ -105,6 +107,57 @@ def test_info_shows_the_others_when_one_store_is_damaged(folder: Path) -> None:
     ]
     (error,) = shown.stderr.splitlines()
     assert error.startswith(f"error: {folder}/quickstart/train.zarr/zarr.json has not the recorded")
+
+
+@pytest.mark.parametrize("command", ["info", "check"])
+def test_a_folder_that_cannot_be_looked_into_hides_no_store(command: str, folder: Path) -> None:
+    """A link to itself, folders that may not be listed or entered, a pipe where a file belongs."""
+    (folder / "loop").symlink_to("loop")
+    (folder / "nowhere").symlink_to("gone")
+    (folder / "notes" / "zarr.json").mkdir()
+    (folder / "pipe").mkdir()
+    os.mkfifo(folder / "pipe" / "zarr.json")
+    assert run(command, str(folder)).exit_code == 1
+    for name, mode in (("closed", 0), ("unlisted", 0o111)):
+        (folder / name).mkdir(mode)
+    with unprivileged(folder.parent):
+        shown = run(command, str(folder))
+    assert shown.exit_code == 1
+    assert shown.stdout.count("quickstart/test.zarr") == 1
+    assert shown.stdout.count("quickstart/train.zarr") == 1
+    assert shown.stdout.count("single.zarr") == 1
+    where = [line.split(": ")[1] for line in shown.stderr.splitlines()]
+    assert where == [
+        f"cannot read {folder}/closed/commits/created.json",
+        f"cannot read {folder}/loop/commits/created.json",
+        f"cannot read {folder}/pipe/zarr.json",
+        f"cannot list {folder}/unlisted",
+    ]
+    for name in ("closed", "unlisted"):
+        (folder / name).chmod(0o700)
+
+
+def test_a_place_that_cannot_be_read_itself_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(StoreError, match=r"loop/commits/created\.json: Too many levels"):
+        raise run("info", str(tmp_path / "loop")).exception or AssertionError
+
+
+def test_places_are_expanded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what a variable holds is, nor what a folder is called."""
+    stores = tmp_path / "a$HOME" / "~"
+    finished(str(stores / "$NOT_SET.zarr").replace("$", "$$"))
+    monkeypatch.setenv("PLACE", str(stores))
+    shown = run("info", "$PLACE", "--json")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert json.loads(shown.stdout)["url"] == f"{stores}/$NOT_SET.zarr"
+    monkeypatch.chdir(stores.parent)
+    for where in ("./~", f"{stores}/$NOT_SET.zarr".replace("$", "$$")):
+        assert run("check", where).stdout.startswith(f"{stores}/$NOT_SET.zarr: complete")
+    out = str(tmp_path / "a$$b.npy")
+    assert run("export", "./~", out).exit_code == 0
+    assert (tmp_path / "a$b.npy").is_file()
+    assert run("diff", "$PLACE", "./~").stdout.endswith("equal\n")
 
 
 def test_check_of_whole_stores(folder: Path) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import Features, check_store
 from egapipe.pipeline.store.prune import prune_cache, prune_store
+from tests.permissions import unprivileged
 from tests.pipeline.store.samples import create, finished, make_manifest, snapshot, write
 from tests.pipeline.store.test_command import app
 
@@ -115,6 +116,32 @@ def test_a_copy_that_is_being_built_stays(cache: Path) -> None:
     assert partial.exists()
     assert len(prune_cache(cache, set(), unused=0, dry_run=False)) == 1
     assert not partial.exists()
+
+
+def test_what_cannot_be_removed_is_said_and_the_rest_goes(tmp_path: Path, cache: Path) -> None:
+    stores = tmp_path / "stores"
+    for name in "abc":
+        finished(str(stores / f"{name}.zarr"))
+    kept, gone = (leftover(stores / f"{name}.zarr", "failures.parquet") for name in "ac")
+    (stores / "b.zarr" / "zarr.json").write_bytes(b"{}")
+    stays, goes, hidden = (
+        leave(cache / kind / f"{'0' * 32}.partial", 9 * DAY) for kind in ("nodes", "pixels", "tars")
+    )
+    assert prune(str(stores), "--dry-run").exit_code == 1
+    for folder, mode in ((gone.parent, 0o777), (goes.parent, 0o777), (hidden.parent, 0)):
+        folder.chmod(mode)
+    with unprivileged(tmp_path):
+        shown = prune(str(stores))
+        found = prune_cache(cache, set(), unused=0, dry_run=False)
+    hidden.parent.chmod(0o700)
+    assert [path.exists() for path in (kept, gone, stays, goes)] == [True, False, True, False]
+    assert shown.exit_code == 1
+    assert [line.split(": ")[1] for line in shown.stderr.splitlines()] == [
+        f"cannot delete {stores}/a.zarr/{kept.name}",
+        f"{stores}/b.zarr/zarr.json has not the recorded checksum",
+    ]
+    said = [str(one).partition(":")[0] for one in found if isinstance(one, StoreError)]
+    assert said == [f"cannot remove {stays}", f"cannot list {hidden.parent}"]
 
 
 def test_a_store_that_cannot_be_opened_is_not_touched(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Who may use an object store: credentials come from the environment and go nowhere."""
 
 import errno
+import json
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_a_url_that_holds_credentials_is_refused_and_not_repeated(url: str, tmp_
         lambda: load_config("quickstart", [f"store.url={url}"]),
         lambda: open_objects(url),
         lambda: create(url, SMALL),
-        lambda: find_stores(url),
+        lambda: list(find_stores(url)),
         lambda: distill.run(unchecked),
     ):
         with pytest.raises(UsageError) as refused:
@@ -108,6 +109,19 @@ def test_wrong_credentials_are_one_line(s3: S3, changes: dict[str, str], said: s
         assert said in one_line(refused)
 
 
+def test_a_store_that_may_not_be_read_hides_no_other(s3: S3) -> None:
+    for name in ("hidden", "shown"):
+        finished(s3.url(f"stores/{name}.zarr"), SMALL)
+    keys = [f"stores/{key}" for key in ("zarr.json", "commits/*", "shown.zarr/*")]
+    with s3.authorization(keys) as reader, environment({**s3.environment, **reader}):
+        shown = CliRunner().invoke(app, ["store", "info", s3.url("stores"), "--json"])
+    assert shown.exit_code == 1
+    (store,) = shown.stdout.splitlines()
+    assert json.loads(store)["url"] == s3.url("stores/shown.zarr")
+    (error,) = shown.stderr.splitlines()
+    assert error.startswith(f"error: cannot read {s3.url('stores/hidden.zarr')}/")
+
+
 def test_no_credentials_are_one_line(s3: S3) -> None:
     found = {name: v for name, v in s3.environment.items() if "KEY" not in name}
     nowhere = {"AWS_SHARED_CREDENTIALS_FILE": "/nowhere", "AWS_CONFIG_FILE": "/nowhere"}
@@ -147,13 +161,14 @@ def test_a_fault_of_the_program_is_no_trouble_of_the_place() -> None:
     """And every client's own exceptions, which are no OSErrors, are one."""
     import aiohttp
     import botocore.exceptions
-    from gcsfs.retry import HttpError
+    from gcsfs.retry import HttpError, validate_response
     from google.auth.exceptions import DefaultCredentialsError
 
-    place = RemoteObjects("s3://b/s")
-    for fault in (TypeError("x"), AttributeError("x"), KeyError("x"), NameError("x")):
-        with pytest.raises(type(fault)), place.explained("read", "k"):
-            raise fault
+    place = RemoteObjects("gs://b/s")
+    faults = [TypeError, AttributeError, KeyError, NameError, ValueError, RuntimeError]
+    for fault in faults:
+        with pytest.raises(fault, match=r"^'?x'?$"), place.explained("read", "k"):
+            raise fault("x")
     for trouble in (
         OSError("x"),
         TimeoutError("x"),
@@ -162,9 +177,32 @@ def test_a_fault_of_the_program_is_no_trouble_of_the_place() -> None:
         botocore.exceptions.ClientError({"Error": {"Code": "SlowDown"}}, "GetObject"),
         HttpError({"code": 429, "message": "x"}),
         DefaultCredentialsError("x"),
+        NotImplementedError("x"),
     ):
         with pytest.raises(StoreError), place.explained("read", "k"):
             raise trouble
+    # Of gcsfs, for an answer that it does not know.
+    with pytest.raises(StoreError, match="Bad Request"), place.explained("read", "k"):
+        validate_response(400, b'{"error": "invalid"}', "k")
+
+
+def test_a_bucket_that_cannot_be_one_is_one_line(s3: S3) -> None:
+    objects = open_objects("s3://no_bucket!")
+    for act in (
+        objects.folders,
+        objects.sizes,
+        lambda: objects.get("k"),
+        lambda: objects.put("k", b"1"),
+        lambda: objects.create("k", b"1"),
+    ):
+        with pytest.raises(StoreError) as refused:
+            act()
+        assert "no_bucket!" in one_line(refused)
+
+
+def test_a_place_that_can_only_be_read_is_one_line() -> None:
+    with pytest.raises(StoreError, match="cannot write http://"):
+        open_objects("http://127.0.0.1:9/s").put("k", b"1")
 
 
 def one_line(refused: pytest.ExceptionInfo[StoreError]) -> str:

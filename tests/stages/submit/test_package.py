@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.store.location import open_objects
+from egapipe.pipeline.urls import path_of
 from egapipe.stages.submit import pack, pack_results
 from egapipe.stages.submit.environment import read_environment
 from egapipe.stages.submit.jobs import _Log
@@ -47,6 +49,23 @@ def test_urls_stay_and_need_no_look(tmp_path: Path) -> None:
     pack(load_config("quickstart", sets), "extract", []).write(tmp_path)
     assert load_config(str(tmp_path / CONFIG)).store.url == "s3://bucket/stores"
     assert json.loads((tmp_path / ORDER).read_text("utf-8"))["visible"] == [str(tmp_path)]
+
+
+def test_what_is_expanded_here_is_not_expanded_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLACE", "/data/a$HOME")
+    monkeypatch.setenv("BUCKET", "s3://bucket/$HOME")
+    sets = ["runs=$PLACE/~", "store.url=$PLACE/b"]
+    pack(load_config("quickstart", sets), "extract", []).write(tmp_path)
+    packed = load_config(str(tmp_path / CONFIG))
+    assert open_objects(packed.store_url("train")).url == "/data/a$HOME/b/train.zarr"
+    assert path_of(packed.runs) == Path("/data/a$HOME/~")
+    visible = json.loads((tmp_path / ORDER).read_text("utf-8"))["visible"]
+    assert visible == ["/data/a$HOME/b", "/data/a$HOME/~"]
+    pack(load_config("quickstart", ["store.url=$BUCKET"]), "extract", []).write(tmp_path)
+    packed = load_config(str(tmp_path / CONFIG))
+    assert open_objects(packed.store_url("train")).url == "s3://bucket/$HOME/train.zarr"
 
 
 def test_modules_of_this_folder_are_taken_along(
