@@ -12,6 +12,7 @@ import time
 import traceback
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -24,9 +25,11 @@ import torch
 from safetensors.torch import save
 
 from egapipe.pipeline.config import syntax
+from egapipe.pipeline.config.data import ParquetSource
+from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.datasets.tarscan import scan
 from egapipe.pipeline.datasets.zips import Zip
-from egapipe.pipeline.errors import EgapipeError
+from egapipe.pipeline.errors import EgapipeError, ImageError
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.store.index import decode_index
 from egapipe.pipeline.store.manifest import manifest_of
@@ -118,6 +121,21 @@ def _parquet(table: pa.Table) -> bytes:
     return data
 
 
+def _images() -> bytes:
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    rows = [{"bytes": b"x", "path": "a.png"}, {"bytes": None, "path": "b.png"}]
+    columns = {"img": pa.array(rows, kind), "label": ["cat", "dog"], "key": ["a", "b"]}
+    return _parquet(pa.table(columns))
+
+
+def _read_images(path: Path) -> None:
+    """Every row of a data set of images."""
+    dataset = open_dataset(ParquetSource(kind="parquet", files=[str(path)], key_column="key"))
+    for row in range(len(dataset)):
+        with suppress(ImageError):
+            dataset.encoded(row)
+
+
 def _comparison() -> bytes:
     cells = [asdict(Cell("s", v, 0, Path(v), 50.0, 1.0)) for v in ("ce", "ega")]
     record = {"name": "x", "confidence": 0.95, "cells": cells, "rows": []}
@@ -173,6 +191,7 @@ def readers() -> dict[str, Reader]:
             _parquet(pa.table({"embedding": [[1.0, 2.0]], "key": ["a"]})),
             file_reader("a.parquet", lambda f: read_embeddings(str(f))),
         ),
+        "parquet images": Reader(_images(), file_reader("a.parquet", _read_images)),
         "safetensors": Reader(
             save({"a": torch.ones(2, 2)}), file_reader("a.safetensors", shapes_in)
         ),

@@ -22,7 +22,9 @@ def test_changed_bytes_are_one_line(name: str) -> None:
 
 
 # What long runs found that a short one does not: reader, seed and number of the input.
-@pytest.mark.parametrize(("name", "seed", "number"), [("npy", 1, 34128), ("pointer", 1, 1227)])
+@pytest.mark.parametrize(
+    ("name", "seed", "number"), [("npy", 1, 34128), ("pointer", 1, 1227), ("parquet", 0, 1880)]
+)
 def test_what_long_runs_found_stays_mended(
     name: str, seed: int, number: int, tmp_path: Path
 ) -> None:

@@ -67,7 +67,7 @@ def classes(column: pa.ChunkedArray, name: str, known: list[str] | None) -> Clas
     if pa.types.is_boolean(column.type):
         column = pc.if_else(column, "true", "false")
     if _is_text(column.type):
-        names = column.to_pylist()
+        names = texts(column, f"label_column {name!r}")
         if "" in names:
             raise UsageError(f"label_column {name!r} has no name in row {names.index('')}")
         return of_names(names, known)
@@ -109,7 +109,17 @@ def keys(column: pa.ChunkedArray, name: str) -> list[str]:
     if column.null_count:
         row = pc.index(column.is_null(), True).as_py()
         raise UsageError(f"key_column {name!r} has no key in row {row}")
-    return [str(key) for key in column.to_pylist()]
+    return [str(key) for key in texts(column, f"key_column {name!r}")]
+
+
+def texts(column: pa.ChunkedArray, where: str) -> list[Any]:
+    """The values of a column, where it has text in Unicode. Raises UsageError for other bytes,
+    which Arrow reads as they are."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where} holds text that is no UTF-8: {error.reason}") from None
+    return values
 
 
 def check_unique(keys: Iterable[str], where: str) -> None:

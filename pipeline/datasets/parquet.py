@@ -95,7 +95,10 @@ class _Groups:
         """Bytes and path of a row of the files. Raises ImageError if its group is damaged."""
         # An empty group has its start in common with the next: the last one has the row.
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        value = self._group(number)[row - int(self._starts[number])].as_py()
+        try:
+            value = self._group(number)[row - int(self._starts[number])].as_py()
+        except UnicodeDecodeError:
+            raise ImageError("the row's path is no UTF-8") from None
         if isinstance(value, bytes):
             return value, None
         if isinstance(value, str):

@@ -39,8 +39,8 @@ class TableDataset(RowsDataset):
 
     def _outside(self) -> list[str]:
         """The paths of rows without bytes."""
-        paths: list[str] = self._paths.filter(self._bytes.is_null()).drop_null().to_pylist()
-        return paths
+        paths = self._paths.filter(self._bytes.is_null()).drop_null()
+        return columns.texts(paths, f"data set {self.name}: a row's path")
 
     def _read(self, row: int) -> bytes:
         return self._files.content(self._bytes[row].as_py(), self._paths[row].as_py())
