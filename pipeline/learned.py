@@ -82,6 +82,13 @@ def require_still(run: RunFolder) -> None:
         require_current(run, run.config())
 
 
+def require_record(run: RunFolder) -> None:
+    """Raise UsageError if the record of a run's features is damaged; one that has not begun has
+    none."""
+    if (run.path / STORE).is_file():
+        _read(run)
+
+
 def require_one_source(runs: Mapping[str, RunFolder]) -> None:
     """Raise UsageError, which names the runs, unless all of them learned from the same features.
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,27 @@ class ComparisonFolder:
         return {**asdict(cell), "run": os.path.relpath(cell.run, self.path)}
 
 
+def without(content: dict[str, Any], path: Path, reasons: Mapping[str, str]) -> dict[str, Any]:
+    """The content of comparison.json as if some trainings had failed. reasons: run -> why.
+
+    path: the comparison's folder. Raises UsageError if none is left.
+    """
+    kept = [cell for cell in content["cells"] if cell["run"] not in reasons]
+    if not kept:
+        reason = next(iter(reasons.values()))
+        raise UsageError(f"no training of the comparison {path} counts: {reason}")
+    failed = {_key(cell): reasons[cell["run"]] for cell in content["cells"] if cell not in kept}
+    planned = [
+        {**cell, "state": "failed", "error": failed[_key(cell)]} if _key(cell) in failed else cell
+        for cell in content["planned"]
+    ]
+    return _complete({**content, "cells": kept, "planned": planned, "rows": []}, path)
+
+
+def _key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    return cell["student"], cell["variant"], cell["seed"]
+
+
 def _complete(content: dict[str, Any], path: Path) -> dict[str, Any]:
     cells = [Cell(**{**cell, "run": path / cell["run"]}) for cell in content["cells"]]
     if not cells:
@@ -98,7 +119,7 @@ def _complete(content: dict[str, Any], path: Path) -> dict[str, Any]:
             " `egapipe compare` again"
         )
     done = [asdict(Planned(c.student, c.variant, c.seed, "done")) for c in cells]
-    planned = content.get("planned", done)
+    planned = [asdict(Planned(**cell)) for cell in content.get("planned", done)]
     first = planned[0]["variant"]
     rows = [_finite(asdict(row)) for row in table(cells, content["confidence"], first)]
     # Its own numbers stay, whatever this version would make of its cells.

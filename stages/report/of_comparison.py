@@ -13,12 +13,13 @@ from egapipe.pipeline.learned import require_one_source
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.compare import ComparisonFolder
+from egapipe.stages.compare.folder import without
 from egapipe.stages.compare.table import WHOSE
 from egapipe.stages.report.curves import TEST_TOP1, Metrics, group_curves
 from egapipe.stages.report.figure import COLOURS, GREY, WIDTH, Figure, draw
 from egapipe.stages.report.names import shortened
 from egapipe.stages.report.page import Section
-from egapipe.stages.report.parts import left_out
+from egapipe.stages.report.parts import left_out, left_out_runs
 from egapipe.stages.report.provenance import provenance
 from egapipe.stages.report.separation import BETTER, reading
 from egapipe.stages.report.timing import measure, timing_figure
@@ -32,16 +33,23 @@ _NAMED = 12
 def comparison_sections(path: Path) -> list[Section]:
     """Tables with intervals, figures, curves, time and provenance of a comparison.
 
-    Raises UsageError if the folder is none, or its runs learned from different features.
+    A training whose record of features is damaged counts as failed: it may be of others. Raises
+    UsageError if the folder is none, or its runs learned from different features.
     """
     record, config = ComparisonFolder(path).read(), RunFolder(path).config()
+    results, time, last = Section("Results"), Section("Time"), Section("Provenance")
+    runs = {
+        cell["run"]: run
+        for cell in record["cells"]
+        if (run := RunFolder(path / cell["run"])).path.is_dir()
+    }
+    damaged = left_out_runs(results, runs)
+    if damaged:
+        record = without(record, path, damaged)
+    require_one_source({name: run for name, run in runs.items() if name not in damaged})
+    with left_out(results, "the results"):
+        _add_results(results, path, record, config)
     cells = record["cells"]
-    there = [cell for cell in cells if (path / cell["run"]).is_dir()]
-    require_one_source({cell["run"]: RunFolder(path / cell["run"]) for cell in there})
-    sections = [_results(path, record, config)]
-    if not cells:
-        return [*sections, provenance(config)]
-    time, last = Section("Time"), Section("Provenance")
     with left_out(time, "the time of a training"):
         costs = measure(config, statistics.fmean(cell["seconds"] for cell in cells))
         if costs is not None:
@@ -49,11 +57,10 @@ def comparison_sections(path: Path) -> list[Section]:
     with left_out(last, "the provenance"):
         first = RunFolder(path / cells[0]["run"])
         last = provenance(config, first.summary() if first.finished else None)
-    return [*sections, *([time] if time.parts else []), last]
+    return [results, *([time] if time.parts else []), last]
 
 
-def _results(path: Path, record: Row, config: Config) -> Section:
-    section = Section("Results")
+def _add_results(section: Section, path: Path, record: Row, config: Config) -> None:
     cells, confidence = record["cells"], record["confidence"]
     _progress(section, record)
     baseline = next(iter(config.compare.variants), None) or record["rows"][0]["variant"]
@@ -74,16 +81,18 @@ def _results(path: Path, record: Row, config: Config) -> Section:
     if record.get("teacher_top1") is not None:
         section.text(f"The teacher's head on the same labels: {record['teacher_top1']:.2f} %.")
     figures: list[Figure | None] = []
+    groups = _groups(section, path, cells)
     with left_out(section, "the curves"):
-        figures += [group_curves(_groups(path, cells))] if cells else []
+        figures += [group_curves(groups)] if groups else []
     for number, (student, rows) in enumerate(students.items()):
         mine = [cell for cell in cells if cell["student"] == student]
-        figures.append(_scores(f"scores-{number}", student, rows, mine))
+        with left_out(section, f"the accuracy of {student}"):
+            figures.append(_scores(f"scores-{number}", student, rows, mine))
         others = [row for row in rows if row["variant"] != baseline]
         if any(row["low"] is not None for row in others):
-            figures.append(_gains(f"gains-{number}", student, others, baseline, confidence))
+            with left_out(section, f"the paired differences of {student}"):
+                figures.append(_gains(f"gains-{number}", student, others, baseline, confidence))
     section.figure(*(figure for figure in figures if figure is not None))
-    return section
 
 
 _WHOSE = {**WHOSE, "last": " after the last epoch"}
@@ -214,10 +223,13 @@ def _size(rows: Sequence[Row]) -> tuple[float, float]:
     return WIDTH, 1.2 + 0.4 * len(rows)
 
 
-def _groups(path: Path, cells: Sequence[Row]) -> dict[str, list[Metrics]]:
+def _groups(section: Section, path: Path, cells: Sequence[Row]) -> dict[str, list[Metrics]]:
+    """The metrics of the trainings by variant, those that can be read."""
     several = len({cell["student"] for cell in cells}) > 1
     groups: dict[str, list[Metrics]] = {}
     for cell in cells:
         name = f"{cell['student']} {cell['variant']}" if several else cell["variant"]
-        groups.setdefault(name, []).append(read_metrics(RunFolder(path / cell["run"])))
+        with left_out(section, f"the curve of {_cell_name(_key(cell))}"):
+            metrics = read_metrics(RunFolder(path / cell["run"]))
+            groups.setdefault(name, []).append(metrics)
     return groups

@@ -5,7 +5,7 @@ from typing import Any
 
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
-from egapipe.stages.distill import load_student
+from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.distill.data.choice import ON_TEST
 from egapipe.stages.report.classes import (
     class_figure,
@@ -60,32 +60,41 @@ _GRAPHS = {
 def run_sections(run: RunFolder, *, trust_remote_code: bool = False) -> list[Section]:
     """Results, curves, embeddings, classes, timing and provenance of a run.
 
-    Raises UsageError if the folder is no run or has no checkpoint.
+    A student that cannot be loaded is left out with all that is drawn of it. Raises UsageError if
+    the folder is no run.
     """
-    student = load_student(run, trust_remote_code=trust_remote_code)
+    config, student = run.config(), None
     results, summary = Section("Results"), {}
     with left_out(results, "summary.json"):
         summary = run.summary() if run.finished else {}
     _add_results(results, run, summary)
     sections = [results]
-    with left_out(results, "what needs the test images"):
-        sample = take_sample(student)
-        if sample is None:
-            results.text("There are no labelled test images, so there are no pictures of any.")
-        else:
-            aligned = student.config.distill.objective.ega is not None
-            sections += [embeddings_section(sample, aligned=aligned), classes_section(sample)]
+    with left_out(results, "what needs the student"):
+        student = load_student(run, trust_remote_code=trust_remote_code)
+    if student is not None:
+        sections += _pictures(results, student)
     time = Section("Time")
     with left_out(time, "the time of a training"):
-        costs = measure(student.config, summary.get("train_seconds"))
+        costs = measure(config, summary.get("train_seconds"))
         if costs is not None:
             time.figure(timing_figure(costs))
     if time.parts:
         sections.append(time)
     last = Section("Provenance")
     with left_out(last, "the provenance"):
-        last = provenance(student.config, summary)
+        last = provenance(config, summary)
     return [*sections, last]
+
+
+def _pictures(results: Section, student: TrainedStudent) -> list[Section]:
+    """The sections that are drawn from what the student makes of the test images."""
+    with left_out(results, "what needs the test images"):
+        sample = take_sample(student)
+        if sample is not None:
+            aligned = student.config.distill.objective.ega is not None
+            return [embeddings_section(sample, aligned=aligned), classes_section(sample)]
+        results.text("There are no labelled test images, so there are no pictures of any.")
+    return []
 
 
 def title(run: RunFolder) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from egapipe.stages.report.parallel import (
     short,
     shown,
 )
-from egapipe.stages.report.parts import left_out
+from egapipe.stages.report.parts import left_out, left_out_runs
 from egapipe.stages.report.provenance import provenance
 
 SEED = "distill.seed"
@@ -33,8 +33,9 @@ _STATUS = {"finished": COLOURS[0], "stopped": GREY, "failed": COLOURS[3]}
 def sweep_sections(path: Path) -> list[Section]:
     """Best trial, settings against the metric, parallel coordinates, table, curves, provenance.
 
-    Raises UsageError if the sweep is not finished, or its trials learned from different
-    features. What cannot be drawn is left out with a line.
+    A trial whose record of features is damaged counts as failed: it may be of others. Raises
+    UsageError if the sweep is not finished, or its trials learned from different features. What
+    cannot be drawn is left out with a line.
     """
     folder = RunFolder(path)
     if not folder.finished:
@@ -44,9 +45,11 @@ def sweep_sections(path: Path) -> list[Section]:
     runs: dict[str, RunFolder] = {}
     with left_out(results, "the trials"):
         runs = {t["run"]: run for t in summary["trials"] if (run := _run(path, t))}
+    damaged = left_out_runs(results, runs)
     # Trials that are not comparable are no part that can be missing.
-    require_one_source(runs)
+    require_one_source({name: run for name, run in runs.items() if name not in damaged})
     with left_out(results, "the results"):
+        summary = _without(summary, damaged)
         _add_results(results, path, summary)
     with left_out(section, "the provenance"):
         section = provenance(config, summary)
@@ -54,6 +57,17 @@ def sweep_sections(path: Path) -> list[Section]:
         with left_out(section, "best.yaml"):
             section.code("best.yaml", (path / "best.yaml").read_text("utf-8"))
     return [results, section]
+
+
+def _without(summary: dict[str, Any], reasons: Mapping[str, str]) -> dict[str, Any]:
+    """The summary as if some trials had failed: run -> why it does not count."""
+    trials = [
+        {**trial, "status": "failed", "value": None, "error": reasons[trial["run"]]}
+        if trial["run"] in reasons
+        else trial
+        for trial in summary["trials"]
+    ]
+    return {**summary, "trials": trials}
 
 
 def _run(path: Path, trial: Trial) -> RunFolder | None:
@@ -77,10 +91,14 @@ def _add_results(section: Section, path: Path, summary: Mapping[str, Any]) -> No
     if len(there) < len(known):
         gone = ", ".join(str(t["number"]) for t in known if t not in there)
         section.text(f"The folders of these trials are gone, and their curves with them: {gone}.")
-    if there:
+    curves, drawn_trials = [], []
+    for trial in there:
+        with left_out(section, f"the curve of trial {trial['number']}"):
+            curves.append(read_metrics(RunFolder(path / trial["run"])))
+            drawn_trials.append(trial)
+    if curves:
         with left_out(section, "the curves"):
-            metrics = [read_metrics(RunFolder(path / trial["run"])) for trial in there]
-            figures.append(trial_curves(metrics, heights(there, summary["mode"])))
+            figures.append(trial_curves(curves, heights(drawn_trials, summary["mode"])))
     if known and names:
         with left_out(section, "the parallel coordinates"):
             figures.append(parallel_figure(names, known, summary["metric"], summary["mode"]))
@@ -111,6 +129,8 @@ def _headline(summary: Mapping[str, Any]) -> str:
     best = next((t for t in trials if t["number"] == summary["best"]), None)
     if best is None:
         return f"{text} None reached its last epoch."
+    if best["status"] == "failed":
+        return f"{text} The best, trial {best['number']}, is left out."
     settings = ", ".join(f"{short(k)} {shown(v)}" for k, v in best["changes"].items())
     return (
         f"{text} The best is trial {best['number']}: {settings}; {summary['metric']} "

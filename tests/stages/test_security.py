@@ -86,12 +86,14 @@ def test_a_run_names_no_code(
         lambda: distill.load_student(run),
         lambda: evaluate.run(run),
         lambda: export.run(run),
-        lambda: report.run(run),
         lambda: predict.load_predictor(run),
         lambda: load_teacher(teacher),
     ):
         with pytest.raises(UsageError, match="code that a file names"):
             read()
+    page = report.run(run).page.read_text("utf-8")
+    assert "what needs the student could not be drawn" in page
+    assert "--trust-remote-code" in page
     assert not mark.exists()
     with pytest.raises(UsageError, match=r"must give a torch\.nn\.Module"):
         load_teacher(RunTeacher(backend="run", model=str(run), trust_remote_code=True))

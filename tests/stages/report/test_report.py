@@ -263,9 +263,6 @@ def test_an_unfinished_run_is_drawn_from_its_last_checkpoint(edit_run: EditRun) 
     page = check_page(report.run(folder))
     assert page.figures == ["accuracy", "losses"]
     assert "not finished" in page.text
-    shutil.rmtree(folder / "checkpoints")
-    with pytest.raises(UsageError, match="checkpoint"):
-        report.run(folder)
 
 
 def test_what_evaluate_measured_is_on_the_page(edit_run: EditRun) -> None:
