@@ -208,10 +208,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        said = unusable("write", str(path), error, REMEDY)
-        if REMEDY not in str(said):
-            said = type(said)(f"{said}: {REMEDY}")
-        raise said from error
+        raise unusable("write", str(path), error, REMEDY) from error
 
 
 def _remove_abandoned(kind: Kind, folder: Path) -> None:

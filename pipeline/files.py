@@ -130,6 +130,21 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def output_file(path: Path, option: str) -> Iterator[BinaryIO]:
+    """`whole_file` for what the user has asked for with an option of the command line.
+
+    Raises UsageError, which names the option, if it cannot be written.
+    """
+    try:
+        with whole_file(path) as file:
+            yield file
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}: {one_line(error)}: choose another place with {option}"
+        ) from None
+
+
 def new_file(path: Path, data: bytes) -> None:
     """A new file of these bytes, whole when it appears. Raises FileExistsError if there is one.
 

@@ -83,7 +83,7 @@ def _make(folder: Path) -> list[Path]:
 
 def _remove_abandoned(folder: Path) -> None:
     """What writers left that were killed long ago."""
-    for path in folder.glob(f"{_BEGIN}*{PARTIAL}"):
+    for path in folder.glob(f"{_BEGIN}{'[0-9a-f]' * 32}{PARTIAL}"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)

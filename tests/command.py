@@ -4,9 +4,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import IO
 
+import typer
+from typer.testing import CliRunner, Result
+
+from egapipe.pipeline.cli import COMMANDS
 from tests import warm
 
 # The heading of the list, and the Jython that `copy` looks for.
@@ -54,6 +60,19 @@ def fresh_egapipe(
         check=False,
         timeout=SECONDS,
     )
+
+
+def invoke(*arguments: str) -> Result:
+    """`egapipe` in this process; an error of one line is the result's `exception`."""
+    return CliRunner().invoke(_assembled(), arguments)
+
+
+@cache
+def _assembled() -> typer.Typer:
+    app = typer.Typer()
+    for name in COMMANDS:
+        import_module(name).register(app)
+    return app
 
 
 def imported(*arguments: str) -> set[str]:

@@ -166,7 +166,9 @@ def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1..8. Sound pixels are not lost for damaged EXIF beside them."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
+    except Exception as error:  # a dozen types, as of damaged pixels
+        if of_machine(error):
+            raise
         return 1
 
 

@@ -116,4 +116,6 @@ def unusable(
         reason += f": make the folder writable or {remedy}"
     elif number in _NO_FOLDER:
         reason += f": a file is where a folder should be: remove it or {remedy}"
+    elif doing == "write":
+        reason += f": {remedy}"
     return StoreError(f"cannot {doing} {where}: {reason}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from egapipe.pipeline.comma_separated import comma_separated
-from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.files import output_file
 from egapipe.pipeline.options import (
     Checkpoint,
     ConfigName,
@@ -195,6 +195,7 @@ def _pair(leak: "Leak") -> str:
 
 
 def write_leaks(file: Path, leaks: "list[Leak]") -> None:
-    """One line a pair."""
+    """One line a pair. Raises UsageError if the file cannot be written."""
     names = ["test_key", "train_key", "cosine", "copy", "same_label"]
-    replace_file(file, comma_separated(names, map(asdict, leaks)))
+    with output_file(file, "--output") as stream:
+        stream.write(comma_separated(names, map(asdict, leaks)))

@@ -1,6 +1,7 @@
 """An index of a store's clean embeddings in this node's cache, or wherever one is wanted."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from egapipe.pipeline.caches import INDEXES, build_once
-from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError
-from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError, one_line
+from egapipe.pipeline.files import read_json_object, replace_file
 from egapipe.pipeline.nearest import Floats, Ints, nearest, unit_directions
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import CLEAN
@@ -93,10 +94,30 @@ def build(
     file = Path(to)
     report = _known(file, kind, content)
     if report is None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _record(file).unlink(missing_ok=True)
+        _claim(file, kind)
         report = _build(features, rows, kind, file, file, content)
     return EmbeddingIndex(report, read_index(file))
+
+
+def _claim(file: Path, kind: str) -> None:
+    """Make the folder of an index, and a record that it is ours; of no content until it is there.
+
+    Raises UsageError for files of somebody else's, and a folder that cannot be written.
+    """
+    ours = _report(_record(file)) is not None
+    for path in (file, _record(file)):
+        if os.path.lexists(path) and not ours:
+            raise UsageError(
+                f"{path} is there, and no index that egapipe wrote: choose another file, or move it"
+            )
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {file}: {one_line(error)}: choose another place with --to"
+        ) from None
+    claim = IndexReport(str(file), kind, rows=0, dim=0, bytes=0, recall=0, seconds=0, content="")
+    replace_file(_record(file), json.dumps(asdict(claim)).encode())
 
 
 def _cached(file: Path, kind: str, content: str) -> EmbeddingIndex | None:
@@ -162,15 +183,19 @@ def _recall(index: Any, features: Features, rows: Ints, chunks: Chunks) -> float
 
 def _known(file: Path, kind: str, content: str) -> IndexReport | None:
     """The record of an index that is there, if it is of this kind and content."""
-    record = _record(file)
-    if not (file.is_file() and record.is_file()):
-        return None
-    try:
-        report = IndexReport(**json.loads(record.read_text("utf-8")))
-    except (ValueError, TypeError):
+    report = _report(_record(file))
+    if report is None or not file.is_file():
         return None
     same = (report.kind, report.content) == (kind, content)
     return report if same and report.bytes == file.stat().st_size else None
+
+
+def _report(record: Path) -> IndexReport | None:
+    """The record of an index; None if there is none, or it is no such record."""
+    try:
+        return IndexReport(**read_json_object(record))
+    except (UsageError, TypeError):
+        return None
 
 
 def _record(file: Path) -> Path:

@@ -1,13 +1,15 @@
 """Predictions as a file: Parquet and JSON lines with embeddings, CSV without."""
 
 import csv
+import io
 import json
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.files import output_file
 from egapipe.stages.predict.predicting import Prediction
 
 Record = dict[str, Any]
@@ -25,14 +27,10 @@ def check_output(file: Path) -> None:
 def write_output(file: Path, predictions: Iterable[Prediction]) -> None:
     """Write predictions in the format that the file's ending names, as they come.
 
-    The file appears when it is complete.
+    The file appears when it is complete. Raises UsageError if it cannot be written.
     """
-    beside = file.with_name(f".{file.name}.partial")
-    try:
-        WRITERS[file.suffix](beside, map(record, predictions))
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
+    with output_file(file, "--output") as stream:
+        WRITERS[file.suffix](stream, map(record, predictions))
 
 
 def record(prediction: Prediction) -> Record:
@@ -49,7 +47,7 @@ def record(prediction: Prediction) -> Record:
     }
 
 
-def _write_parquet(file: Path, records: Iterable[Record]) -> None:
+def _write_parquet(stream: BinaryIO, records: Iterable[Record]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -67,22 +65,23 @@ def _write_parquet(file: Path, records: Iterable[Record]) -> None:
         ]
     )
     rest = iter(records)
-    with pq.ParquetWriter(file, schema) as writer:
+    with pq.ParquetWriter(stream, schema) as writer:
         while group := list(islice(rest, _GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema))
 
 
-def _write_lines(file: Path, records: Iterable[Record]) -> None:
-    with file.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(line) + "\n" for line in records)
+def _write_lines(stream: BinaryIO, records: Iterable[Record]) -> None:
+    stream.writelines(f"{json.dumps(line)}\n".encode() for line in records)
 
 
-def _write_csv(file: Path, records: Iterable[Record]) -> None:
+def _write_csv(stream: BinaryIO, records: Iterable[Record]) -> None:
     columns = ["path", "label", "probability", "error"]
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(records)
+    text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(records)
+    # The stream is another's to close.
+    text.detach()
 
 
 WRITERS = {".parquet": _write_parquet, ".jsonl": _write_lines, ".csv": _write_csv}

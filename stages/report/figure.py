@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.extras import require
 from egapipe.stages.report.names import escape, families, printing
 
 # Drawn in this colour, shown in the page's colour of text, be it light or dark.
@@ -54,22 +54,22 @@ class Figure:
     wide: bool
 
 
+def require_matplotlib() -> Any:
+    """Import it. Raises UsageError if it is not installed."""
+    return require("matplotlib", "report", "a report")
+
+
 def draw(
     name: str, title: str, caption: str, *paints: Paint, size: tuple[float, float] = (WIDTH, 3.2)
 ) -> Figure:
     """A figure of one panel for each of `paints`. size: a panel's width and height in inches.
 
     Texts are 10 points high: a panel of WIDTH is as wide as a phone, and a wider one is scrolled
-    there. Raises UsageError if
-    matplotlib is not installed.
+    there. Raises UsageError if matplotlib is not installed.
     """
-    try:
-        from matplotlib import rc_context
-    except ImportError as error:
-        raise UsageError(
-            f"reports need matplotlib ({error}): pip install 'egapipe[report]'"
-        ) from error
-    with rc_context({**_STYLE, "svg.hashsalt": name, "font.family": families()}):
+    with require_matplotlib().rc_context(
+        {**_STYLE, "svg.hashsalt": name, "font.family": families()}
+    ):
         panels = tuple(
             _inline(_svg(paint, size), f"{name}-{number}", title, size[0])
             for number, paint in enumerate(paints)

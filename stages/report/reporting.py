@@ -9,6 +9,7 @@ from egapipe.pipeline.files import read_json_object, replace_file
 from egapipe.pipeline.replacing import replacing
 from egapipe.pipeline.runs import RunFolder
 from egapipe.stages.compare.folder import RECORD
+from egapipe.stages.report.figure import require_matplotlib
 from egapipe.stages.report.of_comparison import comparison_sections
 from egapipe.stages.report.of_run import run_sections, title
 from egapipe.stages.report.of_sweep import sweep_sections
@@ -37,6 +38,8 @@ def run(
     UsageError if it is none of these, a sweep is not finished, matplotlib is missing, or the page
     cannot be written.
     """
+    # Without it nothing could be drawn: a page of reasons is no report.
+    require_matplotlib()
     folder = Path(path)
     heading, subtitle, sections = _content(folder, trust_remote_code)
     out = Path(to) if to is not None else folder

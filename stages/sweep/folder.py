@@ -12,8 +12,8 @@ ray/            Ray Tune's own state, with which a killed sweep continues
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,15 +95,18 @@ class SweepFolder(RunFolder):
         return RunFolder(self.trials / f"{number:04d}{label}")
 
     def remove_others(self, number: int, run: RunFolder, config: Config) -> None:
-        """Remove what a trial of this number with other settings left.
+        """Remove what a trial of this number with other settings left; notes beside it stay.
 
         A searcher may propose something else after the sweep's driver was killed. config: the
         trial's; a label is short, so two settings may have one.
         """
         for other in self.trials.iterdir():
             mine = other == run.path and not _is_of_another(run, config)
-            if other.name.partition("-")[0] == f"{number:04d}" and not mine:
-                shutil.rmtree(other)
+            if other.name.partition("-")[0] == f"{number:04d}" and not mine and other.is_dir():
+                RunFolder(other).clear()
+                # Not empty: the user has put something there.
+                with suppress(OSError):
+                    other.rmdir()
 
 
 def _is_of_another(run: RunFolder, config: Config) -> bool:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.config.teachers import RunTeacher
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.errors import EgapipeError, UsageError
 from egapipe.stages import distill, evaluate, export, predict, report
 from egapipe.stages.extract.teachers import load_teacher
+from tests.command import invoke
 from tests.stages.evaluate.conftest import digits_store, finished
 
 __all__ = ["digits_store", "finished"]
@@ -154,6 +156,55 @@ def test_the_files_of_an_export_decide_how_much_memory_it_takes(downloaded: Path
         with pytest.raises(UsageError) as caught:
             export.load_exported(downloaded)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "report {run} --to /proc/nowhere/page",
+        "export {run} --format safetensors --to /proc/nowhere/student",
+        "predict {student} {image} --output /proc/out.csv",
+        "index {stores}/test.zarr --to /proc/nowhere/x",
+        "store export {stores}/test.zarr /proc/nowhere/x.npy",
+        "leaks -c {run}/config.yaml --output /proc/x.csv",
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_line(
+    arguments: str, finished: Path, exported: Path, digits_store: str, tmp_path: Path
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    names = {"run": finished, "student": exported, "image": tmp_path / "a.png"}
+    shown = invoke(*arguments.format(**names, stores=digits_store).split())
+    assert isinstance(shown.exception, EgapipeError), shown.exception
+    said = str(shown.exception)
+    assert "cannot write /proc/" in said
+    assert "choose another" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "index {stores}/test.zarr",
+        "distill -c {run}/config.yaml --set store.cache_dir=null --set runs={here}",
+    ],
+)
+def test_a_cache_that_cannot_be_written_is_one_line(
+    arguments: str,
+    finished: Path,
+    digits_store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EGAPIPE_CACHE", "/proc/nowhere")
+    monkeypatch.delenv("EGAPIPE_STORE_CACHE_DIR", raising=False)
+    words = arguments.format(stores=digits_store, run=finished, here=tmp_path).split()
+    shown = invoke(*words)
+    assert isinstance(shown.exception, EgapipeError), shown.exception
+    said = str(shown.exception)
+    assert said.startswith("cannot write /proc/nowhere/")
+    assert "EGAPIPE_CACHE" in said
+    assert "\n" not in said
 
 
 MINES = ["pyarrow", "numpy", "torch", "yaml", "pydantic", "typer"]

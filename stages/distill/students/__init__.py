@@ -74,7 +74,7 @@ def build_student(name: str, args: dict[str, Any], *, trusted: bool = True) -> n
         student = factory(**args)
     except UsageError:
         raise
-    except Exception as error:
+    except Exception as error:  # code of the user's own, timm and torchvision raise anything
         raise UsageError(f"student {name!r} cannot be built: {typed_line(error)}") from error
     if not isinstance(student, nn.Module):
         kind = type(student).__name__

@@ -67,7 +67,7 @@ def _output(
         return _evaluate(module, height, width), what
     except UsageError:
         raise
-    except Exception as error:
+    except Exception as error:  # a network of the user's own raises anything
         raise UsageError(f"{what} fails: {typed_line(error)}") from error
 
 

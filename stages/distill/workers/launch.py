@@ -36,7 +36,8 @@ def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float
     training fails, or more workers are lost than `distill.max_failures`; UsageError for
     `distill.min_workers` with a Ray that cannot go on with fewer.
     """
-    from ray.train import FailureConfig, RunConfig
+    from ray.exceptions import RayError
+    from ray.train import FailureConfig, RunConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     distill = config.distill
@@ -61,7 +62,7 @@ def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float
         )
         try:
             trainer.fit()
-        except Exception as error:
+        except (TrainingFailedError, RayError, OSError) as error:
             raise TrainingError(f"Ray Train gave up on {run.path}: {_last_line(error)}") from error
     return outcome(run)
 

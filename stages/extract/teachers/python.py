@@ -49,7 +49,7 @@ def load(settings: Settings) -> NetworkTeacher:
     args = _with_files(settings.args)
     try:
         module = build(**args)
-    except Exception as error:
+    except Exception as error:  # code of the user's own raises anything
         raise TeacherError(f"teacher {settings.model} failed: {_one_line(error)}") from error
     if not isinstance(module, nn.Module):
         kind = type(module).__name__
@@ -87,7 +87,7 @@ def _callable(name: str) -> Any:
     module, path = parts
     try:
         imported = import_module(module)
-    except Exception as error:
+    except Exception as error:  # code of the user's own raises anything
         raise UsageError(
             f"teacher {name}: cannot import {module} from the installed packages or "
             f"{os.getcwd()}: {_one_line(error)}"

@@ -11,6 +11,7 @@ from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError
 from egapipe.pipeline.nearest import nearest, unit_directions
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.stages import index
+from egapipe.stages.index.embedding_index import _claim
 from egapipe.stages.index.faiss_index import (
     FLAT_ROWS,
     HNSW_ROWS,
@@ -94,8 +95,21 @@ def test_an_index_of_another_store_or_kind_is_not_taken_for_this_one(
     approximate = index.build(f"{digits_store}/test.zarr", to=file, kind="hnsw").report
     assert approximate.kind == "hnsw"
     assert approximate.recall > 0.9
-    record = json.loads(Path(f"{file}.json").read_text("utf-8"))
-    assert record["content"] == other.content
+    record = Path(f"{file}.json")
+    assert json.loads(record.read_text("utf-8"))["content"] == other.content
+    # Killed while it is made anew.
+    _claim(file, "flat")
+    assert index.build(f"{digits_store}/test.zarr", to=file).report.kind == "flat"
+
+
+@pytest.mark.parametrize("mine", ["my", "my.json"])
+def test_files_of_somebody_else_are_no_index_to_replace(
+    mine: str, digits_store: str, tmp_path: Path
+) -> None:
+    (tmp_path / mine).write_text("{}")
+    with pytest.raises(UsageError, match=rf"{tmp_path}/{mine} is there, and no index"):
+        index.build(f"{digits_store}/test.zarr", to=tmp_path / "my")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["{}"]
 
 
 def test_bad_input_is_one_line(digits_store: str, tmp_path: Path) -> None:

@@ -124,8 +124,10 @@ def test_what_is_not_there_is_one_line(head: str) -> None:
     unknown = submit(head, "status", "raysubmit_none")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1), unknown.stderr
     assert "there is no job raysubmit_none" in unknown.stderr
-    followed = submit(head, "logs", "raysubmit_none", "--follow")
-    assert (followed.returncode, followed.stderr.count("\n")) == (2, 1), followed.stderr
+    for command in (["logs"], ["logs", "--follow"], ["stop"]):
+        missing = submit(head, *command, "NOPE")
+        assert (missing.returncode, missing.stdout) == (2, ""), missing.stdout
+        assert missing.stderr == "error: there is no job NOPE at this address\n"
     nobody = submit(f"http://127.0.0.1:{free_port()}", "status", "any")
     assert (nobody.returncode, nobody.stderr.count("\n")) == (2, 1), nobody.stderr
     assert "no Ray job server answers" in nobody.stderr

@@ -122,15 +122,23 @@ def test_variants_of_one_objective_are_two() -> None:
     assert value_names([0.12341, 0.12342, 0.5]) == ["0.12341", "0.12342", "0.5"]
 
 
-def test_what_another_trial_of_the_number_left_is_removed(tmp_path: Path) -> None:
+def test_what_another_trial_of_the_number_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path)
     old, mine, other = (
         folder.trial(number, {"distill.lr": lr}) for number, lr in ((1, 0.1), (1, 0.2), (10, 0.1))
     )
     for run in (old, mine, other):
-        run.path.mkdir(parents=True)
+        run.checkpoints.mkdir(parents=True)
+        run.write_json("summary.json", {})
+    # Nor is what the user has put there.
+    noted = folder.trials / "0001-noted"
+    noted.mkdir()
+    for name in ("0001-notes.txt", "0001-noted/notes.txt", "0001-noted/error.json"):
+        (folder.trials / name).write_text("mine")
     folder.remove_others(1, mine, config())
-    assert {path.name for path in folder.trials.iterdir()} == {mine.path.name, other.path.name}
+    kept = {mine.path.name, other.path.name, "0001-noted", "0001-notes.txt"}
+    assert {path.name for path in folder.trials.iterdir()} == kept
+    assert [path.name for path in noted.iterdir()] == ["notes.txt"]
 
 
 def test_what_a_trial_of_the_same_label_left_is_removed(tmp_path: Path) -> None:
