@@ -9,6 +9,7 @@ USERS = "code of the user's own raises anything"
 DAMAGED = "decoders of damaged data raise a dozen types; what the machine raises is raised again"
 ONNX = "onnxruntime has a class for each way a file can be damaged, and no base but Exception"
 AGAIN = "to tidy up: it is raised again"
+WAITED = "raised where the row is waited for; out of here it would be lost"
 CLIENTS = "clients have types of their own; what is no trouble of the place is raised again"
 
 PLACES = {
@@ -17,6 +18,7 @@ PLACES = {
     "pipeline/datasets/loading.py": ["datasets, the hub's client, fsspec and Arrow raise anything"],
     "pipeline/extras.py": ["an extension that is built for another torch raises RuntimeError"],
     "pipeline/files.py": [AGAIN],
+    "pipeline/remote.py": [CLIENTS, CLIENTS],
     "pipeline/replacing.py": [AGAIN],
     "pipeline/store/objects.py": [CLIENTS],
     "pipeline/store/remote.py": [CLIENTS],
@@ -25,7 +27,9 @@ PLACES = {
     "stages/distill/students/width.py": [USERS],
     "stages/doctor/examination.py": ["networks and drivers of others raise anything"],
     "stages/export/programs.py": [ONNX, USERS],
-    "stages/extract/decoding/crew.py": ["of another process: raised where its rows are waited for"],
+    "stages/extract/decoding/child.py": [WAITED, WAITED, "whatever an error's own pickling raises"],
+    "stages/extract/decoding/processes.py": [WAITED],
+    "stages/extract/decoding/threads.py": [WAITED],
     "stages/extract/teachers/onnx.py": [ONNX],
     "stages/extract/teachers/python.py": [USERS, USERS],
     "stages/sweep/track.py": ["two trackers' clients and servers; a tracker gates no result"],
