@@ -75,7 +75,7 @@ def import_callable(what: str, name: str) -> Callable[..., Any]:
     module, path = parts
     try:
         imported = import_module(module)
-    except Exception as error:
+    except Exception as error:  # code of the user's own raises anything
         raise UsageError(
             f"{what} {name!r}: cannot import {module} from the installed packages "
             f"or {os.getcwd()}: {typed_line(error)}"
@@ -111,7 +111,7 @@ def call(what: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -
         return found(*args, **kwargs)
     except UsageError:
         raise
-    except Exception as error:
+    except Exception as error:  # code of the user's own raises anything
         raise UsageError(f"{what} {name!r} fails: {typed_line(error)}") from error
 
 
