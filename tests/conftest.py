@@ -23,12 +23,13 @@ quiet_environment(local=True)
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
-LONGEST = "test_readme.py"
+# Files of many seconds, and of few tests each.
+LONGEST = ("test_readme.py", "test_packaging.py", "test_ray.py", "test_training.py", "test_cli.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: at the end one of several processes would be alone with it."""
-    items.sort(key=lambda item: item.path.name != LONGEST)
+    """The longest files first: at the end one of several processes would be alone with one."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True)
