@@ -4,11 +4,14 @@ from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, islice
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
+
+# Arrow is imported where it is used: a process that decodes images needs none.
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BLOCK = 1 << 16
 """Keys that are Python strings at a time where all of them are looked at."""
@@ -79,17 +82,30 @@ class NumberedKeys(Keys):
 class TextKeys(Keys):
     """Keys as Arrow text: their bytes and eight more each."""
 
-    def __init__(self, text: pa.ChunkedArray) -> None:
+    def __init__(self, text: "pa.ChunkedArray") -> None:
         """text: string or large_string, without nulls."""
+        import pyarrow as pa
+
         self._text = text.cast(pa.large_string())
 
     @classmethod
     def of(cls, keys: Iterable[str]) -> "TextKeys":
         """Those of any iterable, which is read a block at a time."""
+        import pyarrow as pa
+
         left, chunks = iter(keys), []
         while block := list(islice(left, BLOCK)):
             chunks.append(pa.array(block, pa.large_string()))
         return cls(pa.chunked_array(chunks, pa.large_string()))
+
+    @classmethod
+    def sorted(cls, keys: Iterable[str]) -> "TextKeys":
+        """Those of any iterable, in the order of their code points."""
+        import pyarrow.compute as pc
+
+        text = cls.of(keys)._text
+        # The order of UTF-8's bytes is that of the code points.
+        return cls(text.take(pc.sort_indices(text)))
 
     def __len__(self) -> int:
         return len(self._text)
@@ -101,7 +117,7 @@ class TextKeys(Keys):
 
     def take(self, rows: npt.NDArray[np.int64]) -> "TextKeys":
         """The keys of some rows."""
-        return TextKeys(self._text.take(pa.array(rows)))
+        return TextKeys(self._text.take(rows))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TextKeys, (self._text,)

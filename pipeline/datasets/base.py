@@ -12,8 +12,8 @@ UNLABELLED = -1
 Labels = npt.NDArray[np.int64]
 
 
-class Dataset(Protocol):
-    """Images by row, with stable keys and labels.
+class Images(Protocol):
+    """Images by row, with stable keys: what a worker needs of a data set.
 
     Reading is safe from several threads. Pickling is cheap: paths travel, never pixels, and the
     receiving process opens the files itself.
@@ -25,13 +25,37 @@ class Dataset(Protocol):
         ...
 
     @property
-    def classes(self) -> list[str] | None:
-        """Class names by label, where they are known."""
-        ...
-
-    @property
     def keys(self) -> Sequence[str]:
         """A unique, stable id a row, N of them; the same on every machine."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of rows, N."""
+        ...
+
+    def encoded(self, row: int) -> bytes:
+        """The stored bytes of a row's image: what the fingerprint covers.
+
+        Raises ImageError if there are none, MachineError if the machine cannot read them,
+        IndexError for a row outside 0..N-1.
+        """
+        ...
+
+    def image(self, row: int) -> Image.Image:
+        """The decoded, upright RGB image of a row, 8 bits a channel.
+
+        Raises ImageError, its text a short reason, if the image is missing or damaged;
+        MachineError if the machine cannot read it; IndexError for a row outside 0..N-1.
+        """
+        ...
+
+
+class Dataset(Images, Protocol):
+    """Images with labels, and what is known of all of them."""
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Class names by label, where they are known."""
         ...
 
     @property
@@ -65,23 +89,10 @@ class Dataset(Protocol):
         """What a user should know of it, a line each."""
         ...
 
-    def __len__(self) -> int:
-        """Number of rows, N."""
-        ...
+    def for_workers(self, keys: Sequence[str]) -> Images:
+        """The images alone, for processes that each read a part of them.
 
-    def encoded(self, row: int) -> bytes:
-        """The stored bytes of a row's image: what the fingerprint covers.
-
-        Raises ImageError if there are none, MachineError if the machine cannot read them,
-        IndexError for a row outside 0..N-1.
-        """
-        ...
-
-    def image(self, row: int) -> Image.Image:
-        """The decoded, upright RGB image of a row, 8 bits a channel.
-
-        Raises ImageError, its text a short reason, if the image is missing or damaged;
-        MachineError if the machine cannot read it; IndexError for a row outside 0..N-1.
+        keys: of all rows, from where a process gets those that it needs.
         """
         ...
 

@@ -13,6 +13,7 @@ from egapipe.pipeline.datasets.base import UNLABELLED, Labels
 from egapipe.pipeline.datasets.reading import of_machine, read_slice
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset, reopened
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.keys import NumberedKeys
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -108,7 +109,7 @@ def open_stl10(source: ArchiveSource, folder: Path) -> BinaryDataset:
 def _rows(source: ArchiveSource, labels: Labels, classes: list[str]) -> Rows:
     name = f"{source.name}/{source.split}"
     digits = len(str(len(labels)))
-    return Rows(name, [f"{name}/{row:0{digits}d}" for row in range(len(labels))], labels, classes)
+    return Rows(name, NumberedKeys([(f"{name}/", range(len(labels)))], digits), labels, classes)
 
 
 def _bytes(file: Path, record: int) -> Bytes:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from egapipe.pipeline.datasets.base import UNLABELLED, Dataset, Labels
+from egapipe.pipeline.datasets.base import UNLABELLED, Dataset, Images, Labels
 from egapipe.pipeline.errors import UsageError
 
 _LISTED = 8
@@ -136,6 +136,10 @@ class Relabelled:
     def image(self, row: int) -> Image.Image:
         """See `Dataset`."""
         return self._dataset.image(row)
+
+    def for_workers(self, keys: Sequence[str]) -> Images:
+        """See `Dataset`: images have no labels."""
+        return self._dataset.for_workers(keys)
 
     def fingerprint(self) -> str:
         """Of the data set by itself, whatever it is compared with."""

@@ -1,6 +1,6 @@
 """Which column of a table is which, and what it holds."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from egapipe.pipeline.datasets.base import UNLABELLED, Labels
 from egapipe.pipeline.datasets.classes import Classes, of_names, of_numbers
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.keys import TextKeys, repeated
 
 NO_LABELS = "none"
 _LABEL_NAMES = ("label", "labels", "fine_label")
@@ -101,15 +102,19 @@ def _numbers(column: pa.ChunkedArray, name: str) -> Labels:
     return values
 
 
-def keys(column: pa.ChunkedArray, name: str) -> list[str]:
-    """One string a row. Raises UsageError for null, and what is neither text nor integers."""
+def keys(column: pa.ChunkedArray, name: str) -> TextKeys:
+    """One text a row. Raises UsageError for null, and what is neither text nor integers."""
     kind = column.type
     if not (_is_text(kind) or pa.types.is_integer(kind)):
         raise UsageError(f"key_column {name!r} holds {kind}, keys must be text or integers")
     if column.null_count:
         row = pc.index(column.is_null(), True).as_py()
         raise UsageError(f"key_column {name!r} has no key in row {row}")
-    return [str(key) for key in texts(column, f"key_column {name!r}")]
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return TextKeys.of(map(str, texts(column, f"key_column {name!r}")))
+    return TextKeys(column)
 
 
 def texts(column: pa.ChunkedArray, where: str) -> list[Any]:
@@ -122,13 +127,12 @@ def texts(column: pa.ChunkedArray, where: str) -> list[Any]:
     return values
 
 
-def check_unique(keys: Iterable[str], where: str) -> None:
+def check_unique(keys: Sequence[str], where: str) -> None:
     """Raises UsageError naming the first key that comes twice."""
-    seen: dict[str, int] = {}
-    for row, key in enumerate(keys):
-        first = seen.setdefault(key, row)
-        if first != row:
-            raise UsageError(f"{where}: rows {first} and {row} have the same key {key!r}")
+    twice = repeated(keys)
+    if twice is not None:
+        first, row = twice
+        raise UsageError(f"{where}: rows {first} and {row} have the same key {keys[row]!r}")
 
 
 def _check_present(features: Mapping[str, Any], name: str, field: str) -> str:

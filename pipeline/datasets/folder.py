@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from egapipe.pipeline.config.data import FolderSource
-from egapipe.pipeline.datasets.base import UNLABELLED
+from egapipe.pipeline.datasets.base import UNLABELLED, Images
 from egapipe.pipeline.datasets.images import SUFFIXES
 from egapipe.pipeline.datasets.reading import attempt, read_bytes
-from egapipe.pipeline.datasets.rows import Rows, RowsDataset, reopened
+from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset, reopened
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.keys import TextKeys
 from egapipe.pipeline.remote import is_remote, listed
 from egapipe.pipeline.urls import absolute_url
 
@@ -41,12 +42,27 @@ class FolderDataset(RowsDataset):
         """Paths travel too: a walk of a million files is slow, and might now find others."""
         return reopened(type(self), self.source, self._rows)
 
+    def for_workers(self, keys: Sequence[str]) -> Images:
+        """A key is all that it takes to read an image."""
+        return FolderImages(self._path, self.name, keys)
+
     def files(self) -> Sequence[str]:
         """Every image file."""
         return [f"{self._path}/{key}" for key in self.keys]
 
     def _read(self, row: int) -> bytes:
         return read_bytes(f"{self._path}/{self._rows.keys[row]}")
+
+
+class FolderImages(RowImages):
+    """The images of a folder, without their listing."""
+
+    def __init__(self, path: str, name: str, keys: Sequence[str]) -> None:
+        super().__init__(name, keys)
+        self._path = path
+
+    def _read(self, row: int) -> bytes:
+        return read_bytes(f"{self._path}/{self.keys[row]}")
 
 
 def _listing(place: str) -> Rows:
@@ -59,7 +75,7 @@ def _listing(place: str) -> Rows:
     return Rows(name, keys, np.array(labels, dtype=np.int64), classes or None, notes=said)
 
 
-def _remote(url: str, skipped: Counter[str]) -> tuple[list[str], list[str]]:
+def _remote(url: str, skipped: Counter[str]) -> tuple[TextKeys, list[str]]:
     """Keys and classes of a folder elsewhere: a class is there by what lies below it."""
     try:
         found = attempt(lambda: listed(url))
@@ -74,16 +90,16 @@ def _remote(url: str, skipped: Counter[str]) -> tuple[list[str], list[str]]:
             keys.append(name)
         elif not name.endswith("/"):
             skipped[os.path.splitext(name)[1].lower() or "without an ending"] += 1
-    return sorted(keys), sorted({name.partition("/")[0] for name in files if "/" in name})
+    return TextKeys.sorted(keys), sorted({name.partition("/")[0] for name in files if "/" in name})
 
 
-def _local(place: str, skipped: Counter[str]) -> tuple[list[str], list[str]]:
+def _local(place: str, skipped: Counter[str]) -> tuple[TextKeys, list[str]]:
     """Keys and classes of a folder of this machine."""
     folder = Path(place)
     if not folder.is_dir():
         raise UsageError(f"dataset path {folder} is not a folder: give the folder of the images")
     try:
-        keys = sorted(_walk(folder, "", (), skipped))
+        keys = TextKeys.sorted(_walk(folder, "", (), skipped))
         with os.scandir(folder) as entries:
             classes = sorted(e.name for e in entries if e.is_dir() and not _hidden(e))
     except OSError as error:

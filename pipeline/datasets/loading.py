@@ -1,7 +1,7 @@
 """Opening a table with Hugging Face `datasets`, its errors turned into one line."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from egapipe.pipeline.config.data import HubSource, ParquetSource
 from egapipe.pipeline.datasets.datafile import RemoteFile
 from egapipe.pipeline.datasets.patterns import matches
 from egapipe.pipeline.errors import EgapipeError, MachineError, UsageError, one_line
+from egapipe.pipeline.keys import NumberedKeys
 from egapipe.pipeline.places import is_place
 from egapipe.pipeline.remote import at_once, is_remote
 from egapipe.pipeline.urls import path_of
@@ -91,7 +92,7 @@ def _is_stale(table: datasets.Dataset, folder: Path) -> bool:
     return any(file.stat().st_ctime_ns > made for file in folder.rglob("*") if file.is_file())
 
 
-def row_keys(table: datasets.Dataset, split: str) -> list[str]:
+def row_keys(table: datasets.Dataset, split: str) -> NumberedKeys:
     """`<split>/<row of that split, 8 digits>`: row 0 of `train[100:]` is `train/00000100`.
 
     So an image keeps its key, and with it its views, in whichever slice it is used.
@@ -99,7 +100,12 @@ def row_keys(table: datasets.Dataset, split: str) -> list[str]:
     sizes = {name: info.num_examples for name, info in table.info.splits.items()}
     spec = "+".join(sizes) if split == "all" else split
     parts = datasets.ReadInstruction.from_spec(spec).to_absolute(sizes)
-    return [f"{p.splitname}/{row:08d}" for p in parts for row in range(p.from_, p.to)]
+    return split_keys(parts)
+
+
+def split_keys(parts: Iterable[Any]) -> NumberedKeys:
+    """`<split>/<row, 8 digits>` for the rows `from_` to `to` - 1 of each part."""
+    return NumberedKeys([(f"{p.splitname}/", range(p.from_, p.to)) for p in parts], 8)
 
 
 def arrow_files(table: datasets.Dataset) -> list[Path]:

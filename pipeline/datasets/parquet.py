@@ -15,11 +15,12 @@ from egapipe.pipeline.config.data import ParquetSource
 from egapipe.pipeline.datasets import columns
 from egapipe.pipeline.datasets.base import UNLABELLED, Labels
 from egapipe.pipeline.datasets.classes import Classes
-from egapipe.pipeline.datasets.loading import File, explained, parquet_files, split_name
+from egapipe.pipeline.datasets.loading import File, explained, parquet_files, split_keys, split_name
 from egapipe.pipeline.datasets.reading import of_machine
 from egapipe.pipeline.datasets.rowpaths import RowPaths
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.errors import ImageError, UsageError, one_line
+from egapipe.pipeline.keys import Keys
 from egapipe.pipeline.remote import at_once
 
 KEPT_BYTES = 1 << 28
@@ -174,13 +175,12 @@ def _features(schema: pa.Schema) -> Mapping[str, Any]:
     return features
 
 
-def _split(split: str, rows: int) -> tuple[list[str], Labels]:
+def _split(split: str, rows: int) -> tuple[Keys, Labels]:
     """Keys `<split>/<row of all files>` of a split in `datasets` syntax, and int64 [N] the rows."""
     instruction = datasets.ReadInstruction.from_spec(split_spec(split))
     parts = instruction.to_absolute({split_name(split): rows})
     places = [np.arange(part.from_, part.to) for part in parts]
-    keys = [f"{p.splitname}/{row:08d}" for p in parts for row in range(p.from_, p.to)]
-    return keys, np.concatenate(places).astype(np.int64)
+    return split_keys(parts), np.concatenate(places).astype(np.int64)
 
 
 def split_spec(split: str) -> str:

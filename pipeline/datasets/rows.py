@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from egapipe.pipeline.config.data import Source
-from egapipe.pipeline.datasets.base import UNLABELLED, Labels
+from egapipe.pipeline.datasets.base import UNLABELLED, Images, Labels
 from egapipe.pipeline.datasets.choice import choose, notes
 from egapipe.pipeline.datasets.fingerprint import METHOD, fingerprint_of, listing_digest
 from egapipe.pipeline.datasets.images import decode
@@ -18,6 +18,7 @@ from egapipe.pipeline.datasets.reading import attempt, naming
 from egapipe.pipeline.digests import cached_digest
 from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.keys import taken
 from egapipe.pipeline.paths import moved_cache, use_cache
 
 
@@ -36,53 +37,37 @@ class Rows(NamedTuple):
     notes: Sequence[str] = ()
 
 
-def reopened(opening: Callable[..., "RowsDataset"], *arguments: object) -> tuple[Any, ...]:
+def reopened(opening: Callable[..., "RowImages"], *arguments: object) -> tuple[Any, ...]:
     """How a data set is pickled: it is opened anew, and what was found in the node's cache before
     is looked for in the same folder there."""
     return _reopen, (moved_cache(), opening, *arguments)
 
 
 def _reopen(
-    cache: str | None, opening: Callable[..., "RowsDataset"], *arguments: object
-) -> "RowsDataset":
+    cache: str | None, opening: Callable[..., "RowImages"], *arguments: object
+) -> "RowImages":
     use_cache(cache)
     return opening(*arguments)
 
 
-class RowsDataset(ABC):
-    """A `Dataset` of listed rows; a kind adds how the bytes of one row are read.
+class RowImages(ABC):
+    """`Images` of listed rows; a kind adds how the bytes of one row are read.
 
-    source: the configuration, with every path made absolute, so that it means the same in a process
-    with another working directory. chosen: int64 [N], the row of the listing for each row.
+    chosen: int64 [N], the row of the listing for each row; None for all.
     """
 
-    def __init__(self, source: Source, rows: Rows) -> None:
-        if not rows.keys:
-            raise UsageError(f"data set {rows.name} has no images: check its path or split")
-        _check_named(rows)
-        self.source = source
-        self.name = rows.name
-        self.classes = rows.classes
-        self.numbered = rows.numbers is not None
-        self.notes = [*rows.notes, *notes(rows.name, rows.labels, rows.classes, source.limit)]
-        self.source_rows = len(rows.keys)
-        self.chosen = choose(rows.keys, rows.labels, source.limit)
-        whole = len(self.chosen) == len(rows.keys)
-        self.keys = rows.keys if whole else [rows.keys[row] for row in self.chosen]
-        self.labels = rows.labels[self.chosen]
-        numbers = rows.labels if rows.numbers is None else rows.numbers
-        self.label_numbers = numbers[self.chosen]
+    def __init__(self, name: str, keys: Sequence[str], chosen: Labels | None = None) -> None:
+        self.name = name
+        self.keys = keys
+        self._chosen = chosen
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """The configuration travels; the receiving process opens the files itself."""
-        return reopened(type(self), self.source)
-
-    @abstractmethod
-    def files(self) -> Sequence[str | Path]:
-        """The files that hold all rows; none where they are part of an installed package."""
+    def for_workers(self, keys: Sequence[str]) -> Images:
+        """See `Dataset`; as it is, unless a kind has a form with less in it."""
+        del keys
+        return self
 
     @abstractmethod
     def _read(self, row: int) -> bytes:
@@ -99,13 +84,56 @@ class RowsDataset(ABC):
         """The stored bytes of a row's image. Raises ImageError, MachineError."""
         number = self._row(row)
         with naming(self.name, number, self.keys[number]):
-            return attempt(partial(self._read, int(self.chosen[number])))
+            return attempt(partial(self._read, self._listed(number)))
 
     def image(self, row: int) -> Image.Image:
         """The RGB image of a row, see `images.decode`. Raises ImageError, MachineError."""
         data, number = self.encoded(row), self._row(row)
         with naming(self.name, number, self.keys[number]):
-            return self.decoded(int(self.chosen[number]), data)
+            return self.decoded(self._listed(number), data)
+
+    def _listed(self, number: int) -> int:
+        """The row of the listing."""
+        return number if self._chosen is None else int(self._chosen[number])
+
+    def _row(self, row: int) -> int:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of data set {self.name}, which has {len(self)}")
+        return int(row)
+
+
+class RowsDataset(RowImages):
+    """A `Dataset` of listed rows.
+
+    source: the configuration, with every path made absolute, so that it means the same in a process
+    with another working directory. chosen: int64 [N], the row of the listing for each row.
+    """
+
+    def __init__(self, source: Source, rows: Rows) -> None:
+        if not rows.keys:
+            raise UsageError(f"data set {rows.name} has no images: check its path or split")
+        _check_named(rows)
+        self.source = source
+        self.classes = rows.classes
+        self.numbered = rows.numbers is not None
+        self.notes = [*rows.notes, *notes(rows.name, rows.labels, rows.classes, source.limit)]
+        self.source_rows = len(rows.keys)
+        self.chosen = choose(rows.keys, rows.labels, source.limit)
+        if len(self.chosen) == len(rows.keys):
+            RowImages.__init__(self, rows.name, rows.keys)
+        else:
+            RowImages.__init__(self, rows.name, taken(rows.keys, self.chosen), self.chosen)
+        self.labels = rows.labels[self.chosen]
+        numbers = rows.labels if rows.numbers is None else rows.numbers
+        self.label_numbers = numbers[self.chosen]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The configuration travels; the receiving process opens the files itself."""
+        return reopened(type(self), self.source)
+
+    @abstractmethod
+    def files(self) -> Sequence[str | Path]:
+        """The files that hold all rows; none where they are part of an installed package."""
 
     def fingerprint(self) -> str:
         """SHA-256 of the content, remembered on this node while the files stay the same.
@@ -121,11 +149,6 @@ class RowsDataset(ABC):
         source = json.dumps(durable(self.source), separators=(",", ":"), ensure_ascii=False)
         known = f"{METHOD}\n{source}\n{listing_digest(self)}"
         return cached_digest(files, known, compute)
-
-    def _row(self, row: int) -> int:
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} of data set {self.name}, which has {len(self)}")
-        return int(row)
 
 
 def _check_named(rows: Rows) -> None:

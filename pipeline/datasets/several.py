@@ -10,6 +10,7 @@ from PIL import Image
 from egapipe.pipeline.config.data import SeveralSource
 from egapipe.pipeline.datasets.classes import union
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
+from egapipe.pipeline.keys import JoinedKeys
 
 
 class SeveralDataset(RowsDataset):
@@ -23,7 +24,8 @@ class SeveralDataset(RowsDataset):
         """`parts` are the opened `source.sources`, in their order. Raises UsageError."""
         source = source.model_copy(update={"sources": [part.source for part in parts]})
         prefixes = unique_prefixes(part.name for part in parts)
-        keys = [f"{p}:{key}" for p, part in zip(prefixes, parts, strict=True) for key in part.keys]
+        named = zip(prefixes, parts, strict=True)
+        keys = JoinedKeys([(f"{prefix}:", part.keys) for prefix, part in named])
         labels, classes, numbers = union(parts)
         said = [note for part in parts for note in part.notes]
         super().__init__(source, Rows("+".join(prefixes), keys, labels, classes, numbers, said))

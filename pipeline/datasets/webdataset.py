@@ -1,25 +1,32 @@
 """Images in WebDataset tars, read in place."""
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from egapipe.pipeline.config.data import WebDatasetSource
-from egapipe.pipeline.datasets.base import UNLABELLED
+from egapipe.pipeline.datasets.base import UNLABELLED, Images, Labels
 from egapipe.pipeline.datasets.classes import Classes, of_names, of_numbers
 from egapipe.pipeline.datasets.patterns import matches
 from egapipe.pipeline.datasets.reading import read_slice
-from egapipe.pipeline.datasets.rows import Rows, RowsDataset
+from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset, reopened
 from egapipe.pipeline.datasets.tarindex import tar_index
 from egapipe.pipeline.errors import ImageError, UsageError
+from egapipe.pipeline.keys import JoinedKeys, Keys, TextKeys, repeated
 from egapipe.pipeline.remote import at_once
 
 # A scan reads a tar once: several keep a disk or a network busy.
 _SCANS = 4
+# Rows of a shard and of the next lie in a few tars that follow each other.
+_KEPT = 8
 
 
 class TarDataset(RowsDataset):
@@ -39,12 +46,18 @@ class TarDataset(RowsDataset):
         index = pa.concat_tables(indexes)
         keys = _keys(self._tars, indexes, source.tar_in_key)
         name = _name(self._tars)
-        labels, classes, numbers = _classes(index.column("label").to_pylist(), source, name)
+        labels, classes, numbers = _classes(index.column("label"), source, name)
         super().__init__(source, Rows(name, keys, labels, classes, numbers))
-        self._number = np.repeat(np.arange(len(indexes)), [len(one) for one in indexes])
+        self._starts = np.cumsum([0, *(len(one) for one in indexes)])
         self._offsets, self._sizes = _ints(index, "offset"), _ints(index, "size")
         self._problems = index.column("problem")
         _check_any_image(self.name, index)
+
+    def for_workers(self, keys: Sequence[str]) -> Images:
+        """A worker looks into the tars that its rows are in."""
+        source = self.source
+        assert isinstance(source, WebDatasetSource)  # noqa: S101  (its own)
+        return TarImages(self.name, keys, self._chosen, source, self._starts)
 
     def files(self) -> Sequence[str]:
         """The tars."""
@@ -54,8 +67,62 @@ class TarDataset(RowsDataset):
         problem: str = self._problems[row].as_py()
         if problem:
             raise ImageError(problem)
-        tar = self._tars[self._number[row]]
+        tar = self._tars[_tar_of(row, self._starts)]
         return read_slice(tar, int(self._offsets[row]), int(self._sizes[row]))
+
+
+class TarImages(RowImages):
+    """The images of tars, without a list of their samples: that of a tar is looked up, or made,
+    when an image of it is read, and a few are kept."""
+
+    def __init__(
+        self,
+        name: str,
+        keys: Sequence[str],
+        chosen: Labels | None,
+        source: WebDatasetSource,
+        starts: npt.NDArray[np.int64],
+    ) -> None:
+        """source: with the paths of all tars. starts: the first row of each tar, and of none."""
+        super().__init__(name, keys, chosen)
+        self._arguments = (name, keys, chosen, source, starts)
+        self._source, self._starts = source, starts
+        self._kept: OrderedDict[int, pa.Table] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopened(type(self), *self._arguments)
+
+    def _read(self, row: int) -> bytes:
+        number = _tar_of(row, self._starts)
+        samples, place = self._samples(number), row - int(self._starts[number])
+        problem: str = samples["problem"][place].as_py()
+        if problem:
+            raise ImageError(problem)
+        offset, size = (samples[column][place].as_py() for column in ("offset", "size"))
+        return read_slice(self._source.files[number], offset, size)
+
+    def _samples(self, number: int) -> pa.Table:
+        with self._lock:
+            if number not in self._kept:
+                tar, source = self._source.files[number], self._source
+                samples = tar_index(tar, image=source.image, label_field=source.label_field)
+                expected = int(self._starts[number + 1] - self._starts[number])
+                if len(samples) != expected:
+                    raise UsageError(
+                        f"tar {tar} has {len(samples)} samples here, {expected} where the "
+                        "extraction was started: make the same tars visible to every host"
+                    )
+                self._kept[number] = samples
+            self._kept.move_to_end(number)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+            return self._kept[number]
+
+
+def _tar_of(row: int, starts: npt.NDArray[np.int64]) -> int:
+    # An empty tar has its start in common with the next: the last one has the row.
+    return int(np.searchsorted(starts, row, side="right")) - 1
 
 
 def _matches(pattern: str) -> list[str]:
@@ -75,14 +142,16 @@ def _name(tars: Sequence[str]) -> str:
     return f"webdataset/{_stem(tars[0])}{more}"
 
 
-def _classes(labels: Sequence[str | None], source: WebDatasetSource, name: str) -> Classes:
+def _classes(labels: pa.ChunkedArray, source: WebDatasetSource, name: str) -> Classes:
     """Numbers where all labels are, else names. Raises UsageError for a name nobody gave."""
-    if not all(label is None or (label.isascii() and label.isdecimal()) for label in labels):
+    different: list[str] = pc.unique(labels).drop_null().to_pylist()
+    if not all(label.isascii() and label.isdecimal() for label in different):
         try:
-            return of_names(labels, source.class_names)
+            return of_names(labels.to_pylist(), source.class_names)
         except UsageError as error:
             raise UsageError(f"data set {name}: {error}") from None
-    numbers = np.array([UNLABELLED if label is None else int(label) for label in labels], np.int64)
+    filled = pc.fill_null(labels.cast(pa.int64()), UNLABELLED)
+    numbers = np.asarray(filled.to_numpy(), dtype=np.int64)
     known = source.class_names
     return of_numbers(numbers) if known is None else Classes(numbers, known)
 
@@ -91,20 +160,22 @@ def _ints(index: pa.Table, column: str) -> npt.NDArray[np.int64]:
     return np.asarray(index.column(column).to_numpy(), dtype=np.int64)
 
 
-def _keys(tars: Sequence[str], indexes: Sequence[pa.Table], tar_in_key: bool) -> list[str]:
+def _keys(tars: Sequence[str], indexes: Sequence[pa.Table], tar_in_key: bool) -> Keys:
     """Raises UsageError for a key that two tars have."""
-    owners: dict[str, str] = {}
-    for tar, index in zip(tars, indexes, strict=True):
-        prefix = f"{_stem(tar)}/" if tar_in_key else ""
-        for name in index.column("key").to_pylist():
-            owner = owners.setdefault(prefix + name, tar)
-            if owner is not tar:
-                hint = "rename one" if tar_in_key else "list each once, or set `tar_in_key: true`"
-                raise UsageError(f"sample {name!r} is in both {owner} and {tar}: {hint}")
-    return list(owners)
+    prefixes = [f"{_stem(tar)}/" if tar_in_key else "" for tar in tars]
+    samples = [TextKeys(index.column("key")) for index in indexes]
+    keys = JoinedKeys(list(zip(prefixes, samples, strict=True)))
+    twice = repeated(keys)
+    if twice is not None:
+        starts = np.cumsum([0, *map(len, samples)])
+        one, other = (_tar_of(row, starts) for row in twice)
+        name = keys[twice[1]].removeprefix(prefixes[other])
+        hint = "rename one" if tar_in_key else "list each once, or set `tar_in_key: true`"
+        raise UsageError(f"sample {name!r} is in both {tars[one]} and {tars[other]}: {hint}")
+    return keys
 
 
 def _check_any_image(name: str, index: pa.Table) -> None:
-    problems = index.column("problem").to_pylist()
-    if all(problems):
-        raise UsageError(f"data set {name} has no image that can be read: {problems[0]}")
+    problems = index.column("problem")
+    if pc.all(pc.not_equal(problems, "")).as_py():
+        raise UsageError(f"data set {name} has no image that can be read: {problems[0].as_py()}")

@@ -7,6 +7,7 @@ many shards as it takes for so many groups: what a reader must know of all group
 import hashlib
 import io
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -41,6 +42,8 @@ _BLOCK = 1 << 16
 # An index of so few bytes is read whole, with its checksum, and kept.
 _SMALL = 8 << 20
 _PART = 64 << 20
+# Blocks of keys: of the shard that is read, and of the next.
+_KEPT = 4
 
 
 class Rows(Protocol):
@@ -90,18 +93,42 @@ def index_problems(index: Rows, rows: int) -> list[str]:
 
 
 class IndexKeys(Keys):
-    """The keys of an index."""
+    """The keys of an index. Single ones are looked up in blocks of which the last few are kept."""
 
-    def __init__(self, index: Rows) -> None:
+    def __init__(self, index: Rows, block_rows: int = 1 << 12) -> None:
+        """block_rows: keys of a block; where it is a shard, nothing else is read."""
         self._index = index
+        self._block_rows = block_rows
+        self._blocks: OrderedDict[int, list[str]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self._index.num_rows
 
     def block(self, start: int, stop: int) -> list[str]:
         """See `Keys`."""
+        if stop - start == 1:
+            number, place = divmod(start, self._block_rows)
+            return [self._block(number)[place]]
+        return self._texts(start, stop)
+
+    def _block(self, number: int) -> list[str]:
+        with self._lock:
+            if number not in self._blocks:
+                start = number * self._block_rows
+                stop = min(start + self._block_rows, len(self))
+                self._blocks[number] = self._texts(start, stop)
+            self._blocks.move_to_end(number)
+            while len(self._blocks) > _KEPT:
+                self._blocks.popitem(last=False)
+            return self._blocks[number]
+
+    def _texts(self, start: int, stop: int) -> list[str]:
         keys: list[str] = plain_part(self._index, start, stop)["key"].to_pylist()
         return keys
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return IndexKeys, (self._index, self._block_rows)
 
 
 def encode_index(index: Rows, shard_rows: int) -> bytes:
@@ -170,8 +197,7 @@ class StoredIndex:
 
     def keys(self, rows: Sequence[int]) -> list[str]:
         """Keys of some rows; nothing is read where there are none."""
-        keys = IndexKeys(self)
-        return [keys[int(row)] for row in rows]
+        return [self.slice(int(row), 1)["key"][0].as_py() for row in rows]
 
     def verify(self) -> None:
         """Raise StoreError unless the stored bytes have the recorded checksum."""

@@ -22,6 +22,7 @@ from torch import nn
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets.fingerprint import fingerprint_of
+from egapipe.pipeline.keys import NumberedKeys
 from egapipe.pipeline.progress import Progress, Silence, Value
 from egapipe.pipeline.store import Features, FeatureStore, check_store
 from egapipe.stages.bench.synthetic import Whole
@@ -48,7 +49,7 @@ class Numbered(Whole):
     @functools.cached_property
     def keys(self) -> Sequence[str]:
         """The numbers."""
-        return [f"{row:08d}" for row in range(self.rows)]
+        return NumberedKeys([("", range(self.rows))], 8)
 
     @functools.cached_property
     def labels(self) -> npt.NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import pyarrow as pa
 from PIL import Image
 
 from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.keys import NumberedKeys
 from egapipe.pipeline.store import DatasetRecord, FeatureStore, Manifest
 from egapipe.pipeline.store.stored import StoredViews
 from egapipe.pipeline.views import plan_hash
@@ -33,6 +35,11 @@ class Whole(ABC):
         """The same."""
         return len(self)
 
+    def for_workers(self, keys: Sequence[str]) -> Self:
+        """As it is."""
+        del keys
+        return self
+
     @abstractmethod
     def __len__(self) -> int: ...
 
@@ -46,7 +53,7 @@ class NoiseImages(Whole):
         rng = np.random.default_rng(0)
         self.pixels = rng.integers(0, 256, (rows, side, side, 3), dtype=np.uint8)
         self.labels: npt.NDArray[np.int64] = rng.integers(0, classes, rows)
-        self.keys: Sequence[str] = [f"noise/{row:08d}" for row in range(rows)]
+        self.keys: Sequence[str] = NumberedKeys([("noise/", range(rows))], 8)
         self.classes: list[str] | None = [str(i) for i in range(classes)]
 
     @property

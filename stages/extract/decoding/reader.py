@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from egapipe.pipeline.config.data import ViewsConfig
-from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.datasets import Images
 from egapipe.pipeline.datasets.images import IN_FLIGHT
 from egapipe.pipeline.datasets.reading import naming
 from egapipe.pipeline.errors import ImageError
@@ -21,7 +21,7 @@ from egapipe.stages.extract.teachers.preprocessing import Pixels, Preparation
 class Reader:
     """One row of a data set as the views that a teacher sees."""
 
-    dataset: Dataset
+    dataset: Images
     preprocessing: Preparation
     plan: ViewsConfig
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def _rows(found: Embeddings, dataset: Dataset, path: str) -> np.ndarray:
     return dataset.chosen
 
 
-def _by_key(keys: list[str], dataset: Dataset, path: str) -> np.ndarray:
+def _by_key(keys: Sequence[str], dataset: Dataset, path: str) -> np.ndarray:
     place = {key: row for row, key in enumerate(keys)}
     if len(place) != len(keys):
         raise UsageError(f"{path}: the column key names a row more than once")
@@ -160,7 +161,8 @@ def _sha256(found: Embeddings) -> str:
     if found.file is not None:
         return cached_digest([found.file], "embeddings", partial(_file_digest, found.file))
     digest = hashlib.sha256(np.ascontiguousarray(found.values).data)
-    digest.update(json.dumps([found.values.dtype.str, found.values.shape, found.keys]).encode())
+    keys = None if found.keys is None else list(found.keys)
+    digest.update(json.dumps([found.values.dtype.str, found.values.shape, keys]).encode())
     return digest.hexdigest()
 
 

@@ -37,7 +37,7 @@ class Embeddings:
     there are any. file: the one that holds nothing else, None for a data set."""
 
     values: Floats
-    keys: list[str] | None
+    keys: Sequence[str] | None
     file: Path | None = None
 
 
@@ -66,7 +66,7 @@ def from_table(
     return Embeddings(values[order], names, file)
 
 
-def _views_of_keys(keys: list[str], view: pa.ChunkedArray, where: str) -> npt.NDArray[np.int64]:
+def _views_of_keys(keys: Sequence[str], view: pa.ChunkedArray, where: str) -> npt.NDArray[np.int64]:
     """int64 [N, V]: the row of each key in each view, keys in the order in which they come."""
     wrong = UsageError(f"{where}: column {VIEW!r} does not number the views of each key from 0")
     if not pa.types.is_integer(view.type) or view.null_count:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.datasets import Images
 from egapipe.pipeline.errors import EgapipeError, ImageError, TeacherError, UsageError
 from egapipe.pipeline.store import Manifest
 from egapipe.stages.extract.planning.manifest import software
@@ -19,14 +19,14 @@ Samples = Mapping[int, str]
 _SAMPLES = 3
 
 
-def sample(dataset: Dataset) -> Samples:
+def sample(dataset: Images) -> Samples:
     """A few readable rows from the start to the end of a data set."""
     rows = np.linspace(0, len(dataset) - 1, _SAMPLES).round().astype(int)
     digests = {int(row): _digest(dataset, int(row)) for row in rows}
     return {row: digest for row, digest in digests.items() if digest is not None}
 
 
-def check_images(dataset: Dataset, samples: Samples) -> None:
+def check_images(dataset: Images, samples: Samples) -> None:
     """Raise UsageError if sampled images are not here as they were there.
 
     Without this, a host that lacks the folder would record every image as unreadable.
@@ -60,7 +60,7 @@ def named_host() -> Iterator[None]:
         raise type(error)(f"worker on {socket.gethostname()}: {error}") from error
 
 
-def _digest(dataset: Dataset, row: int) -> str | None:
+def _digest(dataset: Images, row: int) -> str | None:
     try:
         return hashlib.sha256(dataset.encoded(row)).hexdigest()
     except ImageError:

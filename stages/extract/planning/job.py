@@ -2,18 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
-from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.datasets import Dataset, Images
 from egapipe.pipeline.store import FeatureStore
+from egapipe.pipeline.store.index import IndexKeys
 from egapipe.stages.extract.decoding.crew import Limits
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.workers.worker import Worker
+
+# Of a larger shard a worker holds no more at once.
+_KEYS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,16 @@ class Job:
     store: FeatureStore
     software: dict[str, str] = field(default_factory=software)
     """Of the process that made the job: the workers' must be the same."""
+
+    @property
+    def images(self) -> Images:
+        """What a worker reads. Keys come from the store, those of a shard by themselves."""
+        rows = min(self.store.manifest.shard_rows, _KEYS)
+        return self.dataset.for_workers(IndexKeys(self.store.listing, rows))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To a worker travel the images, not the listing of all rows."""
+        return Job, (self.config, self.split, self.images, self.store, self.software)
 
     def worker(
         self,
@@ -41,7 +56,7 @@ class Job:
         settings = self.config.extract
         return Worker(
             teacher,
-            Reader(self.dataset, teacher.preprocessing, self.config.view_plan(self.split)),
+            Reader(self.images, teacher.preprocessing, self.config.view_plan(self.split)),
             self.store,
             batch_size=settings.batch_size,
             decode_threads=settings.decode_threads,
