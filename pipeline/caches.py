@@ -69,10 +69,13 @@ NODES = Kind("student's nodes", "nodes", _SHORT, (".npz",))
 DIGESTS = Kind("digest", "digests", _HASH, ("",), locked=False)
 TARS = Kind("tar index", "tars", _HASH, (".parquet",), locked=False)
 ARCHIVES = Kind("unpacked archive", "archives", r"[a-z][a-z0-9]*-[0-9a-f]{12}", ("",), tree=True)
+# Two copies of a run may be on one machine: the one that a training works in, and what was fetched
+# to be read.
+RUNS = Kind("copy of a run elsewhere", "runs", rf"run{_HASH}-(?:work|read)", ("",), tree=True)
 
 KINDS = (
     *(NEIGHBOURS, STATISTICS, ANCHORS, FEATURES, INDEXES),
-    *(PIXELS, NODES, DIGESTS, TARS, ARCHIVES),
+    *(PIXELS, NODES, DIGESTS, TARS, ARCHIVES, RUNS),
 )
 """All there are. The first one that knows a file's name has it."""
 

@@ -11,7 +11,13 @@ NAME = re.compile(r"\.?epoch\d{1,20}-step\d{1,20}(-again){0,9}")
 
 
 def pointed(checkpoints: Path, which: str) -> Path | None:
-    """The folder that `last` or `best` points at, if there is one.
+    """The folder that `last` or `best` points at, if there is one. Raises as `named` does."""
+    name = named(checkpoints, which)
+    return checkpoints / name if name is not None and (checkpoints / name).is_dir() else None
+
+
+def named(checkpoints: Path, which: str) -> str | None:
+    """The name of that folder, whether it is there or not; None without a pointer.
 
     Raises UsageError if the pointer is damaged, or leads anywhere but to a checkpoint beside it.
     """
@@ -22,5 +28,4 @@ def pointed(checkpoints: Path, which: str) -> Path | None:
     # Anything else is no name of ours, and may lead out of the run.
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UsageError(f"{pointer} is damaged: remove it, or run with --restart")
-    folder = checkpoints / name
-    return folder if folder.is_dir() else None
+    return name

@@ -55,7 +55,7 @@ def identity_part(record: Record) -> Record:
 
 def require_features(run: RunFolder, now: Record) -> None:
     """Raise StoreError with the difference if a run has learned from other features than these."""
-    if (run.path / STORE).is_file():
+    if run.has(STORE):
         _refuse(run, list(_differences(_read(run), now)))
 
 
@@ -78,14 +78,14 @@ def require_current(run: RunFolder, config: Config) -> None:
 def require_still(run: RunFolder) -> None:
     """`require_current` for the configuration that a run has recorded; one that has not begun is
     nobody's."""
-    if (run.path / STORE).is_file():
+    if run.has(STORE):
         require_current(run, run.config())
 
 
 def require_record(run: RunFolder) -> None:
     """Raise UsageError if the record of a run's features is damaged; one that has not begun has
     none."""
-    if (run.path / STORE).is_file():
+    if run.has(STORE):
         _read(run)
 
 
@@ -97,7 +97,7 @@ def require_one_source(runs: Mapping[str, RunFolder]) -> None:
     """
     groups: list[tuple[Record, list[str]]] = []
     for name, run in runs.items():
-        if not (run.path / STORE).is_file():
+        if not run.has(STORE):
             continue
         record = _read(run)
         for known, names in groups:
@@ -132,20 +132,20 @@ def _read(run: RunFolder) -> Record:
     record = run.read_json(STORE)
     others = record.get("unlabelled", [])
     if not isinstance(others, list) or not all(isinstance(o, dict) for o in others):
-        raise UsageError(f"{run.path / STORE} is damaged: unlabelled is no list of stores")
+        raise UsageError(f"{run.where}/{STORE} is damaged: unlabelled is no list of stores")
     test = record.get("test", {"fingerprint": ""})
     if not isinstance(test, dict) or "fingerprint" not in test:
-        raise UsageError(f"{run.path / STORE} is damaged: test has no fingerprint")
+        raise UsageError(f"{run.where}/{STORE} is damaged: test has no fingerprint")
     stores = [record, *others, *([test["store"]] if "store" in test else [])]
     if not all(isinstance(s, dict) and isinstance(s.get("content_hash"), str) for s in stores):
-        raise UsageError(f"{run.path / STORE} is damaged: a store has no content_hash")
+        raise UsageError(f"{run.where}/{STORE} is damaged: a store has no content_hash")
     return record
 
 
 def _refuse(run: RunFolder, differences: list[str]) -> None:
     if differences:
         raise StoreError(
-            f"run {run.path} has not learned from what is there now: {'; '.join(differences)}: "
+            f"run {run.where} has not learned from what is there now: {'; '.join(differences)}: "
             f"{_REMEDY}"
         )
 

@@ -179,6 +179,30 @@ def states_of(urls: Sequence[str]) -> list[RemoteState]:
     return [found[url] for url in urls]
 
 
+def states_below(url: str) -> dict[str, RemoteState]:
+    """What stands for the content of every file below a folder, by its path relative to it; none
+    where there is no such folder. One listing. Raises RemoteError."""
+    with _reaching(url):
+        fs, root = file_system(url)
+        try:
+            found: Mapping[str, Any] = fs.find(root, detail=True)
+        except FileNotFoundError:
+            return {}
+        below = {_below(name, root): entry for name, entry in found.items()}
+        return {name: _state(f"{url}/{name}", entry) for name, entry in below.items() if name}
+
+
+def changed_at(url: str) -> float:
+    """When a file was last written to, in seconds since 1970 by its storage's clock.
+
+    Raises FileNotFoundError, RemoteError.
+    """
+    with _reaching(url):
+        fs, path = file_system(url)
+        time: datetime = fs.modified(path)
+        return time.timestamp()
+
+
 def listed(url: str) -> list[str]:
     """Every file below a folder, relative to it, sorted; a name with a slash at its end is an empty
     folder. Raises FileNotFoundError if there is none, RemoteError."""

@@ -14,6 +14,8 @@ from egapipe.pipeline.files import json_object, replace_file
 from egapipe.pipeline.runs import RunFolder
 
 _LOOK_SECONDS = 0.5
+# Each look is a request.
+_LOOK_ELSEWHERE_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -23,7 +25,7 @@ class Tracker:
     def __init__(self, run: RunFolder, first_epoch: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._file = run.metrics
+        self._run, self._file = run, run.metrics
         _forget(self._file, first_epoch)
         self._board = SummaryWriter(str(run.tensorboard), purge_step=first_epoch)
 
@@ -36,6 +38,8 @@ class Tracker:
         for name, value in metrics.items():
             self._board.add_scalar(name, value, epoch)
         self._board.flush()
+        # Before the checkpoint that goes on after this epoch.
+        self._run.put("metrics.jsonl", "tensorboard/")
 
     def close(self) -> None:
         """Close the event file."""
@@ -44,9 +48,9 @@ class Tracker:
 
 def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
     """The metrics of every finished epoch, in order."""
-    if not run.metrics.is_file():
+    if not run.has("metrics.jsonl"):
         return []
-    return list(_whole_lines(run.metrics))
+    return _whole_lines(run.read("metrics.jsonl"), f"{run.where}/metrics.jsonl")
 
 
 @contextmanager
@@ -59,7 +63,7 @@ def following(run: RunFolder, report: Callable[[int, Mapping[str, float]], None]
     def follow() -> None:
         last, stopped = max(done, default=-1), False
         while not stopped:
-            stopped = stop.wait(_LOOK_SECONDS)
+            stopped = stop.wait(_LOOK_SECONDS if run.url is None else _LOOK_ELSEWHERE_SECONDS)
             for line in read_metrics(run):
                 if line["epoch"] > last:
                     last = line["epoch"]
@@ -74,9 +78,9 @@ def following(run: RunFolder, report: Callable[[int, Mapping[str, float]], None]
         thread.join()
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
+def _whole_lines(data: bytes, path: str) -> list[dict[str, Any]]:
     """The records up to the first line that is none, which a lost machine may leave."""
-    lines = path.read_bytes().split(b"\n")
+    lines = data.split(b"\n")
     records = []
     # A killed process can leave a last line without its end: it is not a record yet.
     for number, line in enumerate(lines[:-1], start=1):
@@ -97,5 +101,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 def _forget(path: Path, first_epoch: int) -> None:
     if not path.exists():
         return
-    kept = [line for line in _whole_lines(path) if line["epoch"] < first_epoch]
+    kept = [
+        line for line in _whole_lines(path.read_bytes(), str(path)) if line["epoch"] < first_epoch
+    ]
     replace_file(path, "".join(json.dumps(line) + "\n" for line in kept).encode())

@@ -203,7 +203,7 @@ def readers() -> dict[str, Reader]:
         "export": Reader(json.dumps(_SPEC).encode(), file_reader("config.json", read_config)),
         "comparison": Reader(
             _comparison(),
-            file_reader("comparison.json", lambda f: ComparisonFolder(f.parent).read()),
+            file_reader("comparison.json", lambda f: ComparisonFolder(f.parent).recorded()),
         ),
         "metrics": Reader(
             b'{"epoch": 0, "loss": 1.0}\n{"epoch": 1, "loss": 0.5}\n',

@@ -9,7 +9,7 @@ from egapipe.pipeline.config.compare import CompareConfig
 from egapipe.pipeline.config.data import DatasetConfig, SourceConfig, StoreConfig, ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.extract import ClusterConfig, ExtractConfig
-from egapipe.pipeline.config.located import Path
+from egapipe.pipeline.config.located import Url
 from egapipe.pipeline.config.recipes import filled
 from egapipe.pipeline.config.sweep import SweepConfig
 from egapipe.pipeline.config.teachers import TeacherConfig
@@ -41,8 +41,8 @@ class Config(Section):
     """A search over settings of stage two."""
     cluster: ClusterConfig = ClusterConfig()
     """The Ray cluster."""
-    runs: Path = "runs"
-    """Folder of run folders."""
+    runs: Url = "runs"
+    """Folder or fsspec URL of run folders."""
 
     @model_validator(mode="before")
     @classmethod

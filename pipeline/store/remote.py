@@ -19,7 +19,14 @@ _LOST = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 
 
 class RemoteObjects(Objects):
-    """A prefix of an object store, or anything else that fsspec opens."""
+    """A prefix of an object store, or anything else that fsspec opens.
+
+    setting: of the configuration that names it, for what is said of it.
+    """
+
+    def __init__(self, url: str, setting: str = "store.url") -> None:
+        super().__init__(url)
+        self._setting = setting
 
     def get(self, key: str) -> bytes | None:
         """The bytes of an object, or None if there is none."""
@@ -121,7 +128,9 @@ class RemoteObjects(Objects):
 
     def failure(self, doing: str, where: str, error: Exception) -> StoreError:
         """What the client says, without the user that an endpoint's URL may name, and a remedy."""
-        return StoreError(f"cannot {doing} {where}: {reason(error)}: {_remedy(doing, error)}")
+        return StoreError(
+            f"cannot {doing} {where}: {reason(error)}: {_remedy(doing, error, self._setting)}"
+        )
 
     def _entries(self) -> list[dict[str, Any]]:
         """fsspec's entries of the prefix, without the empty object that some clients put there."""
@@ -136,7 +145,7 @@ class RemoteObjects(Objects):
 
     def _open(self) -> tuple[Any, str]:
         """File system and path, see `file_system`."""
-        return file_system(self.url, "correct store.url")
+        return file_system(self.url, f"correct {self._setting}")
 
 
 def exists_already(error: Exception) -> bool:
@@ -154,12 +163,12 @@ def _name(entry: dict[str, Any]) -> str:
     return name.rstrip("/").rpartition("/")[2]
 
 
-def _remedy(doing: str, error: Exception) -> str:
-    elsewhere = "or set another store.url"
+def _remedy(doing: str, error: Exception, setting: str) -> str:
+    elsewhere = f"or set another {setting}"
     if isinstance(error, PermissionError):
         return f"let the environment's credentials {doing} there, {elsewhere}"
     if isinstance(error, FileNotFoundError):
         return f"create the bucket, {elsewhere}"
     if type(error).__name__ in _NO_CREDENTIALS:
         return "set credentials in the environment, see `Object stores` in docs/store.md"
-    return "check store.url, the network, and the endpoint and credentials in the environment"
+    return f"check {setting}, the network, and the endpoint and credentials in the environment"

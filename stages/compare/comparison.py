@@ -31,8 +31,8 @@ Key = tuple[str, str, int]
 class CompareReport:
     """All cells and, in the order of the configuration, a row a student and variant."""
 
-    folder: Path
-    """Where the tables were written."""
+    folder: str | Path
+    """Path or URL, where the tables were written."""
     planned: list[Planned]
     """All cells, in the order that they are trained in."""
     cells: list[Cell]
@@ -101,14 +101,19 @@ class _Progressed:
                 del self.errors[key]
         top1 = MEASURED[self._config.compare.weights]
         cells = [
-            Cell(*key, run.path, self.summaries[key][top1], self.summaries[key]["train_seconds"])
+            Cell(
+                *key,
+                run.url or run.path,
+                self.summaries[key][top1],
+                self.summaries[key]["train_seconds"],
+            )
             for key, run in self.done().items()
         ]
         planned = [Planned(*key, self._state(key), self.errors.get(key)) for key in self._folders]
         tops = [s["teacher_top1"] for s in self.summaries.values() if "teacher_top1" in s]
         confidence = self._config.compare.confidence
         report = CompareReport(
-            self._folder.path,
+            self._folder.url or self._folder.path,
             planned,
             cells,
             table(cells, confidence, planned[0].variant),
@@ -116,7 +121,7 @@ class _Progressed:
             confidence,
             self._config.compare.weights,
         )
-        self._folder.write(self._config, planned, cells, report.rows, report.teacher_top1)
+        self._folder.record(self._config, planned, cells, report.rows, report.teacher_top1)
         return report
 
     def _state(self, key: Key) -> State:

@@ -10,20 +10,16 @@ table.md         objectives against students, mean ± standard deviation
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
 
 from egapipe.pipeline.comma_separated import comma_separated
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.files import read_json_object, replace_file
 from egapipe.pipeline.markdown import markdown
 from egapipe.pipeline.markdown import table as markdown_table
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.urls import path_of
+from egapipe.pipeline.runs import RunFolder, folder_at, open_run
 from egapipe.stages.compare.table import Cell, Planned, Row, table
 
 RECORD = "comparison.json"
@@ -33,16 +29,20 @@ def comparison_folder(config: Config, runs: Sequence[RunFolder]) -> "ComparisonF
     """The folder of a comparison: the same cells find the same folder again."""
     names = "\n".join(run.path.name for run in runs)
     identity = hashlib.sha256(names.encode()).hexdigest()[:8]
-    return ComparisonFolder(path_of(config.runs) / config.name / f"compare-{identity}")
+    place = f"{config.runs.rstrip('/')}/{config.name}/compare-{identity}"
+    return ComparisonFolder.of(folder_at(place))
 
 
 @dataclass(frozen=True)
-class ComparisonFolder:
+class ComparisonFolder(RunFolder):
     """The small files of one comparison."""
 
-    path: Path
+    @classmethod
+    def of(cls, folder: RunFolder) -> Self:
+        """The folder at another one's place."""
+        return cls(folder.path, folder.url)
 
-    def write(
+    def record(
         self,
         config: Config,
         planned: Sequence[Planned],
@@ -51,7 +51,6 @@ class ComparisonFolder:
         teacher: float | None,
     ) -> None:
         """Write every file anew. teacher: mean accuracy of the teacher's head, %."""
-        self.path.mkdir(parents=True, exist_ok=True)
         record = {
             "name": config.name,
             "confidence": config.compare.confidence,
@@ -62,60 +61,66 @@ class ComparisonFolder:
             "cells": [self._cell(cell) for cell in cells],
             "rows": [_finite(asdict(row)) for row in rows],
         }
-        replace_file(self.path / "config.yaml", to_yaml(config).encode())
+        self.write("config.yaml", to_yaml(config).encode())
         names = [field.name for field in fields(Cell)]
         done = comma_separated(names, [self._cell(cell) for cell in cells])
-        replace_file(self.path / "cells.csv", done)
-        replace_file(self.path / "table.md", poster(rows, planned).encode())
+        self.write("cells.csv", done)
+        self.write("table.md", poster(rows, planned).encode())
         # Last: whoever finds it finds the others.
-        replace_file(self.path / RECORD, json.dumps(record, indent=2, allow_nan=False).encode())
+        self.write(RECORD, json.dumps(record, indent=2, allow_nan=False).encode())
 
-    def read(self) -> dict[str, Any]:
+    def recorded(self) -> dict[str, Any]:
         """The content of comparison.json, with what an older egapipe did not write worked out.
 
         Raises UsageError if this is no such folder, it is damaged, or no training is done yet.
         """
-        file = self.path / RECORD
-        if not file.is_file():
-            raise UsageError(f"{self.path} is not the folder of a comparison: it has no {RECORD}")
-        content = read_json_object(file)
+        if not self.has(RECORD):
+            raise UsageError(f"{self.where} is not the folder of a comparison: it has no {RECORD}")
+        content = self.read_json(RECORD)
         try:
-            return _complete(content, self.path)
+            return _complete(content, self)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             raise UsageError(
-                f"{file} is damaged: run the same `egapipe compare` again, which writes it anew"
+                f"{self.where}/{RECORD} is damaged: run the same `egapipe compare` again, which "
+                "writes it anew"
             ) from None
 
     def _cell(self, cell: Cell) -> dict[str, Any]:
-        return {**asdict(cell), "run": os.path.relpath(cell.run, self.path)}
+        return {**asdict(replace(cell, run="")), "run": self.relative(open_run(cell.run))}
 
 
-def without(content: dict[str, Any], path: Path, reasons: Mapping[str, str]) -> dict[str, Any]:
+def without(
+    content: dict[str, Any], folder: RunFolder, reasons: Mapping[str, str]
+) -> dict[str, Any]:
     """The content of comparison.json as if some trainings had failed. reasons: run -> why.
 
-    path: the comparison's folder. Raises UsageError if none is left.
+    folder: the comparison's. Raises UsageError if none is left.
     """
     kept = [cell for cell in content["cells"] if cell["run"] not in reasons]
     if not kept:
         reason = next(iter(reasons.values()))
-        raise UsageError(f"no training of the comparison {path} counts: {reason}")
+        raise UsageError(f"no training of the comparison {folder.where} counts: {reason}")
     failed = {_key(cell): reasons[cell["run"]] for cell in content["cells"] if cell not in kept}
     planned = [
         {**cell, "state": "failed", "error": failed[_key(cell)]} if _key(cell) in failed else cell
         for cell in content["planned"]
     ]
-    return _complete({**content, "cells": kept, "planned": planned, "rows": []}, path)
+    return _complete({**content, "cells": kept, "planned": planned, "rows": []}, folder)
 
 
 def _key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     return cell["student"], cell["variant"], cell["seed"]
 
 
-def _complete(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    cells = [Cell(**{**cell, "run": path / cell["run"]}) for cell in content["cells"]]
+def _complete(content: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+    runs = [folder.beside(cell["run"]) for cell in content["cells"]]
+    cells = [
+        Cell(**{**cell, "run": run.url or run.path})
+        for cell, run in zip(content["cells"], runs, strict=True)
+    ]
     if not cells:
         raise UsageError(
-            f"no training of the comparison {path} is done yet: run the same"
+            f"no training of the comparison {folder.where} is done yet: run the same"
             " `egapipe compare` again"
         )
     done = [asdict(Planned(c.student, c.variant, c.seed, "done")) for c in cells]

@@ -12,12 +12,12 @@ from egapipe.pipeline.significance import holm, p_value
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: its run folder, test accuracy after the last epoch in %, and its seconds."""
+    """One training: path or URL of its run folder, its test accuracy in %, and its seconds."""
 
     student: str
     variant: str
     seed: int
-    run: Path
+    run: str | Path
     top1: float
     seconds: float
 

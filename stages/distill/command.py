@@ -34,7 +34,7 @@ def distill(
     if done.finished_before:
         typer.echo("this run was finished before; --restart trains it again")
     say(describe(done.summary))
-    say(f"run: {done.run}")
+    say(f"run: {done.where}")
 
 
 def describe(summary: Mapping[str, object]) -> str:

@@ -39,9 +39,12 @@ class DistillReport:
     """A finished run: its folder and the content of its summary.json."""
 
     run: Path
+    """Of a run elsewhere, this node's copy."""
     summary: dict[str, Any]
     finished_before: bool
     """True if the run was finished before and nothing was trained now."""
+    where: str
+    """Path or URL of the run."""
 
     @property
     def top1(self) -> float | None:
@@ -70,13 +73,13 @@ def run(
     folder = training_folder(config) if folder is None else folder
     if folder.finished and not restart:
         require_current(folder, config)
-        return DistillReport(folder.path, folder.summary(), finished_before=True)
+        return _report(folder, folder.summary(), finished_before=True)
     started = time.perf_counter()
     # Everything is checked before anything is written, the lock included.
     job = prepare(config, World.alone(_own_device(config.distill)))
-    with folder.exclusive():
+    with folder.exclusive() as folder:
         if folder.finished and not restart:
-            return DistillReport(folder.path, folder.summary(), finished_before=True)
+            return _report(folder, folder.summary(), finished_before=True)
         if restart:
             folder.clear()
         record = features_record(job.sources.stores, job.test_images, job.test_store)
@@ -88,11 +91,16 @@ def run(
                 results = train_inline(job, folder, view)
             else:
                 results = train_on_ray(config, folder, view)
+                folder.fetch()
         summary = summarise(
             job, folder, identity_part(record), results, time.perf_counter() - started
         )
         folder.write_json("summary.json", summary)
-    return DistillReport(folder.path, summary, finished_before=False)
+    return _report(folder, summary, finished_before=False)
+
+
+def _report(folder: RunFolder, summary: dict[str, Any], *, finished_before: bool) -> DistillReport:
+    return DistillReport(folder.path, summary, finished_before, folder.where)
 
 
 def _own_device(distill: DistillConfig) -> torch.device:

@@ -17,7 +17,7 @@ from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.datasets.classes import by_name, by_number
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.paths import use_cache
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.runs import RunFolder, open_run
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill.data.crops import Size
 from egapipe.stages.distill.data.images import readable
@@ -155,12 +155,12 @@ def load_student(
     only registered students and those of timm and torchvision are built. Raises UsageError if the
     folder is no run, has no such checkpoint, or the weights do not fit.
     """
-    run = run if isinstance(run, RunFolder) else RunFolder(Path(run))
+    run = open_run(run)
     config = run.config()
     use_cache(config.store.cache_dir)
     averaged = which == AVERAGE
-    folder = checkpoint_folder(run.checkpoints, "last" if averaged else which)
-    spec = StudentSpec.read(run.read_json(MODEL), str(run.path / MODEL))
+    folder = checkpoint_folder(run, "last" if averaged else which)
+    spec = StudentSpec.read(run.read_json(MODEL), f"{run.where}/{MODEL}")
     shapes = _shapes(folder, averaged=averaged)
     student = spec.build_for(shapes, f"checkpoint {folder}", trust_remote_code=trust_remote_code)
     load_student_weights(student, folder, averaged=averaged)

@@ -17,9 +17,10 @@ from egapipe.pipeline.cluster import cluster_nodes, ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import one_line
 from egapipe.pipeline.paths import cache_dir
+from egapipe.pipeline.remote import is_remote
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.location import open_objects
-from egapipe.pipeline.urls import path_of, with_variables
+from egapipe.pipeline.urls import absolute_url, with_variables
 from egapipe.stages.distill.setup import pick_device
 from egapipe.stages.distill.students.zoo import ZOOS
 from egapipe.stages.doctor.parts import MissingError, Parts
@@ -210,7 +211,8 @@ def _is_copied(store: FeatureStore, folder: Path) -> bool:
 
 def check_runs(parts: Parts) -> Result:
     """The folder of runs can be written to."""
-    folder = open_objects(path_of(parts.config.runs))
+    runs = absolute_url(parts.config.runs)
+    folder = open_objects(runs if is_remote(runs) else Path(runs))
     probe_writing(folder)
     free = free_bytes(folder)
     return ok(f"{folder.url} is writable" + ("" if free is None else f", {decimal(free)} free"))

@@ -1,12 +1,11 @@
 """`egapipe evaluate`."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_path
+from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_place
 from egapipe.pipeline.text import columns, say
 from egapipe.stages.evaluate import PROBE_IMAGES
 
@@ -21,8 +20,8 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     run: Annotated[
-        Path,
-        typer.Argument(parser=as_path, help="The run folder that `egapipe distill` printed."),
+        str,
+        typer.Argument(parser=as_place, help="The run folder that `egapipe distill` printed."),
     ],
     checkpoint: Checkpoint = "last",
     device: Annotated[

@@ -54,7 +54,7 @@ class Evaluation:
     the edge correlation of a graph without variance, is NaN, and null in JSON.
     """
 
-    run: Path
+    run: str | Path
     which: str
     checkpoint: str
     student: str

@@ -10,7 +10,7 @@ import numpy as np
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.progress import OpenProgress, silent_progress
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.runs import RunFolder, open_run
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.evaluate import PROBE_IMAGES
 from egapipe.stages.evaluate.calibration import calibration_error
@@ -45,10 +45,10 @@ def run(
     if probe_images < 0:
         raise UsageError(f"probe_images is {probe_images}: give a number of images, or 0 for none")
     started = time.perf_counter()
-    folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder(Path(run_folder))
+    folder = open_run(run_folder)
     student = load_student(folder, checkpoint, device, trust_remote_code=trust_remote_code)
     bare = Evaluation(
-        run=folder.path,
+        run=folder.url or folder.path,
         which=checkpoint,
         checkpoint=student.checkpoint.name,
         student=student.spec.student.name,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_path
+from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_path, as_place
 from egapipe.pipeline.text import columns, say
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ def register(app: typer.Typer) -> None:
 
 def export(
     run: Annotated[
-        Path,
-        typer.Argument(parser=as_path, help="The run folder that `egapipe distill` printed."),
+        str,
+        typer.Argument(parser=as_place, help="The run folder that `egapipe distill` printed."),
     ],
     checkpoint: Checkpoint = "last",
     to: Annotated[

@@ -17,7 +17,7 @@ from egapipe.pipeline.errors import EgapipeError, UsageError
 from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.replacing import replacing
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.runs import RunFolder, open_run
 from egapipe.pipeline.timing import median_time, one_thread
 from egapipe.pipeline.urls import text_of
 from egapipe.pipeline.views import key_hashes
@@ -31,6 +31,8 @@ from egapipe.stages.export.module import OUTPUTS, Inference
 from egapipe.stages.export.preprocessing import KEY, preprocessing
 from egapipe.stages.export.programs import FILES, WRITERS, Arrays, Run, arrays
 
+EXPORT = "export"
+"""The folder in a run folder."""
 TOLERANCE = 1e-4
 IMAGES = 64
 BATCHES = (1, 64)
@@ -57,7 +59,7 @@ class ExportReport:
     milliseconds of the student itself, as in `Checked`. accuracy: of the weights that were
     exported, or why it is not known."""
 
-    folder: Path
+    folder: str | Path
     images: int
     reference: dict[int, float]
     files: list[Checked]
@@ -89,9 +91,11 @@ def run(
     unknown = [name for name in formats if name not in WRITERS]
     if unknown or not formats:
         raise UsageError(f"format {unknown or 'missing'}: choose from {', '.join(WRITERS)}")
-    folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder(Path(run_folder))
+    folder = open_run(run_folder)
     student = load_student(folder, checkpoint, "cpu", trust_remote_code=trust_remote_code)
-    out = Path(to) if to is not None else folder.path / "export"
+    out = Path(to) if to is not None else folder.path / EXPORT
+    if to is None:
+        folder.fetch(f"{EXPORT}/")
     pixels = sample_images(student, images)
     accuracy = measured(folder, student, checkpoint, progress)
     # What an earlier export wrote is known by its record; everything else there is somebody's.
@@ -107,7 +111,10 @@ def run(
         replace_file(beside / RECORD, (json.dumps(record, indent=2) + "\n").encode())
         card = model_card(student, _summary(folder), record, licence)
         replace_file(beside / CARD, card.encode())
-    return replace(report, folder=out)
+    if to is not None:
+        return replace(report, folder=out)
+    folder.replace_there(f"{EXPORT}/")
+    return replace(report, folder=out if folder.url is None else f"{folder.url}/{EXPORT}")
 
 
 def sample_images(student: TrainedStudent, folder: str | Path | None) -> Tensor:

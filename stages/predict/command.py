@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_path
+from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_path, as_place
 from egapipe.pipeline.text import say
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     model: Annotated[
-        Path,
+        str,
         typer.Argument(
-            parser=as_path, help="Run folder, folder of `egapipe export`, or its .onnx file."
+            parser=as_place, help="Run folder, folder of `egapipe export`, or its .onnx file."
         ),
     ],
     images: Annotated[

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.runs import RunFolder, open_run
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.distill.model.spec import StudentSpec
 from egapipe.stages.distill.setup import pick_device
@@ -55,7 +56,7 @@ def load_predictor(
     `module:callable` that a folder names, which runs it. Raises UsageError if it is none of them,
     does not load or has no such checkpoint.
     """
-    path = Path(model)
+    path, run = _found(model)
     if checkpoint != "last" and not (path / "config.yaml").is_file():
         raise UsageError(
             f"{path} is no run folder, so there is no checkpoint to choose: leave --checkpoint "
@@ -64,8 +65,8 @@ def load_predictor(
     if path.suffix == ".onnx":
         if device == "cuda":
             raise UsageError("ONNX files run on the CPU here: leave --device, or name the folder")
-        run, spec = open_onnx(path)
-        return Predictor(spec, run)
+        program, spec = open_onnx(path)
+        return Predictor(spec, program)
     if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
         student, spec = load_exported(path, trust_remote_code=trust_remote_code)
         return Predictor(spec, _torch(Inference(student), pick_device(device)))
@@ -73,8 +74,25 @@ def load_predictor(
         raise UsageError(
             f"{path} is no student: name a run folder, a folder of `egapipe export` or its .onnx"
         )
-    trained = load_student(path, checkpoint, device, trust_remote_code=trust_remote_code)
+    trained = load_student(run, checkpoint, device, trust_remote_code=trust_remote_code)
     return Predictor.of(trained)
+
+
+def _found(model: str | Path) -> tuple[Path, RunFolder]:
+    """The model's place on this machine, and the folder that it is if it is one.
+
+    Of a folder elsewhere comes what says which kind it is, of an export all of it.
+    """
+    folder = open_run(model)
+    if folder.url is None:
+        return folder.path, folder
+    if folder.path.suffix == ".onnx":
+        # Large weights lie beside it, in files that are called after it.
+        beside = folder.beside("..")
+        beside.fetch()
+        return beside.path / folder.path.name, folder
+    folder.fetch("config.yaml", CONFIG, WEIGHTS)
+    return folder.path, folder
 
 
 def _torch(module: Inference, device: torch.device) -> Callable[[Tensor], tuple[Floats, ...]]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from egapipe.pipeline.options import TrustRemoteCode, as_path
+from egapipe.pipeline.options import TrustRemoteCode, as_path, as_place
 from egapipe.pipeline.text import say
 
 
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 def report(
     path: Annotated[
-        Path, typer.Argument(parser=as_path, help="Folder of a run, a comparison or a sweep.")
+        str, typer.Argument(parser=as_place, help="Folder of a run, a comparison or a sweep.")
     ],
     to: Annotated[
         Path | None,
@@ -30,4 +30,4 @@ def report(
     written = run(path, to=to, trust_remote_code=trust_remote_code)
     if written.pictures:
         say(f"{len(written.pictures)} figures: {written.pictures[0].parent}")
-    say(f"report: {written.page}")
+    say(f"report: {written.where}")

@@ -5,12 +5,10 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.learned import require_one_source
-from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.compare import ComparisonFolder
 from egapipe.stages.compare.folder import without
@@ -30,37 +28,33 @@ Row = Mapping[str, Any]
 _NAMED = 12
 
 
-def comparison_sections(path: Path) -> list[Section]:
+def comparison_sections(folder: ComparisonFolder) -> list[Section]:
     """Tables with intervals, figures, curves, time and provenance of a comparison.
 
     A training whose record of features is damaged counts as failed: it may be of others. Raises
     UsageError if the folder is none, or its runs learned from different features.
     """
-    record, config = ComparisonFolder(path).read(), RunFolder(path).config()
+    record, config = folder.recorded(), folder.config()
     results, time, last = Section("Results"), Section("Time"), Section("Provenance")
-    runs = {
-        cell["run"]: run
-        for cell in record["cells"]
-        if (run := RunFolder(path / cell["run"])).path.is_dir()
-    }
+    runs = {cell["run"]: folder.beside(cell["run"]) for cell in record["cells"]}
     damaged = left_out_runs(results, runs)
     if damaged:
-        record = without(record, path, damaged)
+        record = without(record, folder, damaged)
     require_one_source({name: run for name, run in runs.items() if name not in damaged})
     with left_out(results, "the results"):
-        _add_results(results, path, record, config)
+        _add_results(results, folder, record, config)
     cells = record["cells"]
     with left_out(time, "the time of a training"):
         costs = measure(config, statistics.fmean(cell["seconds"] for cell in cells))
         if costs is not None:
             time.figure(timing_figure(costs))
     with left_out(last, "the provenance"):
-        first = RunFolder(path / cells[0]["run"])
+        first = folder.beside(cells[0]["run"])
         last = provenance(config, first.summary() if first.finished else None)
     return [results, *([time] if time.parts else []), last]
 
 
-def _add_results(section: Section, path: Path, record: Row, config: Config) -> None:
+def _add_results(section: Section, folder: ComparisonFolder, record: Row, config: Config) -> None:
     cells, confidence = record["cells"], record["confidence"]
     _progress(section, record)
     baseline = next(iter(config.compare.variants), None) or record["rows"][0]["variant"]
@@ -81,7 +75,7 @@ def _add_results(section: Section, path: Path, record: Row, config: Config) -> N
     if record.get("teacher_top1") is not None:
         section.text(f"The teacher's head on the same labels: {record['teacher_top1']:.2f} %.")
     figures: list[Figure | None] = []
-    groups = _groups(section, path, cells)
+    groups = _groups(section, folder, cells)
     with left_out(section, "the curves"):
         figures += [group_curves(groups)] if groups else []
     for number, (student, rows) in enumerate(students.items()):
@@ -223,13 +217,15 @@ def _size(rows: Sequence[Row]) -> tuple[float, float]:
     return WIDTH, 1.2 + 0.4 * len(rows)
 
 
-def _groups(section: Section, path: Path, cells: Sequence[Row]) -> dict[str, list[Metrics]]:
+def _groups(
+    section: Section, folder: ComparisonFolder, cells: Sequence[Row]
+) -> dict[str, list[Metrics]]:
     """The metrics of the trainings by variant, those that can be read."""
     several = len({cell["student"] for cell in cells}) > 1
     groups: dict[str, list[Metrics]] = {}
     for cell in cells:
         name = f"{cell['student']} {cell['variant']}" if several else cell["variant"]
         with left_out(section, f"the curve of {_cell_name(_key(cell))}"):
-            metrics = read_metrics(RunFolder(path / cell["run"]))
+            metrics = read_metrics(folder.beside(cell["run"]))
             groups.setdefault(name, []).append(metrics)
     return groups

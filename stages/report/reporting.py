@@ -7,8 +7,8 @@ from pathlib import Path
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.files import read_json_object, replace_file
 from egapipe.pipeline.replacing import replacing
-from egapipe.pipeline.runs import RunFolder
-from egapipe.stages.compare.folder import RECORD
+from egapipe.pipeline.runs import RunFolder, open_run
+from egapipe.stages.compare.folder import RECORD, ComparisonFolder
 from egapipe.stages.report.figure import require_matplotlib
 from egapipe.stages.report.of_comparison import comparison_sections
 from egapipe.stages.report.of_run import run_sections, title
@@ -22,10 +22,12 @@ LIST = "figures.json"
 
 @dataclass(frozen=True)
 class Report:
-    """page: the HTML file. pictures: the PNG files, in the order of the page."""
+    """page: the HTML file. pictures: the PNG files, in the order of the page. where: path or URL of
+    the page."""
 
     page: Path
     pictures: list[Path]
+    where: str
 
 
 def run(
@@ -40,9 +42,11 @@ def run(
     """
     # Without it nothing could be drawn: a page of reasons is no report.
     require_matplotlib()
-    folder = Path(path)
+    folder = open_run(path)
     heading, subtitle, sections = _content(folder, trust_remote_code)
-    out = Path(to) if to is not None else folder
+    out = Path(to) if to is not None else folder.path
+    if to is None:
+        folder.fetch(PAGE, f"{PICTURES}/")
     page, names = out / PAGE, []
     with replacing(out, PAGE, _before(out), POLICY.encode()) as beside:
         (beside / PICTURES).mkdir()
@@ -52,7 +56,12 @@ def run(
         listed = json.dumps({"figures": names}) + "\n"
         replace_file(beside / PICTURES / LIST, listed.encode())
         replace_file(beside / PAGE, page_html(heading, subtitle, sections).encode())
-    return Report(page, [out / PICTURES / name for name in names])
+    pictures = [out / PICTURES / name for name in names]
+    if to is not None or folder.url is None:
+        return Report(page, pictures, str(page))
+    folder.replace_there(f"{PICTURES}/")
+    folder.put(PAGE)
+    return Report(page, pictures, f"{folder.url}/{PAGE}")
 
 
 def _before(out: Path) -> list[str] | None:
@@ -71,17 +80,17 @@ def _before(out: Path) -> list[str] | None:
     return [PAGE, f"{PICTURES}/{LIST}", *(f"{PICTURES}/{name}" for name in own)]
 
 
-def _content(folder: Path, trust_remote_code: bool) -> tuple[str, str, list[Section]]:
-    if (folder / RECORD).is_file():
-        name = RunFolder(folder).config().name
-        return f"{name}: comparison", f"{folder.name}", comparison_sections(folder)
-    if (folder / "trials").is_dir():
-        name = RunFolder(folder).config().name
-        return f"{name}: sweep", f"{folder.name}", sweep_sections(folder)
-    if (folder / "store.json").is_file():
-        run = RunFolder(folder)
-        return *title(run), run_sections(run, trust_remote_code=trust_remote_code)
+def _content(folder: RunFolder, trust_remote_code: bool) -> tuple[str, str, list[Section]]:
+    if folder.has(RECORD):
+        comparison = ComparisonFolder.of(folder)
+        name = folder.config().name
+        return f"{name}: comparison", folder.path.name, comparison_sections(comparison)
+    if (folder.path / "trials").is_dir():
+        name = folder.config().name
+        return f"{name}: sweep", folder.path.name, sweep_sections(folder.path)
+    if folder.has("store.json"):
+        return *title(folder), run_sections(folder, trust_remote_code=trust_remote_code)
     raise UsageError(
-        f"{folder} is no run, comparison or sweep: name a folder that `egapipe distill`, `compare` "
-        "or `sweep` printed"
+        f"{folder.where} is no run, comparison or sweep: name a folder that `egapipe distill`, "
+        "`compare` or `sweep` printed"
     )

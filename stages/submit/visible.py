@@ -51,5 +51,5 @@ def _look(folder: str, probe: Path, nodes: list[dict[str, Any]]) -> None:
         raise UsageError(
             f"{folder} is not seen by {len(blind)} of {len(nodes)} nodes "
             f"({', '.join(sorted(blind)[:5])}): put it on a file system that "
-            "all nodes share (a store may lie on an object store too: store.url)"
+            "all nodes share, or (but for sweeps) on an object store"
         )

@@ -20,10 +20,12 @@ from typing import Any
 
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.durable import durable
+from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.files import replace_file
 from egapipe.pipeline.identity import has_places
+from egapipe.pipeline.remote import is_remote
 from egapipe.pipeline.runs import RunFolder, older_folder, run_identity
-from egapipe.pipeline.urls import path_of
+from egapipe.pipeline.urls import absolute_url, path_of
 
 ERROR = "error.json"
 # What changes neither the trials nor which of them end early.
@@ -51,6 +53,11 @@ def sweep_folder(config: Config) -> "SweepFolder":
 
     Also one of an older egapipe, if it has as many samples or names other places of its images.
     """
+    if is_remote(absolute_url(config.runs)):
+        raise UsageError(
+            f"runs is {config.runs}: the trials of a sweep are on a file system that all nodes "
+            "share, set runs to a folder of it (distill and compare take URLs)"
+        )
     # Trials may have another working folder.
     parent = (path_of(config.runs) / config.name).absolute()
     identity = sweep_identity(config)

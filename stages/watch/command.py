@@ -1,12 +1,11 @@
 """`egapipe watch`."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from egapipe.pipeline.options import as_path
+from egapipe.pipeline.options import as_place
 from egapipe.pipeline.text import say, visible
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def watch(
-    run: Annotated[Path, typer.Argument(parser=as_path, help="A run folder, or a folder of runs.")],
+    run: Annotated[str, typer.Argument(parser=as_place, help="A run folder, or a folder of runs.")],
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one look and stop.")] = False,
 ) -> None:
@@ -76,14 +75,14 @@ def table(statuses: "list[RunStatus]") -> Any:
 
 def cells(status: "RunStatus") -> tuple[str, ...]:
     """The texts of a run's line, one for each of COLUMNS."""
-    from egapipe.stages.watch.status import losses, sparkline
+    from egapipe.stages.watch.status import sparkline
 
     return (
         status.path.name,
         status.state,
         f"{status.epoch}/{status.epochs}",
         _text(status.loss, "{:.4g}"),
-        sparkline(losses(status.path)),
+        sparkline(list(status.losses)),
         _text(status.top1, "{:.2f}"),
         _text(status.best_top1, "{:.2f}"),
         _text(status.rows_per_s, "{:.0f}"),

@@ -3,15 +3,19 @@
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from egapipe.pipeline.errors import UsageError, one_line
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
+from egapipe.pipeline.remote import states_below
+from egapipe.pipeline.runs import RunFolder, open_run
+from egapipe.pipeline.store.location import open_objects
 from egapipe.pipeline.tracking import read_metrics
 
+# A comparison or sweep has a configuration too, but has learned from no store itself.
+_OF_A_RUN = ("config.yaml", "store.json")
 # A run that was quiet for so many times its usual epoch is shown as such; it may have been killed.
 _QUIET_EPOCHS, _QUIET_SECONDS = 3.0, 60.0
 
@@ -23,6 +27,7 @@ class RunStatus:
     state: finished, running, quiet (no epoch for unusually long) or starting. epoch: of `epochs`
     that are finished. top1: of the images that epochs are chosen by, %. rows_per_s, data_wait (a
     share): of the last epoch. eta: seconds until the last epoch, at the pace of the epochs so far.
+    losses: of every finished epoch, as far as it is a finite number.
     """
 
     path: Path
@@ -35,6 +40,7 @@ class RunStatus:
     rows_per_s: float | None = None
     data_wait: float | None = None
     eta: float | None = None
+    losses: tuple[float, ...] = ()
 
 
 def run_status(path: str | Path, now: float | None = None) -> RunStatus:
@@ -42,7 +48,7 @@ def run_status(path: str | Path, now: float | None = None) -> RunStatus:
 
     Raises UsageError if the folder is no run.
     """
-    folder = RunFolder(Path(path))
+    folder = open_run(path)
     epochs = folder.config().distill.epochs
     metrics = read_metrics(folder)
     if not metrics:
@@ -63,10 +69,11 @@ def run_status(path: str | Path, now: float | None = None) -> RunStatus:
         rows_per_s=_number(last, "train/rows_per_s"),
         data_wait=_number(last, "train/data_wait"),
         eta=pace * (epochs - len(metrics)),
+        losses=tuple(_numbers(metrics, "train/loss")),
     )
 
 
-def statuses(path: Path) -> tuple[list[RunStatus], list[UsageError]]:
+def statuses(path: str | Path) -> tuple[list[RunStatus], list[UsageError]]:
     """The status of every run that `find_runs` finds, and why others cannot be shown.
 
     Raises UsageError if there is nothing of either.
@@ -78,32 +85,42 @@ def statuses(path: Path) -> tuple[list[RunStatus], list[UsageError]]:
     for run in runs:
         try:
             found.append(run_status(run))
-        except (OSError, UsageError) as error:
+        except (OSError, EgapipeError) as error:
             failures.append(UsageError(f"{run} cannot be shown: {one_line(error)}"))
     return found, failures
 
 
-def find_runs(path: Path) -> tuple[list[Path], list[UsageError]]:
-    """The folder itself if it is a run, else the run folders below it, by name; and the reason for
-    each folder that cannot be looked into, which hides no other."""
-    runs, failures = [], []
+def find_runs(path: str | Path) -> tuple[list[str | Path], list[UsageError]]:
+    """Path or URL itself if it is of a run, else those of the run folders below it, by name; and
+    the reason for each folder that cannot be looked into, which hides no other."""
+    folder, runs, failures = open_run(path), list[Path](), list[UsageError]()
+    if folder.url is not None:
+        return list(_runs_there(folder.url)), failures
 
     def note(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
             failures.append(UsageError(f"cannot look into {error.filename}: {one_line(error)}"))
 
-    for here, folders, files in os.walk(path, onerror=note):
-        # A comparison or sweep has a configuration too, but no model.
-        if "config.yaml" in files and "store.json" in files:
+    for here, folders, files in os.walk(folder.path, onerror=note):
+        if all(name in files for name in _OF_A_RUN):
             runs.append(Path(here))
             folders.clear()
     return sorted(runs), failures
 
 
+def _runs_there(url: str) -> Iterator[str]:
+    """URLs of the run folders at a URL or below it. Raises StoreError."""
+    with open_objects(url).explained("list", ""):
+        names = [f"/{name}" for name in states_below(url)]
+    ends = [f"/{name}" for name in _OF_A_RUN]
+    having = [{n.removesuffix(end) for n in names if n.endswith(end)} for end in ends]
+    return (url + folder for folder in sorted(set.intersection(*having)))
+
+
 def _state(folder: RunFolder, pace: float, now: float) -> str:
     if folder.finished:
         return "finished"
-    silent = now - folder.metrics.stat().st_mtime
+    silent = now - folder.changed("metrics.jsonl")
     return "quiet" if silent > max(_QUIET_EPOCHS * pace, _QUIET_SECONDS) else "running"
 
 
@@ -125,8 +142,3 @@ def sparkline(values: list[float], width: int = 16) -> str:
     low, high = min(shown, default=0.0), max(shown, default=0.0)
     span = high - low or 1.0
     return "".join(blocks[round((value - low) / span * (len(blocks) - 1))] for value in shown)
-
-
-def losses(path: Path) -> list[float]:
-    """The loss of every finished epoch, as far as it is a finite number."""
-    return _numbers(read_metrics(RunFolder(path)), "train/loss")

@@ -28,6 +28,7 @@ KEYS = {
     "digest": HASH,
     "tar index": HASH,
     "unpacked archive": "cifar100-03b5dce01913",
+    "copy of a run elsewhere": f"run{HASH}-work",
 }
 STRANGE = [
     "notes.txt",

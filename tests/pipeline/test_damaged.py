@@ -118,7 +118,7 @@ def test_a_changed_byte_of_a_table_or_a_zip_is_one_line(
 def test_a_comparison_that_was_cut_off_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "comparison.json").write_text('{"cells": [')
     with pytest.raises(EgapipeError, match="is damaged") as caught:
-        ComparisonFolder(tmp_path).read()
+        ComparisonFolder(tmp_path).recorded()
     assert len(str(caught.value).splitlines()) == 1
 
 

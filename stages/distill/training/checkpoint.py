@@ -11,24 +11,26 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from egapipe.pipeline.checkpoints import NAME, pointed
-from egapipe.pipeline.errors import TrainingError, UsageError, one_line
+from egapipe.pipeline.checkpoints import NAME, named, pointed
+from egapipe.pipeline.errors import StoreError, TrainingError, UsageError, one_line
 from egapipe.pipeline.files import replace_file
+from egapipe.pipeline.runs import RunFolder
 from egapipe.stages.distill.model.student import Distillation, Student
 from egapipe.stages.distill.training.learner import Learner
 
 AVERAGE = "ema"
 STUDENT = "student."
+_ATTEMPTS = 5
 BACKBONE = STUDENT + "backbone."
 
 
@@ -52,10 +54,34 @@ class Position:
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, run: RunFolder | None = None) -> None:
+        """run: whose they are, where that lies elsewhere than `folder`: there it counts."""
+        self._folder, self._run = folder, run or RunFolder(folder.parent)
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
+
+    @classmethod
+    def of(cls, run: RunFolder) -> Self:
+        """Those of a run."""
+        return cls(run.checkpoints, run)
+
+    def fetch(self, which: str) -> None:
+        """Bring the `last` or `best` checkpoint of a run elsewhere to this node.
+
+        Raises UsageError if the pointer is damaged, StoreError.
+        """
+        pointer = f"checkpoints/{which}.json"
+        for _ in range(_ATTEMPTS if self._run.url else 0):
+            self._run.fetch(pointer)
+            name = named(self._folder, which)
+            if name is None:
+                return
+            # A training there may go on, and remove it as soon as the next one counts.
+            with suppress(StoreError):
+                self._run.fetch(f"checkpoints/{name}/")
+            self._run.fetch(pointer)
+            if named(self._folder, which) == name:
+                return
 
     def save(self, learner: Learner, at: Position, *, best: bool) -> None:
         """Copy what a checkpoint is made of, and begin to write it beside the training.
@@ -110,9 +136,12 @@ class Checkpoints:
         replace_file(partial / "state.json", state.encode())
         shutil.rmtree(self._folder / name, ignore_errors=True)
         os.replace(partial, self._folder / name)
+        self._run.put(f"checkpoints/{name}/")
+        self._run.require_held()
         # `best` first: it is found again by whoever goes on from the older `last`.
         for pointer in ("best", "last") if best else ("last",):
             replace_file(self._folder / f"{pointer}.json", json.dumps({"folder": name}).encode())
+            self._run.put(f"checkpoints/{pointer}.json")
         self._prune()
 
     def find(self, which: str) -> Path | None:
@@ -161,6 +190,7 @@ class Checkpoints:
         for folder in self._folder.iterdir():
             if folder.is_dir() and NAME.fullmatch(folder.name) and folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
+        self._run.keep_below("checkpoints", {folder.name for folder in kept if folder is not None})
 
     def _counting(self) -> set[Path | None]:
         return {pointed(self._folder, which) for which in ("last", "best")}
@@ -221,11 +251,15 @@ def load_student_weights(student: Student, folder: Path, *, averaged: bool = Fal
         raise UsageError(f"checkpoint {folder} does not load: {one_line(error)}") from None
 
 
-def checkpoint_folder(checkpoints: Path, which: str) -> Path:
+def checkpoint_folder(run: RunFolder, which: str) -> Path:
     """The folder of the `last` or `best` checkpoint. Raises UsageError without one."""
-    folder = Checkpoints(checkpoints).find(which)
+    checkpoints = Checkpoints.of(run)
+    checkpoints.fetch(which)
+    folder = checkpoints.find(which)
     if folder is None:
-        raise UsageError(f"{checkpoints} has no {which} checkpoint: train first, `egapipe distill`")
+        raise UsageError(
+            f"{run.where}/checkpoints has no {which} checkpoint: train first, `egapipe distill`"
+        )
     return folder
 
 

@@ -51,7 +51,7 @@ def fit(
     not while it is. Raises TrainingError when loss, gradient or weights are not
     finite, and when a sampled row is not what it was made from; the last checkpoint is kept.
     """
-    checkpoints = Checkpoints(run.checkpoints)
+    checkpoints = Checkpoints.of(run)
     with closing(checkpoints), device_settings(job.config.distill, job.world.device):
         told = partial(_settled, job, checkpoints, report) if settled else report
         return _fit(job, run, checkpoints, told, stepped)
@@ -191,6 +191,9 @@ def chosen(job: Job, checkpoints: Checkpoints, at: Position) -> dict[str, float]
     The student has its weights afterwards.
     """
     results = {"best_validation_top1": at.best_top1, "best_epoch": at.best_epoch}
+    if not job.world.is_main:
+        # Of a run elsewhere, this worker has the one that it went on from alone.
+        checkpoints.fetch("best")
     folder = checkpoints.find("best")
     if folder is None or job.test is None:
         return results

@@ -1,9 +1,9 @@
 """Where the loop runs: in this process, or on the workers of Ray Train."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +12,13 @@ from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.errors import EgapipeError, TrainingError, UsageError
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.paths import use_cache
+from egapipe.pipeline.remote import file_system
+from egapipe.pipeline.runs import RunFolder, folder_at
 from egapipe.pipeline.tracking import following
 from egapipe.stages.distill.setup import Job, prepare
 from egapipe.stages.distill.shown import Shown
+from egapipe.stages.distill.training.checkpoint import Checkpoints
 from egapipe.stages.distill.training.loop import fit
 from egapipe.stages.distill.workers.together import agreed
 from egapipe.stages.distill.workers.world import OtherWorkerError, World
@@ -32,7 +35,8 @@ def train_inline(job: Job, run: RunFolder, view: Shown) -> dict[str, float]:
 def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float]:
     """Train on `distill.workers` Ray Train workers; lost workers are replaced.
 
-    The run folder must be visible to every worker at the same path. Raises TrainingError when
+    The run folder must be visible to every worker at the same path, or lie in an object store.
+    Raises TrainingError when
     training fails, or more workers are lost than `distill.max_failures`; UsageError for
     `distill.min_workers` with a Ray that cannot go on with fewer.
     """
@@ -41,30 +45,42 @@ def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float
     from ray.train.torch import TorchConfig, TorchTrainer
 
     distill = config.distill
-    for name in (RESULTS, REFUSAL):
-        (run.path / name).unlink(missing_ok=True)
+    run.discard(RESULTS, REFUSAL)
     with ray_session(config.cluster), following(run, view.report):
         gpu = _on_gpus(distill)
         trainer = TorchTrainer(
             _worker,
             train_loop_config={
                 "config": config.model_dump(mode="json"),
-                "run": str(run.path),
+                "run": str(run.path.resolve()) if run.url is None else run.url,
+                "held": run.held,
                 "gpu": gpu,
             },
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
             scaling_config=_scaling(distill, gpu=gpu),
             run_config=RunConfig(
                 name="ray",
-                storage_path=str(run.path.resolve()),
+                **_storage(run),
                 failure_config=FailureConfig(max_failures=distill.max_failures),
             ),
         )
         try:
             trainer.fit()
         except (TrainingFailedError, RayError, OSError) as error:
-            raise TrainingError(f"Ray Train gave up on {run.path}: {_last_line(error)}") from error
+            raise TrainingError(f"Ray Train gave up on {run.where}: {_last_line(error)}") from error
     return outcome(run)
+
+
+def _storage(run: RunFolder) -> dict[str, Any]:
+    """Where Ray Train keeps its own state: in the run folder."""
+    if run.url is None:
+        return {"storage_path": str(run.path.resolve())}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    # The very client of the run's files, with what the environment says of it: Arrow's own ones
+    # read another part of that.
+    fs, path = file_system(run.url)
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
 
 
 def _scaling(distill: DistillConfig, *, gpu: bool) -> Any:
@@ -90,7 +106,7 @@ def outcome(run: RunFolder) -> dict[str, float]:
 
     An attempt before the one that succeeded may have left its error.
     """
-    if not (run.path / RESULTS).exists() and (run.path / REFUSAL).exists():
+    if not run.has(RESULTS) and run.has(REFUSAL):
         raise TrainingError(str(run.read_json(REFUSAL)["error"]))
     return run.read_json(RESULTS)
 
@@ -100,14 +116,16 @@ def _worker(arguments: dict[str, Any]) -> None:
     from ray import train
 
     config = Config.model_validate(arguments["config"])
-    run = RunFolder(Path(arguments["run"]).resolve())
     device = _own_gpu() if arguments["gpu"] else torch.device("cpu")
     world = World.current(device)
+    use_cache(config.store.cache_dir)
+    run = _folder(arguments, world)
 
     def report(epoch: int, metrics: Mapping[str, float]) -> None:
         train.report({"epoch": epoch, **metrics})
 
     try:
+        agreed(world, partial(_bring, run, world))
         results = fit(agreed(world, partial(prepare, config, world)), run, report)
     except OtherWorkerError:
         return
@@ -116,6 +134,20 @@ def _worker(arguments: dict[str, Any]) -> None:
         return
     if world.is_main:
         run.write_json(RESULTS, {**results, "device": str(device)})
+
+
+def _folder(arguments: dict[str, Any], world: World) -> RunFolder:
+    """The run, of one elsewhere the copy that this worker may use: the main one writes."""
+    run = folder_at(arguments["run"], "work" if world.is_main else "read")
+    return replace(run, held=arguments["held"])
+
+
+def _bring(run: RunFolder, world: World) -> None:
+    """What this worker goes on from, where the run lies elsewhere."""
+    if world.is_main:
+        run.fetch()
+    else:
+        Checkpoints.of(run).fetch("last")
 
 
 def _on_gpus(distill: DistillConfig) -> bool:

@@ -131,18 +131,16 @@ def test_a_zero_byte_is_refused_with_its_key(key: str) -> None:
         load_config("quickstart", [change])
 
 
-IMAGES = (".path", ".files")
+ELSEWHERE = (".path", ".files", "runs")
 
 
-@pytest.mark.parametrize("key", ["store.url", *(key for key in CHANGES if key.endswith(IMAGES))])
-def test_stores_and_images_may_lie_elsewhere(key: str) -> None:
+@pytest.mark.parametrize("key", ["store.url", *(key for key in CHANGES if key.endswith(ELSEWHERE))])
+def test_stores_runs_and_images_may_lie_elsewhere(key: str) -> None:
     config = load_config("quickstart", [CHANGES[key].format("s3://bucket/x")])
     assert {k: t for k, t, _ in places(config)}[key] == "s3://bucket/x"
 
 
-@pytest.mark.parametrize(
-    "key", ["runs", "store.cache_dir", "dataset.train.folder", "teacher.model"]
-)
+@pytest.mark.parametrize("key", ["store.cache_dir", "dataset.train.folder", "teacher.model"])
 def test_a_url_is_no_path_of_this_machine(key: str) -> None:
     with pytest.raises(UsageError, match=f"^{key}: .* is a URL"):
         load_config("quickstart", [CHANGES[key].format("s3://bucket/x")])

@@ -85,7 +85,7 @@ def test_the_weights_that_are_asked_for_are_compared(
         RunFolder(cell.run).summary()[key] for cell in report.cells
     ]
     assert table_lines(report)[0].startswith(said)
-    assert ComparisonFolder(report.folder).read()["weights"] == weights
+    assert ComparisonFolder(report.folder).recorded()["weights"] == weights
 
 
 def test_an_average_that_nobody_keeps_is_not_compared(small: list[str]) -> None:
@@ -135,7 +135,7 @@ def test_variants_begin_with_the_same_weights_and_see_the_same_batches(small: li
 
 def test_the_folder_holds_what_the_report_says(small: list[str]) -> None:
     report = compare.run(load_config("quickstart", small))
-    record = ComparisonFolder(report.folder).read()
+    record = ComparisonFolder(report.folder).recorded()
     assert [row["gain"] for row in record["rows"]] == [row.gain for row in report.rows]
     assert [(report.folder / cell["run"]).resolve() for cell in record["cells"]] == [
         cell.run.resolve() for cell in report.cells
@@ -144,7 +144,7 @@ def test_the_folder_holds_what_the_report_says(small: list[str]) -> None:
     assert lines[0] == "student,variant,seed,run,top1,seconds"
     assert len(lines) == 1 + len(report.cells)
     with pytest.raises(UsageError, match="not the folder of a comparison"):
-        ComparisonFolder(report.cells[0].run).read()
+        ComparisonFolder(report.cells[0].run).recorded()
 
 
 def test_the_difference_is_paired_by_seed() -> None:
@@ -209,7 +209,7 @@ def test_an_unfinished_comparison_says_how_far_it_is(small: list[str], tmp_path:
     with pytest.raises(StoppedError):
         compare.run(config, progress=stopping_at("digits_cnn wild seed 1"))
     [path] = tmp_path.glob("*/compare-*")
-    record = ComparisonFolder(path).read()
+    record = ComparisonFolder(path).recorded()
     states = {(cell["variant"], cell["seed"]): cell["state"] for cell in record["planned"]}
     assert states == {
         ("ce", 0): "done",
@@ -240,7 +240,7 @@ def test_a_comparison_of_which_nothing_is_done_has_no_page(
         compare.run(config, progress=stopping_at("digits_cnn ce seed 0"))
     [path] = tmp_path.glob("*/compare-*")
     with pytest.raises(UsageError, match=r"no training of the comparison .* is done yet"):
-        ComparisonFolder(path).read()
+        ComparisonFolder(path).recorded()
 
 
 def made(tops: dict[tuple[str, int], float]) -> list[Cell]:
@@ -327,8 +327,8 @@ def test_a_record_of_an_older_version_is_read(small: list[str], tmp_path: Path) 
     old = {key: value for key, value in record.items() if key not in new[0]}
     old["rows"] = [{k: v for k, v in row.items() if k not in new[1]} for row in record["rows"]]
     file.write_text(json.dumps(old), "utf-8")
-    assert ComparisonFolder(tmp_path).read() == record
+    assert ComparisonFolder(tmp_path).recorded() == record
     for damaged in ('{"cells": 3}', "[", "{}", '{"cells": [{}]}'):
         file.write_text(damaged, "utf-8")
         with pytest.raises(UsageError, match=r"comparison\.json"):
-            ComparisonFolder(tmp_path).read()
+            ComparisonFolder(tmp_path).recorded()
