@@ -4,6 +4,7 @@ constant."""
 import functools
 import hashlib
 import itertools
+import os
 import statistics
 import tempfile
 import time
@@ -24,7 +25,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets.fingerprint import fingerprint_of
 from egapipe.pipeline.keys import NumberedKeys
 from egapipe.pipeline.progress import Progress, Silence, Value
-from egapipe.pipeline.store import Features, FeatureStore, check_store
+from egapipe.pipeline.store import Features, FeatureStore, check_store, layout
 from egapipe.stages.bench.synthetic import Whole
 from egapipe.stages.extract import Extraction
 from egapipe.stages.extract.planning.job import Job
@@ -32,7 +33,8 @@ from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_
 from egapipe.stages.extract.teachers import load_teacher
 from egapipe.stages.extract.teachers.quiet import quiet
 
-ROWS, SHARD_ROWS, SIDE, DIM, WORKERS = 1_000_000, 2048, 8, 64, 2
+SHARD_ROWS, SIDE, DIM, WORKERS = 2048, 8, 64, 2
+ROWS = "EGAPIPE_BENCH_ROWS"
 PARTS = 5
 MB = 2**20
 
@@ -162,10 +164,13 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Scaled:
-    """A run. seconds: by step, in their order. problems: what the check found."""
+    """A run. seconds: by step, in their order. sizes: bytes in the store, by what they are of.
+    problems: what the check found."""
 
+    rows: int
     samples: list[Sample]
     seconds: dict[str, float]
+    sizes: dict[str, float]
     problems: list[str]
 
     def parts(self) -> list[Part]:
@@ -175,23 +180,40 @@ class Scaled:
         return [Part.of(self.samples[a : b + 1]) for a, b in itertools.pairwise(edges)]
 
 
-def measure(rows: int = ROWS) -> Scaled:
+def rows_asked() -> int:
+    """A million, or what the environment asks for."""
+    return int(os.environ.get(ROWS, 1_000_000))
+
+
+def measure(rows: int) -> Scaled:
     """Index, extraction over Ray workers, check, node-local copy and gathering, of 8 x 8 images."""
     with tempfile.TemporaryDirectory() as name, quiet():
         probe, watch = Probe(), Watch()
-        with watch("index and fingerprint"):
-            extraction = _extraction(_config(Path(name)), rows)
+        extraction = _extraction(_config(Path(name)), rows, watch)
         with watch("extraction"):
             extraction.run(local=False, progress=probe)
         store = extraction.job.store
         with watch("check"):
             problems = check_store(store.url).problems
+        with watch("command on it"):
+            # What the start of each command costs, once the store is finished.
+            FeatureStore.open(store.url).finished().content_hash()
         with watch("node-local copy"):
             features = Features.open(store, cache_dir=str(Path(name, "cache")))
         with watch("gather every row once"):
             for batch in np.array_split(np.random.default_rng(0).permutation(rows), rows // 100):
                 features.take(batch, 0)
-        return Scaled(probe.samples, watch.seconds, problems)
+        return Scaled(rows, probe.samples, watch.seconds, _sizes(store), problems)
+
+
+def _sizes(store: FeatureStore) -> dict[str, float]:
+    sizes, shards = store.objects.sizes(), len(store.shards)
+    records = sum(sizes[layout.commit_key(shard)] for shard in range(shards))
+    return {
+        "index, a row": sizes[layout.INDEX] / store.manifest.rows,
+        "record, a shard": records / shards,
+        "table of records, a shard": sizes[layout.COMMIT_TABLE] / shards,
+    }
 
 
 class Watch:
@@ -226,21 +248,23 @@ def _config(folder: Path) -> Config:
     )
 
 
-def _extraction(config: Config, rows: int) -> Extraction:
+def _extraction(config: Config, rows: int, watch: "Watch") -> Extraction:
     """As `prepare` makes it of a configuration that names a data set."""
     dataset, teacher = Numbered(rows), load_teacher(config.teacher)
-    manifest = manifest_for(config, "train", Origin.of(teacher), dataset)
-    store = FeatureStore.create(config.store_url("train"), manifest, index_of(dataset))
+    with watch("fingerprint"):
+        manifest = manifest_for(config, "train", Origin.of(teacher), dataset)
+    with watch("index"):
+        store = FeatureStore.create(config.store_url("train"), manifest, index_of(dataset))
     return Extraction(Job(config, "train", dataset, store), teacher)
 
 
 def report() -> list[str]:
     """The measurement as lines of text."""
-    found = measure()
+    found = measure(rows_asked())
     parts = found.parts()
     peaks = (max(s.driver_bytes for s in found.samples), max(s.worker_bytes for s in found.samples))
     return [
-        f"{ROWS:,} rows in shards of {SHARD_ROWS}, {WORKERS} Ray workers of one thread",
+        f"{found.rows:,} rows in shards of {SHARD_ROWS}, {WORKERS} Ray workers of one thread",
         "                  rows/s  driver ms a shard  driver MB  workers MB",
         *(
             f"  fifth {number}       {part.rows_per_second:8.0f}  "
@@ -254,5 +278,6 @@ def report() -> list[str]:
         f"driver memory {parts[-1].driver_bytes / parts[0].driver_bytes:.2f}, "
         f"workers' memory {parts[-1].worker_bytes / parts[0].worker_bytes:.2f}",
         *(f"  {step:22} {seconds:7.1f} s" for step, seconds in found.seconds.items()),
+        *(f"  {what:26} {size:6.1f} bytes" for what, size in found.sizes.items()),
         f"  problems found by the check: {len(found.problems)}",
     ]

@@ -1,6 +1,8 @@
 """Embeddings that were made elsewhere: where they may lie."""
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -10,9 +12,10 @@ import pyarrow.parquet as pq
 from egapipe.pipeline.arrays import mapped_npy
 from egapipe.pipeline.config.data import HubSource
 from egapipe.pipeline.datasets.loading import load_hub
-from egapipe.pipeline.errors import UsageError, one_line
+from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
 from egapipe.pipeline.urls import path_of
-from egapipe.stages.extract.importing.tables import Columns, Embeddings, Floats, from_table
+from egapipe.stages.extract.importing.spool import BATCH_ROWS, Floats
+from egapipe.stages.extract.importing.tables import Columns, Embeddings, from_table
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 # What `datasets.save_to_disk` writes into the folder of one data set, and of several splits.
@@ -35,7 +38,8 @@ def read_embeddings(
     if file.suffix == ".npy" and file.is_file():
         return Embeddings(_array(file), None, file)
     if file.suffix == ".parquet" and file.is_file():
-        return from_table(_parquet(file, columns), str(file), columns, file)
+        with _explained(file):
+            return from_table(_ParquetTable(file), str(file), columns, file)
     if not file.exists() and file.suffix not in (".npy", ".parquet") and _HUB.fullmatch(path):
         return from_table(*_hub(path, split), columns)
     what = "is no such file" if file.exists() else "is not there"
@@ -55,16 +59,52 @@ def _array(file: Path) -> Floats:
     return values
 
 
-def _parquet(file: Path, columns: Columns) -> pa.Table:
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
     try:
-        # All of them where the asked ones are not there: the refusal names them.
-        names = columns.among(pq.read_schema(file).names)
-        return pq.read_table(file, columns=names)
+        yield
+    except EgapipeError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read as parquet: {one_line(error)}") from None
 
 
-def _folder(folder: Path, split: str) -> tuple[pa.Table, str]:
+class _ParquetTable:
+    """A parquet file, see `Table`."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = pq.ParquetFile(file)
+        self.names: Sequence[str] = self._file.schema_arrow.names
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """See `Table`."""
+        return self._file.read([name])[name]
+
+    def batches(self, name: str) -> Iterator[pa.Array]:
+        """See `Table`."""
+        for batch in self._file.iter_batches(BATCH_ROWS, columns=[name]):
+            yield batch.column(0)
+
+
+class _SetTable:
+    """A table that `datasets` maps, see `Table`: its rows in their order, whatever was selected or
+    shuffled."""
+
+    def __init__(self, table: datasets.Dataset) -> None:
+        self._table = table
+        self.names: Sequence[str] = table.column_names
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """See `Table`."""
+        return self._table.select_columns([name]).with_format("arrow")[:][name]
+
+    def batches(self, name: str) -> Iterator[pa.Array]:
+        """See `Table`."""
+        for part in self._table.select_columns([name]).with_format("arrow").iter(BATCH_ROWS):
+            yield from part[name].chunks
+
+
+def _folder(folder: Path, split: str) -> tuple[_SetTable, str]:
     """The table of a folder, and what to call it."""
     if not any((folder / name).is_file() for name in (_ONE, _SPLITS)):
         return _hub(str(folder), split)
@@ -79,15 +119,9 @@ def _folder(folder: Path, split: str) -> tuple[pa.Table, str]:
                 "--from-split"
             )
         table = table[split]
-    return _arrow(table), str(folder)
+    return _SetTable(table), str(folder)
 
 
-def _hub(name: str, split: str) -> tuple[pa.Table, str]:
+def _hub(name: str, split: str) -> tuple[_SetTable, str]:
     table, _ = load_hub(HubSource(kind="hub", name=name, split=split))
-    return _arrow(table), name
-
-
-def _arrow(table: datasets.Dataset) -> pa.Table:
-    """The rows in their order, whatever was selected or shuffled."""
-    arrow: pa.Table = table.with_format("arrow")[:]
-    return arrow
+    return _SetTable(table), name

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.teachers import ImportedTeacher
@@ -17,12 +19,16 @@ from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.digests import cached_digest
 from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.keys import BLOCK, repeated
 from egapipe.pipeline.progress import OpenProgress, silent_progress
-from egapipe.pipeline.store import FeatureStore
+from egapipe.pipeline.store import Failure, FeatureStore
 from egapipe.stages.extract.importing.embeddings import read_embeddings
-from egapipe.stages.extract.importing.tables import Columns, Embeddings, Floats
+from egapipe.stages.extract.importing.spool import BATCH_ROWS
+from egapipe.stages.extract.importing.tables import Columns, Embeddings
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for, software
 from egapipe.stages.extract.report import ExtractReport
+
+NO_NUMBERS = "the table has null in place of numbers"
 
 
 def import_embeddings(
@@ -39,9 +45,10 @@ def import_embeddings(
     path: `.npy` [rows, D] or [rows, views, D] in the order of the data set, `.parquet`, or a
     Hugging Face data set with several `from_split` (default: `split`); see `read_embeddings`. Keys
     decide the order if there are any. Without keys, a data set with a `limit` takes its own rows
-    out of those of the whole source, or finds them alone. Rows that are not finite become failures.
-    Raises UsageError if the configuration's teacher is not `imported`,
-    or the embeddings do not fit the data set and view plan; StoreError if another store is there.
+    out of those of the whole source, or finds them alone. Rows that are null or not finite become
+    failures. Raises UsageError if the configuration's teacher is not `imported`, or the embeddings
+    do not fit the data set and view plan; StoreError if another store is there, or another process
+    writes to it.
     """
     began = time.perf_counter()
     teacher = config.teacher
@@ -54,11 +61,11 @@ def import_embeddings(
     found = read_embeddings(path, columns, split=from_split or split)
     views = config.view_plan(split).count + 1
     rows = _rows(found, dataset, path)
-    values = _with_views(found.values, views, path)
+    dim = _require_views(found, views, path)
     origin = Origin(
         spec={**durable(teacher), "sha256": _sha256(found)},
         preprocessing=_preprocessing(teacher),
-        outputs={"embedding": (values.shape[-1],)},
+        outputs={"embedding": (dim,)},
     )
     manifest = manifest_for(config, split, origin, dataset)
     store = FeatureStore.create(
@@ -67,7 +74,8 @@ def import_embeddings(
         index_of(dataset),
         same_software=config.extract.same_software,
     )
-    written, failed = _write(store, values, rows, dataset, progress, f"import {split}")
+    with store.exclusive():
+        written, failed = _write(store, found, rows, dataset, progress, f"import {split}")
     return ExtractReport(
         split=split,
         url=store.url,
@@ -84,7 +92,7 @@ def _rows(found: Embeddings, dataset: Dataset, path: str) -> np.ndarray:
     """int64 [N]: row of the file for each row of the data set."""
     if found.keys is not None:
         return _by_key(found.keys, dataset, path)
-    given, wanted = len(found.values), len(dataset)
+    given, wanted = found.shape[0], len(dataset)
     if given == wanted:
         return np.arange(wanted)
     # The first rows are the first ones of any file that has more.
@@ -98,32 +106,41 @@ def _rows(found: Embeddings, dataset: Dataset, path: str) -> np.ndarray:
 
 
 def _by_key(keys: Sequence[str], dataset: Dataset, path: str) -> np.ndarray:
-    place = {key: row for row, key in enumerate(keys)}
-    if len(place) != len(keys):
+    if repeated(keys) is not None:
         raise UsageError(f"{path}: the column key names a row more than once")
-    missing = [key for key in dataset.keys if key not in place]
-    if missing:
+    known = pa.concat_arrays([_texts(keys, start) for start in range(0, len(keys), BLOCK)])
+    parts = [
+        pc.index_in(_texts(dataset.keys, start), value_set=known)
+        for start in range(0, len(dataset), BLOCK)
+    ]
+    places = pa.concat_arrays(parts)
+    if places.null_count:
+        first = dataset.keys[pc.index(places.is_null(), True).as_py()]
         raise UsageError(
-            f"{path} has no embedding for {len(missing):,} of {len(dataset):,} rows of "
-            f"{dataset.name}, the first is {missing[0]!r}: their keys must agree"
+            f"{path} has no embedding for {places.null_count:,} of {len(dataset):,} rows of "
+            f"{dataset.name}, the first is {first!r}: their keys must agree"
         )
-    return np.array([place[key] for key in dataset.keys])
+    return np.asarray(places.to_numpy(), dtype=np.int64)
 
 
-def _with_views(values: Floats, views: int, path: str) -> Floats:
-    """[N, V, D] of the plan's views."""
-    values = values[:, None] if values.ndim == 2 else values
-    if values.shape[1] != views:
+def _texts(keys: Sequence[str], start: int) -> pa.Array:
+    return pa.array(keys[start : start + BLOCK], pa.large_string())
+
+
+def _require_views(found: Embeddings, views: int, path: str) -> int:
+    """D, where there are the plan's views."""
+    given = found.shape[1] if len(found.shape) == 3 else 1
+    if given != views:
         raise UsageError(
-            f"{path} has {values.shape[1]} views a row, the view plan has {views}: set views.count="
-            f"{values.shape[1] - 1} (the clean view comes first)"
+            f"{path} has {given} views a row, the view plan has {views}: set views.count="
+            f"{given - 1} (the clean view comes first)"
         )
-    return values
+    return found.shape[-1]
 
 
 def _write(
     store: FeatureStore,
-    values: Floats,
+    given: Embeddings,
     rows: np.ndarray,
     dataset: Dataset,
     progress: OpenProgress,
@@ -142,8 +159,15 @@ def _write(
             shown.note(note)
         for shard in found.pending:
             part = store.shards[shard]
-            chosen = np.asarray(values[rows[part.start : part.stop]], dtype=np.float32)
-            commit = store.write_shard(shard, {"embedding": chosen}, versions=software())
+            chosen = rows[part.start : part.stop]
+            values = np.asarray(given.take(chosen), dtype=np.float32)
+            lacking = (part.start + np.flatnonzero(given.without(chosen))).tolist()
+            commit = store.write_shard(
+                shard,
+                {"embedding": values.reshape(len(part), store.manifest.view_count, -1)},
+                failures=[Failure(row, dataset.keys[row], NO_NUMBERS) for row in lacking],
+                versions=software(),
+            )
             failed += len(commit.failures)
             done += len(part)
             shown.update(done)
@@ -160,9 +184,12 @@ def _sha256(found: Embeddings) -> str:
     """Of the file; of numbers and keys where a library keeps them in files of its own."""
     if found.file is not None:
         return cached_digest([found.file], "embeddings", partial(_file_digest, found.file))
-    digest = hashlib.sha256(np.ascontiguousarray(found.values).data)
+    digest, count = hashlib.sha256(), found.shape[0]
+    for start in range(0, count, BATCH_ROWS):
+        rows = np.arange(start, min(start + BATCH_ROWS, count))
+        digest.update(np.ascontiguousarray(found.take(rows)).data)
     keys = None if found.keys is None else list(found.keys)
-    digest.update(json.dumps([found.values.dtype.str, found.values.shape, keys]).encode())
+    digest.update(json.dumps([found.values.dtype.str, found.shape, keys]).encode())
     return digest.hexdigest()
 
 

@@ -1,18 +1,21 @@
 """Embeddings in a table: a row an image, or an image in one view."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from egapipe.pipeline.datasets.columns import keys as key_texts
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.keys import taken
+from egapipe.stages.extract.importing.spool import Floats, Nulls, spooled
 
-Floats = npt.NDArray[np.floating]
+Rows = npt.NDArray[np.int64]
+Order = npt.NDArray[np.int64]
 
 VIEW = "view"
 
@@ -25,45 +28,82 @@ class Columns:
     embedding: str = "embedding"
     key: str = "key"
 
-    def among(self, names: Sequence[str]) -> list[str] | None:
-        """Those of a table that are read; None, which is all, if it has no embeddings."""
-        used = (self.embedding, self.key, VIEW)
-        return [name for name in used if name in names] if self.embedding in names else None
-
 
 @dataclass(frozen=True)
 class Embeddings:
-    """values: [N, D] or [N, V, D], a memory map where the file allows it. keys: of the rows, where
-    there are any. file: the one that holds nothing else, None for a data set."""
+    """values: [M, D] or [M, V, D], mapped from a file. keys: of the N rows, where there are any.
+    file: the one that holds nothing else, None for a data set. order: int64 [N, V], the entries of
+    `values` that are the views of a row, where each view has an entry of its own. null: bool [M],
+    entries without numbers."""
 
     values: Floats
     keys: Sequence[str] | None
     file: Path | None = None
+    order: Order | None = None
+    null: Nulls | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[N, D] or [N, V, D]."""
+        if self.order is None:
+            return self.values.shape
+        return (*self.order.shape, *self.values.shape[1:])
+
+    def take(self, rows: Rows) -> Floats:
+        """[n, D] or [n, V, D] of some rows, a copy."""
+        taken: Floats = self.values[rows if self.order is None else self.order[rows]]
+        return taken
+
+    def without(self, rows: Rows) -> Nulls:
+        """bool [n]: which of some rows have a null in place of numbers."""
+        if self.null is None:
+            return np.zeros(len(rows), np.bool_)
+        if self.order is None:
+            return self.null[rows]
+        found: Nulls = np.any(self.null[self.order[rows]], axis=1, keepdims=True)[:, 0]
+        return found
 
 
-def from_table(
-    table: pa.Table, where: str, columns: Columns, file: Path | None = None
-) -> Embeddings:
+class Table(Protocol):
+    """A table of which a column is read at once, or batch after batch."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the columns."""
+        ...
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """All of a column."""
+        ...
+
+    def batches(self, name: str) -> Iterator[pa.Array]:
+        """A column, `BATCH_ROWS` or fewer rows at a time."""
+        ...
+
+
+def from_table(table: Table, where: str, columns: Columns, file: Path | None = None) -> Embeddings:
     """The embeddings of a table; with a column `view`, its rows are put together by their keys.
 
     where: what to call it. Raises UsageError if a column is missing or of another kind, or if a key
     has not each view once.
     """
     for name, option in ((columns.embedding, "--column"), (columns.key, "--key-column")):
-        if name not in table.column_names and name != Columns.key:
+        if name not in table.names and name != Columns.key:
             raise UsageError(
-                f"{where} has no column {name!r}: it has {', '.join(table.column_names)}, "
+                f"{where} has no column {name!r}: it has {', '.join(table.names)}, "
                 f"choose with {option}"
             )
-    values = _values(table[columns.embedding], f"{where}: column {columns.embedding!r}")
-    keys = key_texts(table[columns.key], columns.key) if columns.key in table.column_names else None
-    if VIEW not in table.column_names or values.ndim == 3:
-        return Embeddings(values, keys, file)
+    named = f"{where}: column {columns.embedding!r}"
+    values, null = spooled(table.batches(columns.embedding), named)
+    keys = None
+    if columns.key in table.names:
+        keys = key_texts(table.column(columns.key), columns.key)
+    if VIEW not in table.names or values.ndim == 3:
+        return Embeddings(values, keys, file, null=null)
     if keys is None:
         raise UsageError(f"{where} has a column {VIEW!r}, but no keys: add a column of them")
-    order = _views_of_keys(keys, table[VIEW], where)
-    names = [keys[row] for row in order[:, 0]]
-    return Embeddings(values[order], names, file)
+    order = _views_of_keys(keys, table.column(VIEW), where)
+    return Embeddings(values, taken(keys, order[:, 0]), file, order, null)
 
 
 def _views_of_keys(keys: Sequence[str], view: pa.ChunkedArray, where: str) -> npt.NDArray[np.int64]:
@@ -81,37 +121,3 @@ def _views_of_keys(keys: Sequence[str], view: pa.ChunkedArray, where: str) -> np
     if (order < 0).any():
         raise wrong
     return order
-
-
-def _values(column: pa.ChunkedArray, where: str) -> Floats:
-    """[N, D] or [N, V, D] of a column of lists, of lists of lists, or of tensors."""
-    array = column.combine_chunks()
-    if isinstance(array, pa.FixedShapeTensorArray):
-        shape, array = [len(array), *array.type.shape], array.storage.flatten()
-    else:
-        # How `datasets` keeps a column of matrices.
-        array = array.storage if isinstance(array, pa.ExtensionArray) else array
-        shape, array = _flattened(array, where)
-    if len(shape) not in (2, 3) or not pa.types.is_floating(array.type):
-        raise UsageError(
-            f"{where} holds {column.type}: embeddings are lists of floats, or of lists of floats"
-        )
-    flat: Floats = array.to_numpy(zero_copy_only=False)
-    return flat.reshape(shape)
-
-
-def _flattened(array: pa.Array, where: str) -> tuple[list[int], pa.Array]:
-    """The shape of nested lists of equal lengths, and what is in them."""
-    shape = [len(array)]
-    while _is_list(array.type):
-        widths = pc.unique(array.value_lengths()).to_pylist()
-        if len(widths) != 1 or not widths[0]:
-            raise UsageError(f"{where} has lists of different lengths or none")
-        shape.append(widths[0])
-        array = array.flatten()
-    return shape, array
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    is_kind = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(is_one(kind) for is_one in is_kind)

@@ -21,7 +21,7 @@ def test_a_part_is_seen_per_shard() -> None:
 
 
 def test_parts_cover_the_run() -> None:
-    parts = Scaled([sample(shard) for shard in range(1, 12)], {}, []).parts()
+    parts = Scaled(0, [sample(shard) for shard in range(1, 12)], {}, {}, []).parts()
     assert [part.driver_bytes for part in parts] == [102, 104, 106, 108, 110]
 
 

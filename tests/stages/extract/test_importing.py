@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -15,6 +16,7 @@ from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.store.export import export_store
 from egapipe.stages import distill, extract
+from egapipe.stages.extract.importing import embeddings, spool
 from egapipe.stages.extract.importing.tables import Columns
 from tests.command import egapipe
 
@@ -176,6 +178,92 @@ def matrices(values: np.ndarray) -> pa.Array:
 
 def tensors(values: np.ndarray) -> pa.Array:
     return pa.FixedShapeTensorArray.from_numpy_ndarray(values)
+
+
+def with_nulls(kind: str, values: np.ndarray) -> pa.Array:
+    """Row 0, row 9 and the last are null, or have a null in them."""
+    lists: list[Any] = values.tolist()
+    if kind == "tensors":
+        storage = pa.array(
+            [None, *lists[1:9], None, *lists[10:-1], None], pa.list_(pa.float32(), DIM)
+        )
+        return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.float32(), [DIM]), storage)
+    if kind == "matrices":
+        rows: list[Any] = [[row] for row in lists]
+        rows[0], rows[9], rows[-1] = None, [None], [[None, *lists[-1][1:]]]
+        return pa.array(rows, pa.list_(pa.list_(pa.float32())))
+    lists[0], lists[9], lists[-1][3] = None, [None] * DIM, None
+    return pa.array(lists, pa.list_(pa.float32(), DIM) if kind == "fixed" else None)
+
+
+@pytest.mark.parametrize("kind", ["lists", "fixed", "matrices", "tensors"])
+def test_nulls_are_failures(config: Config, tmp_path: Path, values: np.ndarray, kind: str) -> None:
+    pq.write_table(pa.table({"embedding": with_nulls(kind, values)}), tmp_path / "e.parquet")
+    report = extract.import_embeddings(config, str(tmp_path / "e.parquet"), split="train")
+    store = FeatureStore.open(report.url)
+    failed = [0, 9, ROWS - 1]
+    assert [failure.row for failure in store.failures()] == failed
+    assert {failure.reason for failure in store.failures()} == {
+        "the table has null in place of numbers"
+    }
+    assert report.failures == 3
+    expected = values.astype(np.float64 if kind == "lists" else np.float32)
+    expected[failed] = np.nan
+    np.testing.assert_array_equal(read_back(config), expected.astype(np.float32))
+
+
+def test_nulls_before_the_first_numbers_and_in_one_view(
+    config: Config, tmp_path: Path, values: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch has no numbers at all; one view of a row is missing."""
+    monkeypatch.setattr(embeddings, "BATCH_ROWS", 4)
+    keys = [key for key in open_dataset(config.dataset.train).keys for _ in range(2)]
+    lists: list[Any] = np.repeat(values, 2, axis=0).tolist()
+    lists[:9] = [None] * 9
+    table = pa.table({"key": keys, "view": [0, 1] * ROWS, "embedding": lists})
+    pq.write_table(table, tmp_path / "e.parquet")
+    url = extract.import_embeddings(
+        with_views(config, 1), str(tmp_path / "e.parquet"), split="train"
+    ).url
+    store = FeatureStore.open(url)
+    assert [failure.row for failure in store.failures()] == [0, 1, 2, 3, 4]
+    assert np.array_equal(store.read_shard(0)[5:, 1], values[5:16])
+    pq.write_table(
+        pa.table({"embedding": pa.nulls(ROWS, pa.list_(pa.float32()))}), tmp_path / "n.parquet"
+    )
+    with pytest.raises(UsageError, match="column 'embedding' has no numbers"):
+        extract.import_embeddings(config, str(tmp_path / "n.parquet"), split="train")
+
+
+def test_a_table_is_read_a_batch_at_a_time(
+    config: Config, tmp_path: Path, values: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "BATCH_ROWS", 7)
+    lengths: list[int] = []
+
+    def watched(array: pa.Array, where: str) -> Any:
+        lengths.append(len(array))
+        return plain(array, where)
+
+    plain = spool.rows_of
+    monkeypatch.setattr(spool, "rows_of", watched)
+    pq.write_table(pa.table({"embedding": list(values)}), tmp_path / "e.parquet")
+    extract.import_embeddings(config, str(tmp_path / "e.parquet"), split="train")
+    assert lengths == [7] * 8 + [4]
+    assert np.array_equal(read_back(config), values)
+
+
+# Four gigabytes on the disk.
+@pytest.mark.slow
+def test_a_column_may_have_more_than_2_to_the_31_numbers() -> None:
+    width, rows = 1 << 20, 2100
+    row = np.arange(width, dtype=np.float16)
+    batches = (pa.array([row] * 60) for _ in range(rows // 60))
+    values, null = spool.spooled(batches, "here")
+    assert values.shape == (rows, width)
+    assert values.size > 2**31
+    assert not null.any()
+    assert np.array_equal(values[-1], row)
 
 
 @pytest.mark.parametrize("column", [matrices, tensors])
