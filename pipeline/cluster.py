@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from egapipe.pipeline.config.extract import ClusterConfig
+from egapipe.pipeline.cores import available_cpus
 from egapipe.pipeline.errors import EgapipeError, UsageError
 from egapipe.pipeline.urls import with_variables
 
@@ -31,26 +32,37 @@ _QUIET = {
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
-def available_cpus() -> int:
-    """Processors that this process may use: its affinity where the system knows one."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class Node(NamedTuple):
-    """Logical resources of a machine of the cluster."""
+    """Logical resources of a machine of the cluster. name: Ray's id of it."""
 
     cpus: float
     gpus: float
+    name: str = ""
 
 
 def cluster_nodes() -> list[Node]:
     """The living machines of the Ray that this process is connected to."""
     import ray
 
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in alive]
+    return [
+        Node(n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0), n["NodeID"])
+        for n in ray.nodes()
+        if n["Alive"]
+    ]
+
+
+def leaving_nodes() -> frozenset[str]:
+    """Names of living machines that were told to go soon, as a spot instance is on notice."""
+    import ray
+
+    return frozenset(ray._private.state.state.get_draining_nodes())
+
+
+def promised_resources() -> dict[str, float]:
+    """The most of each resource that the cluster's autoscaler may have; empty without one."""
+    import ray
+
+    return dict(ray._private.state.state.get_max_resources_from_cluster_config() or {})
 
 
 @contextmanager
@@ -91,7 +103,7 @@ def _start(address: str | None, cpus: int | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     options["job_config"] = _job_config()
     if address is None:
-        options |= {"num_cpus": cpus or os.cpu_count(), "include_dashboard": False}
+        options |= {"num_cpus": cpus or available_cpus(), "include_dashboard": False}
         options |= {"object_store_memory": _OBJECT_STORE_BYTES}
     else:
         _check_answers(address)

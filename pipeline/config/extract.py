@@ -20,11 +20,12 @@ class ExtractConfig(Section):
     min_workers: Positive = 1
     """Start as soon as so many workers have their resources."""
     max_workers: Positive | None = None
-    """Most workers, one a device; default: every GPU, or one worker a machine on CPU."""
+    """Most workers, one a device; more than there are devices asks an autoscaler for machines.
+    Default: every GPU, or one worker a machine on CPU, and those of machines that come later."""
     gpus_per_worker: AboveZero = 1.0
-    """GPUs a worker takes (a fraction shares one), on `cuda`."""
+    """GPUs a worker takes, on `cuda`: 1, or a fraction to share one with other workers."""
     cpus_per_worker: Positive | None = None
-    """CPUs a worker takes; default: this machine's cores over the workers."""
+    """CPUs a worker takes; default: its machine's over the workers there, 1 beside a GPU."""
     channels_last: bool = False
     """Lay pixels and weights out with channels last: faster for convolutions, not for a ViT."""
     compile: bool = False
@@ -44,8 +45,16 @@ class ExtractConfig(Section):
     max_restarts: Count = 3
     """Times one shard may fail or lose its worker before the run stops. After the second its images
     are decoded in processes of their own, so that the one that does harm is found."""
-    start_timeout: AboveZero = 300.0
-    """Seconds to wait for the first `min_workers` workers."""
+    max_machine_failures: Positive = 3
+    """Workers that one machine may fail (a broken device, deaths while they start, shards that are
+    then done elsewhere) before no further one is started there."""
+    wait: AboveZero | Literal["forever"] = 300.0
+    """Seconds to wait for the machines of the first `min_workers` workers, and for any machine
+    after all were lost; `forever` for an autoscaler, or for others to finish."""
+    start_timeout: AboveZero = 1800.0
+    """Seconds that a worker may take to load the teacher once it has its machine."""
+    stall_timeout: AboveZero = 1800.0
+    """Seconds that a worker may go without a further batch of its shard before it is replaced."""
 
     @model_validator(mode="after")
     def _workers(self) -> Self:

@@ -19,9 +19,9 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from egapipe.pipeline.cluster import available_cpus
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.distill import DistillConfig
+from egapipe.pipeline.cores import available_cpus
 from egapipe.pipeline.options import as_path
 from egapipe.pipeline.progress import open_progress
 from egapipe.stages import distill, extract

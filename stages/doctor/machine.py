@@ -1,6 +1,5 @@
 """Checks of this machine: software, device, Ray, memory, disk."""
 
-import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -15,6 +14,7 @@ from rich.filesize import decimal
 from egapipe.pipeline.caches import FEATURES
 from egapipe.pipeline.cluster import cluster_nodes, ray_session
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.cores import available_cpus
 from egapipe.pipeline.errors import one_line
 from egapipe.pipeline.paths import cache_dir
 from egapipe.pipeline.remote import is_remote
@@ -89,7 +89,7 @@ def _named(device: torch.device) -> str:
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
         return f"{torch.cuda.get_device_name(device)} ({decimal(memory)})"
-    return f"CPU ({os.cpu_count()} cores, {torch.get_num_threads()} threads)"
+    return f"CPU ({available_cpus()} cores, {torch.get_num_threads()} threads)"
 
 
 def check_extras(parts: Parts) -> Result:
@@ -162,8 +162,8 @@ def check_ray(parts: Parts) -> Result:
         except RayError as error:
             return fail(f"Ray cannot run a task ({one_line(error)}): look at `ray status`")
         nodes = cluster_nodes()
-    cpus, gpus = (sum(column) for column in zip(*nodes, strict=True))
-    fleet = plan_fleet(config.extract, nodes, os.cpu_count() or 1)
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    fleet = plan_fleet(config.extract, nodes)
     said = f"{cpus:g} CPU and {gpus:g} GPU on {len(nodes)} machines, {host} ran a task"
     if config.cluster.address is None:
         check_fits(fleet, nodes)

@@ -11,7 +11,7 @@ from PIL import Image
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.extract.workers.inference import Arrays, open_inference
+from egapipe.stages.extract.workers.inference import Arrays, cpu_threads, open_inference
 from egapipe.stages.extract.workers.tuned import open_teacher
 
 
@@ -29,7 +29,7 @@ def embed(config: Config, images: Sequence[Image.Image]) -> dict[str, npt.NDArra
     clean = np.stack([teacher.preprocessing.clean(image) for image in images])
     gpu = torch.cuda.is_available() and config.extract.device != "cpu"
     device = torch.device("cuda" if gpu else "cpu")
-    with closing(open_inference(teacher, device, torch.get_num_threads())) as inference:
+    with closing(open_inference(teacher, device, cpu_threads())) as inference:
         parts = torch.from_numpy(clean).split(config.extract.batch_size)
         batches: list[Arrays] = [inference.submit(part).result() for part in parts]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in teacher.outputs}

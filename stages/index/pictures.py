@@ -1,7 +1,6 @@
 """Which images are one picture: a perceptual hash that another encoding or size does not change."""
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
+from egapipe.pipeline.cores import available_cpus
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.nearest import Floats, Ints, nearest
@@ -98,7 +98,7 @@ def same_picture(one: Floats, other: Floats) -> np.ndarray[tuple[int], np.dtype[
 def _ahead(dataset: Dataset, rows: Ints) -> Iterator[tuple[Floats, bytes] | None]:
     """Decoded in threads, a few ahead of whoever takes them."""
     waiting: deque[Future[tuple[Floats, bytes] | None]] = deque()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         for row in rows.tolist():
             waiting.append(pool.submit(_read, dataset, row))
             if len(waiting) > _AHEAD:

@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from egapipe.pipeline.cluster import available_cpus
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.tree import Split
+from egapipe.pipeline.cores import available_cpus
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.pairing import check_one_teacher, open_pair

@@ -70,6 +70,9 @@ class HungError(MachineError):
 class Crew(Protocol):
     """Decodes rows beside the thread that asks for them."""
 
+    decoded: int
+    """Grows with the rows that were decoded, or tried."""
+
     def begin(self, tasks: Sequence[Task]) -> list[Future[Decoded]]:
         """Start on some rows; when all futures are done, their slots are filled.
 

@@ -137,6 +137,11 @@ class Decoder:
         )
         self._upcoming: ShardImages | None = None
 
+    @property
+    def decoded(self) -> int:
+        """A number that grows with the rows that were decoded, or tried."""
+        return self._crew.decoded
+
     def open(self, rows: range, upcoming: range | None = None) -> ShardImages:
         """The images of a shard; those of the upcoming one follow as soon as the crew is free."""
         expected, self._upcoming = self._upcoming, None

@@ -43,6 +43,7 @@ class Processes:
         self, reader: RowReader, count: int, capacity: int, limits: Limits = LIMITS
     ) -> None:
         """capacity: rows that can be under way at once; for more, `begin` waits."""
+        self.decoded = 0
         self._reader = reader
         self._parts = _PARTS * count
         context = multiprocessing.get_context("spawn")
@@ -115,6 +116,7 @@ class Processes:
 
     def _decode(self, child: Child, part: _Part) -> Decoded:
         rows, lost = [task.row for task in part.tasks], Counter[int]()
+        self.decoded += len(rows)
         if len(rows) > 1:
             try:
                 return child.ask(rows, part.places)
@@ -129,6 +131,7 @@ class Processes:
         """A row by itself, until it is decoded or has taken too many processes with it."""
         began = time.perf_counter()
         while True:
+            self.decoded += 1
             try:
                 return child.ask([row], [place])
             except LostChildError as error:

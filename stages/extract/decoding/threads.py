@@ -28,6 +28,7 @@ class Threads:
     """Threads that do not keep the process alive: one that hangs could not be waited for."""
 
     def __init__(self, reader: RowReader, count: int, limits: Limits = LIMITS) -> None:
+        self.decoded = 0
         self._reader = reader
         self._limits = limits
         self._waiting: queue.SimpleQueue[tuple[Future[Decoded], Task] | None] = queue.SimpleQueue()
@@ -89,4 +90,5 @@ class Threads:
             else:
                 future.set_result(decoded)
             finally:
+                self.decoded += 1
                 del self._busy[number]

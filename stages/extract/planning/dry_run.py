@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from egapipe.pipeline.caches import FEATURES
-from egapipe.pipeline.cluster import Node, cluster_nodes, ray_session
+from egapipe.pipeline.cluster import Node, cluster_nodes, promised_resources, ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.config.tree import Split
+from egapipe.pipeline.cores import available_cpus
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.paths import cache_dir
@@ -22,6 +23,7 @@ from egapipe.stages.extract.planning.room import free_bytes, probe_writing, requ
 from egapipe.stages.extract.planning.speed import Speed, measure_speed
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.workers.fleet import Fleet, check_fits, plan_fleet
+from egapipe.stages.extract.workers.inference import cpu_threads
 from egapipe.stages.extract.workers.tuned import open_teacher
 
 
@@ -123,7 +125,7 @@ def _estimate(
     settings = config.extract
     reader = Reader(dataset, teacher.preprocessing, config.view_plan(plan.split))
     first = plan.shards[plan.pending[0]]
-    speed = measure_speed(teacher, reader, first, settings, fleet.device, fleet.cpus)
+    speed = measure_speed(teacher, reader, first, settings, fleet.device, fleet.usual_cpus)
     view = speed.view_seconds(settings.decode_threads)
     return Estimate(
         speed, seconds_by(plan, view, write, 1), seconds_by(plan, view, write, fleet.size)
@@ -133,21 +135,29 @@ def _estimate(
 def _one_worker(settings: ExtractConfig) -> Fleet:
     """The worker of a run in this process."""
     gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
-    cores = settings.cpus_per_worker or torch.get_num_threads()
-    return Fleet("cuda" if gpu else "cpu", size=1, minimum=1, cpus=cores, gpus=float(gpu))
+    cores = settings.cpus_per_worker or cpu_threads()
+    return Fleet(
+        device="cuda" if gpu else "cpu",
+        minimum=1,
+        most=1,
+        share=1.0,
+        asked_cpus=cores,
+        a_machine=1,
+        usual_cpus=cores,
+        size=1,
+    )
 
 
 def _planned_fleet(config: Config) -> Fleet:
     """The workers of a run on Ray."""
-    settings, cores = config.extract, os.cpu_count() or 1
+    settings = config.extract
     if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
-        nodes = [Node(config.cluster.cpus or cores, torch.cuda.device_count())]
-        fleet = plan_fleet(settings, nodes, cores)
+        nodes = [Node(config.cluster.cpus or available_cpus(), torch.cuda.device_count())]
+        fleet = plan_fleet(settings, nodes)
         check_fits(fleet, nodes)
         return fleet
     with ray_session(config.cluster):
-        nodes = cluster_nodes()
-    return plan_fleet(settings, nodes, cores)
+        return plan_fleet(settings, cluster_nodes(), promised_resources())
 
 
 def _try_writing(plans: Sequence[StorePlan]) -> tuple[float | None, str | None]:

@@ -1,6 +1,5 @@
 """How fast one worker is, measured on two batches of the images themselves."""
 
-import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.config.extract import ExtractConfig
+from egapipe.pipeline.cores import available_cpus
 from egapipe.stages.extract.decoding.decode import Decoder
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.teachers import Teacher
@@ -38,7 +38,7 @@ class Speed:
         """Seconds a view, the slower of decoding and inference; on a CPU both need its cores."""
         bounds = [self.infer, self.decode / decode_threads]
         if self.cores:
-            here = os.cpu_count() or 1
+            here = available_cpus()
             bounds.append((self.infer * min(self.cores, here) + self.decode) / here)
         return max(bounds)
 

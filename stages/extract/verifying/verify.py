@@ -24,7 +24,7 @@ from egapipe.pipeline.views import plan_hash
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import index_of, software
 from egapipe.stages.extract.teachers import Teacher
-from egapipe.stages.extract.workers.inference import Arrays, open_inference
+from egapipe.stages.extract.workers.inference import Arrays, cpu_threads, open_inference
 from egapipe.stages.extract.workers.tuned import open_teacher
 
 Floats = npt.NDArray[np.float32]
@@ -161,7 +161,7 @@ def _encode(config: Config, teacher: Teacher, reader: Reader, pairs: Pairs) -> A
     device = torch.device("cuda" if gpu else "cpu")
     size = config.extract.batch_size
     pixels = torch.from_numpy(np.stack(list(_pixels(reader, pairs))))
-    with closing(open_inference(teacher, device, torch.get_num_threads())) as inference:
+    with closing(open_inference(teacher, device, cpu_threads())) as inference:
         batches = [inference.submit(batch).result() for batch in pixels.split(size)]
     return {n: np.concatenate([batch[n] for batch in batches]) for n in teacher.outputs}
 

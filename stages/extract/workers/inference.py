@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from egapipe.pipeline.cores import available_cpus
 from egapipe.pipeline.errors import TeacherError
 from egapipe.stages.extract.teachers import Outputs, Teacher
 
@@ -36,6 +37,11 @@ class Inference(Protocol):
     def close(self) -> None:
         """Stop."""
         ...
+
+
+def cpu_threads() -> int:
+    """Cores for a CPU teacher in this process: what it may use, and OMP_NUM_THREADS at most."""
+    return min(available_cpus(), torch.get_num_threads())
 
 
 def open_inference(teacher: Teacher, device: torch.device, threads: int) -> Inference:

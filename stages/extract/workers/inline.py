@@ -10,6 +10,7 @@ from egapipe.pipeline.store import Commit
 from egapipe.stages.extract.decoding.crew import HungError
 from egapipe.stages.extract.planning.job import Job
 from egapipe.stages.extract.teachers import Teacher
+from egapipe.stages.extract.workers.inference import cpu_threads
 
 
 def extract_inline(
@@ -21,7 +22,7 @@ def extract_inline(
     UsageError if the device is not there.
     """
     settings = job.config.extract
-    cores = settings.cpus_per_worker or torch.get_num_threads()
+    cores = settings.cpus_per_worker or cpu_threads()
     worker = job.worker(teacher, _device(settings.device), cores, moved)
     with closing(worker):
         for shard, upcoming in zip(shards, [*shards[1:], None], strict=True):

@@ -1,24 +1,33 @@
 """Which worker takes which shard: pure bookkeeping, without Ray."""
 
 from collections import Counter, deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from typing import Generic, NamedTuple, TypeVar
 
 W = TypeVar("W", bound=Hashable)
 
+SUSPECT = 2
+"""Times that a worker was lost over a shard, or while it looked ahead to it, until the shard's
+images are decoded one by one in processes of their own."""
+
 
 class Assignment(NamedTuple):
-    """A shard to work on, and the one whose images can be decoded meanwhile."""
+    """A shard to work on, and the one whose images can be decoded meanwhile.
+
+    isolated: whether an image of the shard may end or hang its decoder.
+    """
 
     shard: int
     upcoming: int | None
+    isolated: bool = False
 
 
 class Schedule(Generic[W]):
     """Hands out shards so that each is finished once and no worker idles while one is left.
 
     Every worker holds its current shard and, while there are enough, an upcoming one. When nothing
-    else is left, an idle worker takes over the upcoming shard of another.
+    else is left, an idle worker takes over the upcoming shard of another. A shard that is under
+    suspicion is nobody's upcoming one, and has none beside it.
     """
 
     def __init__(self, shards: Iterable[int]) -> None:
@@ -26,22 +35,35 @@ class Schedule(Generic[W]):
         self._current: dict[W, int] = {}
         self._upcoming: dict[W, int] = {}
         self._lost: Counter[int] = Counter()
+        self._suspicion: Counter[int] = Counter()
+        self._suspects: set[int] = set()
+        self._rest: dict[int, float] = {}
         self._relieved: set[int] = set()
 
     @property
-    def unfinished(self) -> bool:
-        """Whether a shard is being worked on or waits."""
-        return bool(self._pending or self._current or self._upcoming)
+    def unfinished(self) -> int:
+        """Shards that are being worked on or wait."""
+        return len(self._pending) + len(self._current) + len(self._upcoming)
 
-    def assign(self, worker: W) -> Assignment | None:
-        """The next shard of an idle worker, None if there is nothing to do."""
-        shard = self._next(worker)
+    def current(self, worker: W) -> int:
+        """The shard that a busy worker is at."""
+        return self._current[worker]
+
+    def assign(
+        self, worker: W, *, now: float = 0.0, avoid: Collection[int] = ()
+    ) -> Assignment | None:
+        """The next shard of an idle worker, None if there is nothing to do for it.
+
+        now: what is put off until later is left. avoid: shards for others.
+        """
+        shard = self._next(worker, now, avoid)
         if shard is None:
             return None
         self._current[worker] = shard
-        if self._pending:
-            self._upcoming[worker] = self._pending.popleft()
-        return Assignment(shard, self._upcoming.get(worker))
+        isolated = shard in self._suspects
+        if not isolated:
+            self._look_ahead(worker, now, avoid)
+        return Assignment(shard, self._upcoming.get(worker), isolated)
 
     def finish(self, worker: W) -> int:
         """The worker has finished its current shard, which is returned; it is idle now."""
@@ -60,23 +82,62 @@ class Schedule(Generic[W]):
     def lose(self, worker: W, *, counted: bool = True) -> tuple[int, int] | None:
         """The worker is gone: its shards wait again, the current one first.
 
-        Returns its current shard and how often that one has lost its worker; None if it was idle.
-        counted: whether this loss is one of them.
+        Returns its current shard and how often that one has failed or lost its worker; None if it
+        was idle. counted: whether this loss is one of them, and makes its shards suspicious.
         """
         upcoming, current = self._upcoming.pop(worker, None), self._current.pop(worker, None)
-        self._pending.extendleft(s for s in (upcoming, current) if s is not None)
+        for shard in (upcoming, current):
+            if shard is not None:
+                self._pending.appendleft(shard)
+                self._suspicion[shard] += counted
+                if self._suspicion[shard] >= SUSPECT:
+                    self.suspect(shard)
         if current is None:
             return None
         self._lost[current] += counted
         return current, self._lost[current]
 
+    def fail(self, worker: W) -> tuple[int, int]:
+        """The worker could not do its current shard and is idle: the shard waits again, last.
+
+        Returns the shard, and how often it has failed or lost its worker.
+        """
+        shard = self._current.pop(worker)
+        self._pending.append(shard)
+        self._lost[shard] += 1
+        return shard, self._lost[shard]
+
+    def rest(self, shard: int, until: float) -> None:
+        """A waiting shard is not to be tried before then."""
+        self._rest[shard] = until
+
+    def suspect(self, shard: int) -> None:
+        """An image of a shard is known to do harm."""
+        self._suspects.add(shard)
+
     def drop(self, shard: int) -> None:
         """A waiting shard turned out to be finished."""
         self._pending.remove(shard)
 
-    def _next(self, worker: W) -> int | None:
-        if worker in self._upcoming:
-            return self._upcoming.pop(worker)
-        if self._pending:
-            return self._pending.popleft()
-        return self._upcoming.popitem()[1] if self._upcoming else None
+    def _next(self, worker: W, now: float, avoid: Collection[int]) -> int | None:
+        mine = self._upcoming.pop(worker, None)
+        if mine is not None:
+            return mine
+        shard = self._waiting(now, avoid)
+        if shard is not None:
+            return shard
+        others = [w for w, shard in self._upcoming.items() if shard not in avoid]
+        return self._upcoming.pop(others[-1]) if others else None
+
+    def _look_ahead(self, worker: W, now: float, avoid: Collection[int]) -> None:
+        upcoming = self._waiting(now, {*avoid, *self._suspects} if self._suspects else avoid)
+        if upcoming is not None:
+            self._upcoming[worker] = upcoming
+
+    def _waiting(self, now: float, avoid: Collection[int]) -> int | None:
+        """The first shard that waits and may be begun, which then waits no more."""
+        for shard in self._pending:
+            if shard not in avoid and self._rest.get(shard, now) <= now:
+                self._pending.remove(shard)
+                return shard
+        return None

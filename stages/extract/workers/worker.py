@@ -52,6 +52,7 @@ class Worker:
             Decoder, reader, batch_size, decode_threads, pinned=pinned, limits=limits
         )
         self._decoder = self._open(by=decode)
+        self._decoders = [self._decoder]
 
     def extract(self, shard: int, upcoming: int | None = None, isolated: bool = False) -> Commit:
         """Encode and store a shard; images of the upcoming one are decoded as threads get free.
@@ -66,11 +67,13 @@ class Worker:
         """
         if isolated and self._decode != "processes":
             with closing(self._open(by="processes")) as decoder:
+                self._decoders.append(decoder)
                 return self._extract(decoder, shard, None)
         try:
             return self._extract(self._decoder, shard, None if isolated else upcoming)
         except HungError:
             hung, self._decoder = self._decoder, self._open(by=self._decode)
+            self._decoders.append(self._decoder)
             hung.close()
             raise
 
@@ -83,6 +86,11 @@ class Worker:
         return self._store.write_shard(
             shard, arrays, failures=images.failures, seconds=seconds, versions=software()
         )
+
+    @property
+    def decoded(self) -> int:
+        """A number that grows with the rows that were decoded, or tried."""
+        return sum(decoder.decoded for decoder in self._decoders)
 
     def close(self) -> None:
         """Stop all threads and processes."""

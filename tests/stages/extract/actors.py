@@ -2,12 +2,30 @@
 
 import os
 import signal
+import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from egapipe.pipeline.errors import TeacherError
+import ray
+
+from egapipe.pipeline.errors import MachineError, StoreError, TeacherError
 from egapipe.pipeline.store import Commit
+from egapipe.stages.extract.workers.member import Where
+
+FAULTS = {
+    "network": ConnectionResetError("the server hung up"),
+    "machine": MachineError("row 7 cannot be read: Input/output error (EIO)"),
+    "store": StoreError("cannot write there"),
+    "device": RuntimeError("CUDA error: uncorrectable ECC error encountered"),
+}
+
+
+def actor(**options: float) -> Any:
+    """The class of `Actor` for Ray."""
+    groups: Any = {"concurrency_groups": {"pulse": 1}}
+    return ray.remote(**groups)(Actor).options(**options)
 
 
 def record(shard: int, host: str = "actor") -> Commit:
@@ -32,20 +50,36 @@ class Actor:
     """Writes a file a shard, and `die<N>-<shard>` files tell it to die at that shard.
 
     `die` kills before the shard's file is written, `late` between that and the answer. Each such
-    file kills once. `stillborn` files kill in `prepare`. `hang<N>-<shard>` makes it stop there for
+    file kills once. `stillborn` files kill in `prepare`, and `sleeper`
+    files make it last an hour. `hang<N>-<shard>` makes it stop there for
     an hour, `mute<N>-<shard>` after the shard's file is written, once. While there is a file
-    `gate-<shard>`, all shards from that one on wait.
+    `gate-<shard>`, all shards from that one on wait. `<kind><N>-<shard>`, of FAULTS, makes it raise
+    that, once. A shard that it is given isolated leaves a file.
     """
+
+    moved = 0
+
+    def where(self) -> Where:
+        return Where(ray.get_runtime_context().get_node_id(), socket.gethostname(), 1)
+
+    def pulse(self) -> int:
+        return self.moved
 
     def prepare(self, folder: str, slow: float = 0.0) -> str:
         self.folder, self.slow = Path(folder), slow
         self._die_if_told("stillborn*")
+        if self._obeys("sleeper*"):
+            time.sleep(3600)
         if (self.folder / "refuse").exists():
             raise TeacherError("teacher is not the manifest's: give every host the same")
         (self.folder / f"ready-{os.getpid()}").touch()
         return "here"
 
-    def extract(self, shard: int, upcoming: int | None) -> Commit:
+    def extract(self, shard: int, upcoming: int | None, isolated: bool) -> Commit:
+        self.moved += 1
+        if isolated:
+            assert upcoming is None
+            (self.folder / f"isolated{shard}").touch()
         time.sleep(self.slow)
         while any(int(gate.name[5:]) <= shard for gate in self.folder.glob("gate-*")):
             time.sleep(0.05)
@@ -54,6 +88,9 @@ class Actor:
         self._die_if_told(f"die*-{shard}")
         if (self.folder / f"bug-{shard}").exists():
             raise ZeroDivisionError("a bug")
+        for kind, error in FAULTS.items():
+            if self._obeys(f"{kind}*-{shard}"):
+                raise error
         (self.folder / f"shard{shard}").touch()
         self._die_if_told(f"late*-{shard}")
         if self._obeys(f"mute*-{shard}"):

@@ -3,15 +3,19 @@
 Slow, because every node is a Ray of its own that takes seconds to start and to be missed.
 """
 
+import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.progress import Value
 from egapipe.pipeline.store import check_store
 from egapipe.stages import extract
-from tests.stages.extract.actors import Actor, committed
+from tests.stages.extract.actors import actor, committed
 from tests.stages.extract.conftest import MakeConfig
 from tests.stages.extract.contents import content
 from tests.stages.extract.nodes import Nodes, cluster, elsewhere
@@ -70,17 +74,15 @@ class Play:
         return True
 
     def run(self) -> list[int]:
-        import ray
-
         from egapipe.stages.extract.workers.pool import Pool, Terms
 
-        terms = Terms(4, 1, 2, start_timeout=120, resources="0.5 GPU", patience=1000)
-        actor = ray.remote(Actor).options(num_cpus=0.5, num_gpus=0.5)
+        terms = Terms(1, 4, 2, wait=120, resources="0.5 GPU", patience=1000)
+        hired = actor(num_cpus=0.5, num_gpus=0.5)
         done = []
         with Pool(
-            actor.remote,
+            lambda machine, avoid: hired.remote(),
             terms,
-            arguments=(str(self.folder), 0.05),
+            arguments=lambda where: (str(self.folder), 0.05),
             committed=lambda shard: committed(self.folder, shard),
             note=self.notes.append,
         ) as pool:
@@ -120,3 +122,60 @@ def test_the_store_is_the_same_when_a_node_dies(quick: MakeConfig, tmp_path: Pat
     assert len([note for note in notes if "lost its worker" in note]) <= 1
     assert content(url) == content(alone.url)
     assert check_store(url).ok
+
+
+class Growing(Watching):
+    """Adds a machine at the first finished rows, and drains the first one once that works."""
+
+    def __init__(self, nodes: Nodes, first: str) -> None:
+        super().__init__(lambda: nodes.add(num_cpus=1))
+        self.first, self.drained = first, False
+
+    def show(self, state: Mapping[str, Value]) -> None:
+        super().show(state)
+        if not self.drained and float(state["done"]) > 0 and len(machines_at_work()) > 1:
+            self.drained = True
+            give_notice(self.first)
+
+
+def machines_at_work() -> set[str]:
+    """Machines with an actor that lives."""
+    import ray
+
+    actors = ray._private.state.actors().values()
+    return {a["Address"]["NodeID"] for a in actors if a["State"] == "ALIVE"}
+
+
+def give_notice(node: str) -> None:
+    """As a cloud does before it takes a spot instance back."""
+    import ray
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline = int(1000 * (time.time() + 600))
+    client = ray._private.worker.global_worker.gcs_client
+    assert client.drain_node(bytes.fromhex(node), reason, "spot", deadline)[0]
+
+
+def extract_while_a_cluster_changes(config: Config) -> tuple[str, list[str], bool]:
+    with cluster(num_cpus=0) as nodes:
+        first = nodes.add(num_cpus=1)
+        watching = Growing(nodes, first.node_id)
+        # In a cluster, not in a Ray of its own.
+        os.environ["RAY_ADDRESS"] = "auto"
+        report = extract.run(config, split="train", progress=watching)
+        return report.url, watching.notes, watching.drained
+
+
+def test_a_machine_that_comes_is_used_and_one_on_notice_finishes_what_it_has(
+    quick: MakeConfig, tmp_path: Path
+) -> None:
+    many = ["dataset.train.limit=300", "views.count=9", "store.shard_rows=5"]
+    many += ["store.dtype=float32"]
+    alone = extract.run(quick(*many, f"store.url={tmp_path / 'alone'}"), split="train", local=True)
+    url, notes, drained = elsewhere(extract_while_a_cluster_changes, quick(*many))
+    assert content(url) == content(alone.url)
+    assert not [note for note in notes if "lost its worker" in note]
+    assert drained
+    assert any("is about to leave the cluster" in note for note in notes)
+    assert any("has a GPU, and none is promised" in note for note in notes)

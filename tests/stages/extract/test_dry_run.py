@@ -151,7 +151,7 @@ def test_images_that_cannot_be_read_are_counted(quick: MakeConfig, tmp_path: Pat
 def test_workers_of_a_local_ray_are_planned_without_starting_it(quick: MakeConfig) -> None:
     config = quick("extract.max_workers=2", "extract.cpus_per_worker=1", "cluster.cpus=4")
     dry = dry_run(config, ["train"])
-    assert (dry.fleet.size, dry.fleet.cpus) == (2, 1)
+    assert (dry.fleet.size, dry.fleet.usual_cpus) == (2, 1)
     estimate = dry.estimates["train"]
     # Five shards: one of the two workers does three of them.
     assert estimate.all_workers == pytest.approx(estimate.one_worker * 3 / 5)

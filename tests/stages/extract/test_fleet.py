@@ -1,56 +1,76 @@
 """How many workers a cluster gets, and when it has no room for them."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from egapipe.pipeline.cluster import Node
 from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.extract.workers.fleet import Fleet, check_fits, plan_fleet
+from egapipe.stages.extract.workers.fleet import Fleet, check_fits, plan_fleet, spread
 
 LAPTOP = [Node(8, 0)]
 SERVER = [Node(64, 8)]
 CLUSTER = [Node(4, 0), Node(32, 4), Node(32, 4)]
 
 
-def fleet(nodes: list[Node], cores: int = 8, **settings: Any) -> Fleet:
-    return plan_fleet(ExtractConfig(**settings), nodes, cores)
+def fleet(nodes: list[Node], promised: dict[str, float] | None = None, **settings: Any) -> Fleet:
+    return plan_fleet(ExtractConfig(**settings), nodes, promised)
+
+
+def taken(made: Fleet, nodes: list[Node]) -> list[tuple[int, int]]:
+    """Workers on each machine, and the CPUs that one of them takes."""
+    return [(made.places(node), made.cpus_on(node)) for node in nodes]
 
 
 def test_a_cpu_gets_one_worker_with_all_cores() -> None:
-    assert fleet(LAPTOP) == Fleet("cpu", size=1, minimum=1, cpus=8, gpus=0.0)
+    made = fleet(LAPTOP)
+    assert (made.device, made.size, made.minimum, made.most) == ("cpu", 1, 1, None)
+    assert taken(made, LAPTOP) == [(1, 8)]
+    assert made.resources == "8 CPU"
 
 
 def test_several_workers_share_the_cores() -> None:
-    assert fleet(LAPTOP, max_workers=4).cpus == 2
-    assert fleet(LAPTOP, max_workers=20).cpus == 1
-    assert fleet(LAPTOP, min_workers=3) == Fleet("cpu", size=3, minimum=3, cpus=2, gpus=0.0)
-    assert fleet(LAPTOP, cores=2).cpus == 2
+    assert taken(fleet(LAPTOP, max_workers=4), LAPTOP) == [(4, 2)]
+    assert fleet(LAPTOP, max_workers=20).usual_cpus == 1
+    assert taken(fleet(LAPTOP, min_workers=3), LAPTOP) == [(3, 2)]
 
 
 def test_every_gpu_gets_a_worker_that_waits_for_one_cpu_only() -> None:
-    assert fleet(SERVER) == Fleet("cuda", size=8, minimum=1, cpus=1, gpus=1.0)
+    made = fleet(SERVER)
+    assert (made.device, made.size, made.gpus, made.resources) == ("cuda", 8, 1, "1 CPU and 1 GPU")
+    assert taken(made, SERVER) == [(8, 1)]
     assert fleet(CLUSTER).size == 8
+    assert taken(fleet(CLUSTER), CLUSTER) == [(0, 1), (4, 1), (4, 1)]
 
 
-def test_gpus_are_shared_or_taken_together() -> None:
+def test_gpus_are_shared() -> None:
     assert fleet(SERVER, gpus_per_worker=0.5).size == 16
     assert fleet(SERVER, gpus_per_worker=0.1).size == 80
-    assert fleet(SERVER, gpus_per_worker=2).size == 4
 
 
-def test_every_machine_of_a_cluster_without_gpus_gets_a_worker_that_it_has_room_for() -> None:
+def test_every_machine_of_a_cluster_without_gpus_gets_a_worker_with_all_its_cores() -> None:
     different = [Node(4, 0), Node(16, 0), Node(0, 0), Node(16, 0)]
-    assert fleet(different, cores=64) == Fleet("cpu", size=3, minimum=1, cpus=4, gpus=0.0)
-    assert fleet(different, cores=64, max_workers=6).cpus == 2
-    assert fleet(different, cores=64, min_workers=5) == Fleet("cpu", 5, 5, cpus=2, gpus=0.0)
+    assert taken(fleet(different), different) == [(1, 4), (1, 16), (0, 1), (1, 16)]
+    assert taken(fleet(different, max_workers=6), different) == [(2, 2), (2, 8), (0, 1), (2, 8)]
+    assert fleet(different, min_workers=5).size == 5
+    assert fleet(different).usual_cpus == 4
 
 
-def test_a_worker_never_takes_gpus_of_two_machines() -> None:
-    pairs = [Node(8, 3), Node(8, 3), Node(8, 1)]
-    assert fleet(pairs, gpus_per_worker=2).size == 2
-    assert fleet([Node(8, 1), Node(8, 1)], gpus_per_worker=4).device == "cpu"
+def test_machines_that_come_later_get_workers_as_those_of_the_start() -> None:
+    assert fleet(LAPTOP).places(Node(32, 0)) == 1
+    assert fleet(LAPTOP).cpus_on(Node(32, 0)) == 32
+    assert fleet(SERVER).places(Node(8, 2)) == 2
+
+
+def test_a_cluster_that_is_promised_gpus_waits_for_them() -> None:
+    assert fleet(LAPTOP).device == "cpu"
+    assert fleet(LAPTOP, {"CPU": 64, "GPU": 8}).device == "cuda"
+    assert fleet(LAPTOP, {"CPU": 64}).device == "cpu"
+    assert fleet(LAPTOP, {"GPU": 8}, device="cpu").device == "cpu"
 
 
 def test_a_worker_never_takes_parts_of_two_gpus() -> None:
@@ -59,16 +79,57 @@ def test_a_worker_never_takes_parts_of_two_gpus() -> None:
     assert fleet([Node(8, 1)], gpus_per_worker=1 / 3).size == 3
 
 
-def test_shares_that_ray_cannot_give_out_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"gpus_per_worker is 1\.5: Ray shares one GPU or gives"):
-        fleet(SERVER, gpus_per_worker=1.5)
-    assert fleet(LAPTOP, gpus_per_worker=1.5).device == "cpu"
+@pytest.mark.parametrize("share", [1.5, 2.0, 8.0])
+@pytest.mark.parametrize("nodes", [SERVER, LAPTOP], ids=["gpus", "none"])
+def test_gpus_that_would_idle_are_refused(nodes: list[Node], share: float) -> None:
+    with pytest.raises(UsageError, match="a worker computes on one GPU and the others would idle"):
+        fleet(nodes, gpus_per_worker=share)
+    assert fleet(nodes, gpus_per_worker=share, device="cpu").gpus == 0
 
 
 def test_what_is_asked_for_is_taken() -> None:
     assert fleet(SERVER, device="cpu").gpus == 0
-    assert fleet(SERVER, max_workers=3, cpus_per_worker=6) == Fleet("cuda", 3, 1, 6, 1.0)
+    asked = fleet(SERVER, max_workers=3, cpus_per_worker=6)
+    assert (asked.size, asked.most, asked.resources) == (3, 3, "6 CPU and 1 GPU")
     assert fleet(LAPTOP, device="cuda", max_workers=2).device == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("node", "there", "cores"),
+    [
+        (Node(8, 0), 8, 8),
+        (Node(8, 0), 2, 2),
+        (Node(4, 0), 16, 4),
+        (None, 2, 2),
+        (None, 64, 8),
+    ],
+)
+def test_a_cpu_teacher_gets_the_cores_that_are_there(
+    node: Node | None, there: int, cores: int
+) -> None:
+    assert fleet(LAPTOP).cores_on(node, there) == cores
+
+
+def test_workers_of_one_machine_share_its_cores_whatever_ray_was_told() -> None:
+    made = fleet(LAPTOP, max_workers=4)
+    assert made.cores_on(Node(8, 0), 8) == 2
+    assert made.cores_on(Node(8, 0), 4) == 1
+    assert made.cores_on(Node(8, 0), 1) == 1
+
+
+@given(
+    lacking=st.dictionaries(st.sampled_from("abcd"), st.integers(0, 4)),
+    there=st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3)),
+    started=st.integers(0, 16),
+)
+def test_workers_are_spread(lacking: dict[str, int], there: dict[str, int], started: int) -> None:
+    order = spread(lacking, there)
+    assert Counter(order) == Counter({name: n for name, n in lacking.items() if n})
+    now = Counter({name: there.get(name, 0) for name in lacking}) + Counter(order[:started])
+    # Nobody got a worker while another one that lacks some had fewer.
+    for fuller in order[:started]:
+        for name in order[started:]:
+            assert now[fuller] <= now[name] + 1
 
 
 @pytest.mark.parametrize(
@@ -93,7 +154,6 @@ def test_what_fits_is_not_refused(nodes: list[Node], settings: dict[str, Any]) -
         (LAPTOP, {"cpus_per_worker": 9}, r"9 CPU each .* \(8 CPU and 0 GPU\) have room for 0"),
         (LAPTOP, {"min_workers": 3, "cpus_per_worker": 3}, "have room for 2"),
         (SERVER, {"min_workers": 9}, "have room for 8"),
-        (CLUSTER, {"gpus_per_worker": 5}, "have room for 0"),
         (SERVER, {"gpus_per_worker": 0.6, "min_workers": 9}, "have room for 8"),
         ([Node(64, 1), Node(0, 7)], {"min_workers": 2}, "have room for 1"),
     ],

@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
+
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.data import DigitsSource
+from egapipe.pipeline.errors import MachineError
 from egapipe.pipeline.store import FeatureStore, check_store
 from egapipe.stages import extract
 from egapipe.stages.extract.report import ExtractReport
@@ -41,3 +44,27 @@ def test_with_processes_an_image_that_ends_its_process_is_a_failure(quick: MakeC
         69: "decoding it ends the process (SIGSEGV)",
     }
     assert check_store(report.url).ok
+
+
+@pytest.mark.slow  # five workers one after the other, each of which imports torch
+@pytest.mark.usefixtures("ray_cluster")
+def test_images_that_end_or_hang_their_worker_are_failures_on_ray(quick: MakeConfig) -> None:
+    config = quick(FAILURES, "extract.row_timeout=3.0", "extract.max_workers=1")
+    report = run(config, {21: "exit", 50: "hang", 69: "kill"}, local=False)
+    assert failures(report.url) == {
+        21: "decoding it ends the process (exit code 9)",
+        50: "decoding it takes more than 3 s",
+        69: "decoding it ends the process (SIGSEGV)",
+    }
+    assert check_store(report.url).ok
+
+
+@pytest.mark.slow  # two workers, each of which imports torch
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_bug_ends_the_run_and_trouble_that_stays_names_its_row(quick: MakeConfig) -> None:
+    config = quick("extract.max_restarts=1")
+    with pytest.raises(ZeroDivisionError, match=r"(?s)harm\.py.*a bug of the data set"):
+        run(config, {21: "bug"}, local=False)
+    with pytest.raises(MachineError, match=r"^shard \d failed 2 times: .* the server hung up") as e:
+        run(config, {21: "network"}, local=False)
+    assert "\n" not in str(e.value)

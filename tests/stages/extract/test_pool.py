@@ -13,9 +13,15 @@ from typing import Any
 
 import pytest
 
-from egapipe.pipeline.errors import EgapipeError, TeacherError, UsageError
+from egapipe.pipeline.errors import (
+    EgapipeError,
+    MachineError,
+    StoreError,
+    TeacherError,
+    UsageError,
+)
 from egapipe.pipeline.store import Commit
-from tests.stages.extract.actors import Actor, committed
+from tests.stages.extract.actors import FAULTS, actor, committed
 from tests.stages.extract.processes import workers_below
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -29,38 +35,50 @@ class Run:
         self.notes: list[str] = []
         self.ticks = 0
         self.hired: list[Any] = []
+        self.grounds: list[Any] = []
+        """The machines there are at the start, and those once there is a file `leave_after`."""
+        self.leave_after = ""
         self.later_cpus: float | None = None
         """What workers after the first ask for, if not the same."""
 
     def __call__(
-        self, shards: list[int], slow: float = 0.0, cpus: float = 1, **terms: Any
+        self, shards: list[int], slow: float = 0.0, cpus: float = 1, size: int = 2, **terms: Any
     ) -> list[Commit]:
         from egapipe.stages.extract.workers.pool import Pool, Terms
 
         # Patience: a machine that is busy with something else makes no worker late.
         default = Terms(
-            size=2,
             minimum=1,
+            most=size,
             max_restarts=2,
-            start_timeout=60,
+            wait=60,
             resources=f"{cpus:g} CPU",
             patience=1000,
         )
         with Pool(
-            lambda: self.hire(cpus),
+            lambda machine, avoid: self.hire(cpus),
             dataclasses.replace(default, **terms),
-            arguments=(str(self.folder), slow),
+            arguments=lambda where: (str(self.folder), slow),
             committed=lambda shard: committed(self.folder, shard),
             note=self.notes.append,
+            ground=self.ground,
         ) as pool:
             return list(self.commits(pool.run(shards)))
+
+    def ground(self) -> Any:
+        from egapipe.stages.extract.workers.pool import Ground
+
+        left = bool(self.leave_after) and (self.folder / self.leave_after).exists()
+        return self.grounds[left] if self.grounds else Ground({})
 
     def hire(self, cpus: float) -> Any:
         import ray
 
+        if self.leave_after and (self.folder / self.leave_after).exists():
+            cpus = 100
         if self.hired and self.later_cpus is not None:
             cpus = self.later_cpus
-        self.hired.append(ray.remote(Actor).options(num_cpus=cpus).remote())
+        self.hired.append(actor(num_cpus=cpus).remote())
         if self.later_cpus is not None and len(self.hired) == 1:
             # The timeout is for the workers that cannot come, not for the one that can.
             ray.get(self.hired[0].__ray_ready__.remote())
@@ -128,7 +146,9 @@ def test_a_shard_that_kills_every_worker_ends_the_run_in_one_line(run: Run) -> N
 
 def test_workers_that_die_at_their_start_are_given_up_too(run: Run) -> None:
     run.order(*(f"stillborn{i}" for i in range(10)))
-    with pytest.raises(EgapipeError, match="3 workers died while they loaded the teacher") as error:
+    with pytest.raises(
+        EgapipeError, match=r"[34] workers died while they loaded the teacher"
+    ) as error:
         run([0, 1])
     assert "\n" not in str(error.value)
 
@@ -142,9 +162,17 @@ def test_a_few_deaths_at_the_start_are_survived(run: Run) -> None:
 class SpoiledLater(Run):
     """Workers after the first die while they load the teacher, and the first waits for that."""
 
+    def ground(self) -> Any:
+        """Room for one worker, and for another one once that is ready."""
+        import ray
+
+        from egapipe.stages.extract.workers.pool import Ground
+
+        [machine] = [node["NodeID"] for node in ray.nodes()]
+        return Ground({machine: 2 if any(self.folder.glob("ready-*")) else 1})
+
     def hire(self, cpus: float) -> Any:
         if len(self.hired) == 1:
-            wait_until(lambda: any(self.folder.glob("ready-*")))
             self.order(*(f"stillborn{i}" for i in range(10)))
         return super().hire(cpus)
 
@@ -157,9 +185,11 @@ class SpoiledLater(Run):
                 yield answer
 
 
-def test_workers_that_cannot_start_do_not_stop_those_that_have(tmp_path: Path) -> None:
+def test_machines_that_come_later_are_used_and_workers_that_cannot_start_stop_no_other(
+    tmp_path: Path,
+) -> None:
     run = SpoiledLater(tmp_path)
-    assert shards_of(run(list(range(4)))) == list(range(4))
+    assert shards_of(run(list(range(4)), most=None)) == list(range(4))
     assert len(run.hired) == 1 + 3
     assert [note.rpartition("; ")[2] for note in run.notes] == [
         "another one is started",
@@ -170,7 +200,9 @@ def test_workers_that_cannot_start_do_not_stop_those_that_have(tmp_path: Path) -
 
 def test_what_a_worker_refuses_comes_back_as_itself(run: Run) -> None:
     run.order("refuse")
-    with pytest.raises(TeacherError, match=r"^teacher is not the manifest's: give every host"):
+    with pytest.raises(
+        TeacherError, match=r"^worker on .*: teacher is not the manifest's: give every host"
+    ):
         run([0, 1])
 
 
@@ -189,9 +221,11 @@ def test_the_run_starts_with_the_workers_that_fit_and_takes_no_more(run: Run) ->
 
 def test_too_few_resources_are_explained_after_the_timeout(run: Run) -> None:
     with pytest.raises(UsageError) as error:
-        run([0, 1, 2], size=3, minimum=3, cpus=4, start_timeout=1)
+        run([0, 1, 2], size=3, minimum=3, cpus=4, wait=1)
     text = str(error.value)
-    assert re.match(r"[012] of 3 workers are ready after 1 s: each asks for 4 CPU, free are ", text)
+    assert re.match(
+        r"[012] of 3 workers have a machine after 1 s: each asks for 4 CPU, free are ", text
+    )
     assert "of 8 CPU: lower extract.min_workers" in text
     assert "\n" not in text
     wait_until(lambda: not workers_below(os.getpid(), "Actor"))
@@ -200,9 +234,9 @@ def test_too_few_resources_are_explained_after_the_timeout(run: Run) -> None:
 def test_a_run_that_loses_all_workers_for_good_does_not_wait_for_ever(run: Run) -> None:
     run.order("die1-1")
     run.later_cpus = 100
-    with pytest.raises(UsageError, match="0 of 1 workers are ready after 6 s"):
-        run([0, 1, 2], size=1, start_timeout=6)
-    assert [note.partition(" lost")[0] for note in run.notes] == ["shard 1"]
+    with pytest.raises(UsageError, match="0 of 1 workers have a machine after 6 s"):
+        run([0, 1, 2], size=1, wait=6)
+    assert [note.partition(" lost")[0] for note in run.notes if "lost" in note] == ["shard 1"]
 
 
 def test_the_caller_is_woken_while_workers_are_busy(run: Run) -> None:
@@ -232,6 +266,82 @@ def test_a_relieved_worker_that_had_committed_is_believed(run: Run) -> None:
     run.order("mute1-3")
     hosts = {c.shard: c.host for c in run(list(range(6)), minimum=2, patience=2)}
     assert hosts == {shard: "store" if shard == 3 else "actor" for shard in range(6)}
+
+
+@pytest.mark.parametrize("kind", ["network", "machine", "store"])
+def test_what_fails_once_is_tried_again(run: Run, kind: str) -> None:
+    run.order(f"{kind}1-2")
+    assert shards_of(run(list(range(5)))) == list(range(5))
+    assert len(run.hired) == 2
+    [note] = run.notes
+    said = re.escape(str(FAULTS[kind]))
+    assert re.fullmatch(rf"shard 2 failed: worker on .*: {said}; it is tried again", note)
+
+
+def test_what_passes_ends_the_run_only_after_a_few_tries(run: Run) -> None:
+    run.order("machine1-1", "machine2-1", "machine3-1")
+    with pytest.raises(MachineError, match=r"^shard 1 failed 3 times: worker on .*EIO\)$"):
+        run(list(range(3)))
+
+
+def test_what_is_said_again_ends_the_run_at_once(run: Run) -> None:
+    run.order("store1-1", "store2-1")
+    with pytest.raises(
+        StoreError, match=r"^shard 1 failed 2 times: worker on .*cannot write there$"
+    ):
+        run(list(range(3)), max_restarts=9)
+
+
+def test_a_broken_device_costs_its_worker(run: Run) -> None:
+    run.order("device1-1")
+    assert shards_of(run(list(range(4)))) == list(range(4))
+    assert len(run.hired) == 3
+    [note] = run.notes
+    assert re.fullmatch(
+        r"shard 1 lost its worker \(worker on .*ECC.*\); another one takes it", note
+    )
+
+
+def test_a_shard_that_loses_workers_is_isolated_and_so_is_what_was_decoded_ahead(run: Run) -> None:
+    """One worker: at shard 0 it looks ahead to 1, whose image may have been what killed it."""
+    run.order("die1-0", "die2-0")
+    assert shards_of(run(list(range(4)), size=1)) == list(range(4))
+    assert sorted(path.name for path in run.folder.glob("isolated*")) == ["isolated0", "isolated1"]
+
+
+def test_a_shard_that_hangs_every_time_does_not_hang_the_run(run: Run) -> None:
+    run.order("hang1-1", "hang2-1", "hang3-1")
+    with pytest.raises(EgapipeError, match="shard 1 lost its worker 3 times") as error:
+        run(list(range(3)), stall_timeout=1.5)
+    assert "although its images were decoded in processes of their own" in str(error.value)
+    assert "it finished no batch within 1.5 s" in str(error.value)
+
+
+def test_a_second_late_worker_is_relieved_while_the_first_is_dying(run: Run) -> None:
+    run.order("hang1-2", "hang1-3")
+    commits = run(list(range(12)), size=4, minimum=4, patience=1)
+    assert shards_of(commits) == list(range(12))
+
+
+def test_a_worker_that_never_has_its_teacher_is_given_up(run: Run) -> None:
+    run.order("sleeper1", "sleeper2", "sleeper3")
+    with pytest.raises(EgapipeError, match="still loading the teacher after 1 s: raise extract"):
+        run([0, 1], size=1, start_timeout=1, machine_failures=2)
+
+
+def test_machines_that_are_leaving_get_nothing_more(run: Run) -> None:
+    """The only machine is about to go: what is under way is finished, and nothing is begun."""
+    import ray
+
+    from egapipe.stages.extract.workers.pool import Ground
+
+    [machine] = [node["NodeID"] for node in ray.nodes()]
+    run.grounds = [Ground({machine: 1}), Ground({}, frozenset({machine}))]
+    run.leave_after = "shard0"
+    with pytest.raises(UsageError, match="0 of 1 workers have a machine after 4 s"):
+        run([0, 1, 2, 3], size=1, wait=4, slow=0.5)
+    assert any("is about to leave the cluster" in note for note in run.notes)
+    assert not (run.folder / "shard3").exists()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:

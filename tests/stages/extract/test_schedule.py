@@ -22,14 +22,17 @@ class Workers(RuleBasedStateMachine):
         self.finished: list[int] = []
         self.relieved: set[int] = set()
         self.losses: Counter[int] = Counter()
+        self.resting: set[int] = set()
+        self.now = 0.0
 
     @precondition(lambda self: self.idle)
     @rule(data=st.data())
     def assign(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(self.idle)))
-        work = self.schedule.assign(worker)
+        work = self.schedule.assign(worker, now=self.now)
         waiting = self.shards - len(self.finished) - len(self.busy)
-        assert (work is None) == (waiting == 0)
+        assert work is not None or waiting == len(self.resting)
+        assert work is None or work.shard not in self.resting
         if work is not None:
             assert work.shard not in {*self.busy.values(), *self.finished}
             assert work.upcoming is None or work.upcoming not in {
@@ -48,6 +51,23 @@ class Workers(RuleBasedStateMachine):
         assert self.schedule.finish(worker) == shard
         self.finished.append(shard)
         self.idle.add(worker)
+
+    @precondition(lambda self: self.busy)
+    @rule(data=st.data())
+    def fail(self, data: st.DataObject) -> None:
+        """A worker cannot do its shard, which is put off; it lives."""
+        worker = data.draw(st.sampled_from(sorted(self.busy)))
+        shard = self.busy.pop(worker)
+        self.losses[shard] += 1
+        assert self.schedule.fail(worker) == (shard, self.losses[shard])
+        self.schedule.rest(shard, self.now + 1)
+        self.resting.add(shard)
+        self.idle.add(worker)
+
+    @rule()
+    def time_passes(self) -> None:
+        self.now += 1
+        self.resting.clear()
 
     @precondition(lambda self: self.busy)
     @rule(data=st.data(), committed=st.booleans())
@@ -89,7 +109,7 @@ class Workers(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost_or_done_twice(self) -> None:
         assert len(set(self.finished)) == len(self.finished)
-        assert self.schedule.unfinished == (len(self.finished) < self.shards)
+        assert self.schedule.unfinished == self.shards - len(self.finished)
 
 
 TestWorkers = Workers.TestCase
@@ -118,3 +138,37 @@ def test_a_lost_workers_shards_come_first() -> None:
     schedule.assign("b")
     assert schedule.lose("a") == (0, 1)
     assert schedule.assign("c") == Assignment(0, upcoming=1)
+
+
+def test_what_kills_two_workers_is_isolated_and_so_is_what_they_looked_ahead_to() -> None:
+    schedule: Schedule[str] = Schedule(range(4))
+    for worker in ("a", "b"):
+        assert schedule.assign(worker) == Assignment(0, upcoming=1)
+        schedule.lose(worker)
+    assert schedule.assign("c") == Assignment(0, upcoming=None, isolated=True)
+    assert schedule.assign("d") == Assignment(1, upcoming=None, isolated=True)
+    schedule.finish("c")
+    assert schedule.assign("c") == Assignment(2, upcoming=3)
+
+
+def test_a_loss_that_does_not_count_makes_nothing_suspicious() -> None:
+    schedule: Schedule[str] = Schedule(range(2))
+    for _ in range(5):
+        schedule.assign("a")
+        assert schedule.lose("a", counted=False) == (0, 0)
+    assert schedule.assign("a") == Assignment(0, upcoming=1)
+
+
+def test_an_image_that_is_known_to_do_harm_is_isolated_at_once() -> None:
+    schedule: Schedule[str] = Schedule(range(3))
+    schedule.assign("a")
+    schedule.suspect(0)
+    schedule.lose("a")
+    assert schedule.assign("b") == Assignment(0, upcoming=None, isolated=True)
+
+
+def test_shards_are_left_to_others_that_may_do_better() -> None:
+    schedule: Schedule[str] = Schedule(range(3))
+    assert schedule.assign("a", avoid={0, 2}) == Assignment(1, upcoming=None)
+    assert schedule.assign("b", avoid={1}) == Assignment(0, upcoming=2)
+    assert schedule.assign("c", avoid={2}) is None
