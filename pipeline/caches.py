@@ -102,7 +102,9 @@ class Entry:
         let two processes hold a lock of one name. Raises OSError.
         """
         lock = lock_of(self.kind, self.files[0].parent, self.key)
-        holding = FileLock(lock, timeout=0) if self.kind.locked else nullcontext()
+        # Who only looks leaves no lock file behind: without one nobody builds.
+        locked = self.kind.locked and (lock.exists() or not dry_run)
+        holding = FileLock(lock, timeout=0) if locked else nullcontext()
         with suppress(Timeout), holding:
             for file in self.files if not dry_run else ():
                 _remove(file)

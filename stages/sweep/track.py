@@ -6,6 +6,7 @@ epochs, however often the sweep was interrupted.
 
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.sweep import MlflowTracking, WandbTracking
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.runs import RunFolder
 from egapipe.pipeline.tracking import read_metrics
@@ -47,7 +49,7 @@ def track_once(config: Config, folder: SweepFolder, report: SweepReport) -> bool
     if options is None:
         return False
     # Where to is part of it: another tracker has not been told yet.
-    told = hashlib.sha256(options.model_dump_json().encode()).hexdigest()
+    told = mark(options)
     marker = folder.path / TRACKED
     if marker.is_file() and folder.read_json(TRACKED).get("told") == told:
         return True
@@ -62,6 +64,12 @@ def track_once(config: Config, folder: SweepFolder, report: SweepReport) -> bool
         return False
     folder.write_json(TRACKED, {"told": told})
     return True
+
+
+def mark(options: MlflowTracking | WandbTracking) -> str:
+    """What tells one tracker from another: SHA-256 of where it is, hex."""
+    text = json.dumps(durable(options), separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def track(config: Config, folder: SweepFolder, report: SweepReport) -> None:

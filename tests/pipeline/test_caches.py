@@ -77,6 +77,9 @@ def test_every_kind_goes_by_age_unless_it_is_being_built(kind: Kind, tmp_path: P
     files = put_entry(kind, tmp_path)
     (entry,) = entries(tmp_path)
     assert (entry.kind, entry.key, entry.bytes) == (kind, KEYS[kind.what], 4 * len(files))
+    before = sorted(tmp_path.rglob("*"))
+    assert len(prune_cache(tmp_path, set(), unused=DAY, dry_run=True)) == 1
+    assert sorted(tmp_path.rglob("*")) == before
     assert prune_cache(tmp_path, set(), unused=50 * DAY, dry_run=False) == []
     if kind.locked:
         with FileLock(lock_of(kind, tmp_path / kind.folder, entry.key)):

@@ -1,5 +1,6 @@
 """Trials in MLflow and Weights & Biases, from the run folders, without any server."""
 
+import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from egapipe.pipeline.config import Config, load_config
+from egapipe.pipeline.durable import FORMAT_1, durable
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.report import SweepReport, SweepTrial
-from egapipe.stages.sweep.track import check_tracking, track, track_once
+from egapipe.stages.sweep.track import check_tracking, mark, track, track_once
 
 LR = "distill.lr"
 
@@ -94,3 +96,12 @@ def test_a_tracker_that_fails_gates_nothing(
     (record,) = (r for r in caplog.records if "run the same command" in r.getMessage())
     assert len(record.getMessage().splitlines()) == 1
     assert not (folder.path / "tracked.json").exists()
+
+
+@pytest.mark.parametrize("track", ["{kind: mlflow, uri: 'sqlite:///ä.db'}", "{kind: wandb}"])
+def test_what_was_told_is_known_by_what_format_1_knew(track: str) -> None:
+    """A later option at its default must not tell a tracker of a sweep again."""
+    options = config(track).sweep.track
+    assert options is not None
+    assert mark(options) == hashlib.sha256(options.model_dump_json().encode()).hexdigest()
+    assert set(durable(options)) == set(FORMAT_1[type(options).__name__].split())
