@@ -58,7 +58,7 @@ class DistillConfig(Section):
 
     recipe: Literal["default", "paper"] = "paper"
     """What the settings are that nobody sets: today's (`default`: the head first, standardised
-    features, a cosine), or the paper's."""
+    features, a cosine), or the paper's. What does not say it has the default."""
     student: StudentConfig = StudentConfig()
     """The network to train."""
     head: HeadConfig = HeadConfig()

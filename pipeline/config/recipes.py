@@ -20,9 +20,6 @@ WARMUP = 5.0
 
 MOST = 10**9
 """What is above it is no number of rows or epochs."""
-UNSAID = "paper"
-"""The recipe of a configuration that names none."""
-
 Tree = dict[str, Any]
 
 
@@ -33,7 +30,7 @@ def filled(distill: Mapping[str, Any]) -> Tree:
     the paper's.
     """
     resolved = set(FORMAT_1["DistillConfig"].split()) <= distill.keys()
-    recipe = distill.get("recipe", "paper" if resolved else UNSAID)
+    recipe = distill.get("recipe", "paper" if resolved else "default")
     if not isinstance(recipe, str) or recipe not in RATE:
         return dict(distill)
     tree = {"recipe": recipe, **distill}
@@ -48,7 +45,7 @@ def _today(tree: Tree) -> Tree:
         tree["head"] = {"mode": "sequential", "solver": "lbfgs", **head}
     if isinstance(head, Mapping) and tree["head"]["mode"] == "sequential":
         tree.setdefault("standardize", "zscore")
-    tree.setdefault("objective", {"ega": {"weight": "auto"}})
+    tree.setdefault("objective", {"ega": {"weight": "auto"}, "kd": {"weight": "auto"}})
     tree.setdefault("schedule", "cosine")
     tree.setdefault("warmup_epochs", _warmup(tree.get("epochs", 240)))
     tree.setdefault("nesterov", tree.get("momentum", 0.9) != 0)

@@ -184,7 +184,7 @@ def cifar(data: Path, folder: Path, teacher: Path, amount: Amount, device: str) 
         f"distill.checkpoint_epochs={max(1, amount.epochs // 10)}",
         *(f"dataset.{n}.limit={v}" for n, v in (("train", train), ("test", test)) if v),
     ]
-    config = load_config("cifar100", sets)
+    config = load_config("cifar100+paper", sets)
     return config.model_copy(update={"teacher": teacher_config(teacher, device)})
 
 

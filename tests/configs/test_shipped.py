@@ -57,7 +57,7 @@ def check_protocol(config: Config) -> None:
 
 
 def test_every_shipped_file_has_a_place_here() -> None:
-    known = {*DATASETS, *TEACHERS, *STUDENTS, *HEADS, "vgg13-64", "paper", "objectives"}
+    known = {*DATASETS, *TEACHERS, *STUDENTS, *HEADS, "vgg13-64", "common", "paper", "objectives"}
     assert set(shipped()) == known | OTHERS
     assert {name for name in shipped() if not is_part(name)} == {*DATASETS, *OTHERS}
 
@@ -75,8 +75,8 @@ def test_an_experiment_loads_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_alone_a_data_set_has_the_papers_first_column(dataset: str) -> None:
-    config = load_config(dataset)
+def test_with_the_paper_a_data_set_has_the_papers_first_column(dataset: str) -> None:
+    config = load_config(f"{dataset}+paper")
     check_protocol(config)
     assert config.teacher.model == TEACHERS["clip-vit-b32"]
     assert (config.distill.student.name, config.distill.lr) == ("resnet8x4", 0.05)
@@ -89,7 +89,8 @@ def test_alone_a_data_set_has_the_papers_first_column(dataset: str) -> None:
 def test_every_combination_of_the_paper(
     dataset: str, teacher: str, student: str, head: str
 ) -> None:
-    config = load_config(f"{dataset}+{teacher}+{student_part(dataset, student)}+{head}")
+    parts = f"{dataset}+{teacher}+{student_part(dataset, student)}+paper+{head}"
+    config = load_config(parts)
     assert config.name == f"{dataset}-{teacher}"
     check_protocol(config)
     assert config.dataset == load_config(dataset).dataset
@@ -111,7 +112,17 @@ def test_the_students_build_at_the_size_of_the_images(dataset: str, student: str
 def test_another_student_forgets_the_arguments_of_the_one_before() -> None:
     config = load_config("tinyimagenet+vgg13-64+resnet8x4")
     assert config.distill.student.args == {}
-    assert load_config("cifar100+shufflenet_v1+vgg13").distill.lr == 0.05
+    assert load_config("cifar100+paper+shufflenet_v1+vgg13").distill.lr == 0.05
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_alone_a_data_set_has_the_default_recipe(dataset: str) -> None:
+    config = load_config(dataset)
+    assert config.distill.recipe == "default"
+    assert (config.distill.lr, config.distill.schedule) == (0.1, "cosine")
+    assert config.distill.objective.model_dump(exclude_none=True).keys() == {"ega", "kd"}
+    assert config.views == load_config(f"{dataset}+paper").views
+    assert config.teacher.model == TEACHERS["clip-vit-b32"]
 
 
 @pytest.mark.parametrize("dataset", HUB)
@@ -160,12 +171,12 @@ def test_rn101_comes_from_open_clip_and_all_others_from_transformers() -> None:
 
 
 def test_the_parts_repeat_nothing_of_the_protocol() -> None:
-    """A student may set its learning rate, a teacher its name, nobody the rest."""
+    """A teacher may set its name, nobody the rest."""
     allowed = {"name", "teacher", "distill"}
     for part in (*TEACHERS, *STUDENTS, *HEADS, "vgg13-64"):
         tree = read_tree(part)
         assert set(tree) <= allowed
-        assert set(tree.get("distill", {})) <= {"student", "lr", "head"}
+        assert set(tree.get("distill", {})) <= {"student", "head"}
 
 
 def test_the_documentations_commands_and_file_load(

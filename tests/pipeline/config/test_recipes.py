@@ -31,9 +31,16 @@ def test_the_default_recipe() -> None:
     assert (distill.head.mode, distill.head.solver) == ("sequential", "lbfgs")
     assert (distill.standardize, distill.schedule, distill.warmup_epochs) == ("zscore", "cosine", 5)
     assert (distill.nesterov, distill.decay_on, distill.lr) == (True, "weights", 0.1)
-    assert distill.objective.model_dump(exclude_none=True).keys() == {"ega"}
-    assert distill.objective.ega is not None
-    assert distill.objective.ega.weight == "auto"
+    terms = distill.objective.model_dump(exclude_none=True)
+    assert {name: options["weight"] for name, options in terms.items()} == {
+        "ega": "auto",
+        "kd": "auto",
+    }
+
+
+def test_what_names_no_recipe_has_the_default() -> None:
+    assert config() == config(recipe="default")
+    assert Config.model_validate(MINIMAL) == config(recipe="default")
 
 
 def test_what_is_said_stays() -> None:

@@ -63,7 +63,9 @@ def test_the_readmes_own_example_decays(tmp_path: Path) -> None:
     [example] = [text for _, text in blocks(page("README.md")) if "name: mine" in text]
     (tmp_path / "mine.yaml").write_text(example)
     config = load_config(str(tmp_path / "mine.yaml")).distill
-    assert learning_rate(config, config.epochs - 1) == pytest.approx(config.lr / 1000)
+    assert learning_rate(config, config.epochs - 1) < config.lr / 1000
+    paper = load_config(str(tmp_path / "mine.yaml"), ["distill.recipe=paper"]).distill
+    assert learning_rate(paper, paper.epochs - 1) == pytest.approx(paper.lr / 1000)
 
 
 @pytest.mark.parametrize(("milestones", "late"), [("[0.5, 3]", "3"), ("[1, 4, 150]", "4, 150")])
