@@ -253,6 +253,16 @@ class DistillConfig(Section):
         return round(self.batch_size / (1.0 + (self.unlabelled_ratio or 0.0)))
 
     @model_validator(mode="after")
+    def _a_ratio_of_something(self) -> Self:
+        terms = [name for name, options in self.objective if options and options.weight == "auto"]
+        if terms and self.ce_weight == 0:
+            raise ValueError(
+                f"objective.{terms[0]}.weight auto is a ratio of the cross-entropy's gradient, and "
+                "ce_weight is 0: give it a number"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")

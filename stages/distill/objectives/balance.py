@@ -16,7 +16,7 @@ CE = "cross-entropy"
 HORIZON = 1000
 """Steps that the running means look back; in the first ones all steps so far."""
 FIRST = 1e-3
-"""Weight in the first step, before which nothing is known."""
+"""Weight until both gradients were seen: in the first step, and while no row has had a label."""
 
 
 class Balance(nn.Module):
@@ -50,7 +50,8 @@ class Balance(nn.Module):
     def weight(self, name: str) -> Tensor:
         """An objective's weight in this step, a scalar without gradient."""
         norm = self.norms[1 + list(self.ratios).index(name)]
-        known = norm > 0
+        # Both: a first batch may have no label, and a weight of 0 would never let go again.
+        known = (norm > 0) & (self.norms[0] > 0)
         weight = self.ratios[name] * self.norms[0] / norm.masked_fill(~known, 1)
         self._weights[name] = weight.masked_fill(~known, FIRST)
         return self._weights[name]

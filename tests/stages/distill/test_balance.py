@@ -1,5 +1,7 @@
 """`weight: auto` keeps an objective's gradient at the student's features at a ratio."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -94,6 +96,16 @@ def test_an_overflow_is_no_measurement() -> None:
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+def test_batches_without_a_label_leave_the_first_weight() -> None:
+    model = automatic("kd")
+    gradient = OnePass(model, ALONE)
+    bare = replace(batch(), labels=torch.full_like(batch().labels, -1))
+    for _ in range(3):
+        assert gradient(bare, IDLE).parts["kd_weight"].item() == pytest.approx(FIRST)
+    gradient(batch(), IDLE)
+    assert gradient(batch(), IDLE).parts["kd_weight"].item() > 10 * FIRST
+
+
 def test_the_scale_of_the_loss_changes_nothing() -> None:
     class Scaled:
         def scale(self, loss: Tensor) -> Tensor:
@@ -116,6 +128,8 @@ def test_grids_are_before_the_features() -> None:
 
 def test_what_can_be_said_of_a_weight(quick: MakeConfig) -> None:
     assert quick("distill.objective.ega=auto").distill.objective.ega.weight == "auto"  # type: ignore[union-attr]
+    with pytest.raises(UsageError, match=r"ega\.weight auto is a ratio.*give it a number"):
+        quick("distill.objective.ega=auto", "distill.ce_weight=0")
     with pytest.raises(UsageError, match=r"distill\.objective\.ega\.weight"):
         quick("distill.objective.ega=automatic")
     with pytest.raises(UsageError, match=r"distill\.objective\.ega\.ratio must be greater than 0"):
