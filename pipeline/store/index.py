@@ -144,10 +144,12 @@ def encode_index(index: Rows, shard_rows: int) -> bytes:
         write_statistics=False,
         write_page_checksum=True,
     ) as writer:
-        for start in range(0, index.num_rows, rows):
-            part = plain_part(index, start, min(start + rows, index.num_rows))
-            group = part.replace_schema_metadata(None).combine_chunks().cast(_STORED)
-            writer.write_table(group, row_group_size=rows)
+        # Whole groups, many of them at a time where they are small.
+        several = rows * -(-_BLOCK // rows)
+        for start in range(0, index.num_rows, several):
+            part = plain_part(index, start, min(start + several, index.num_rows))
+            groups = part.replace_schema_metadata(None).combine_chunks().cast(_STORED)
+            writer.write_table(groups, row_group_size=rows)
     data: bytes = sink.getvalue().to_pybytes()
     return data
 

@@ -2,10 +2,12 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from egapipe.stages.bench.scale import SHARD_ROWS, Numbered, Part, Sample, Scaled, measure
+from tests.markdown import blocks, page
 
 
 def sample(shards: int) -> Sample:
@@ -46,3 +48,33 @@ def test_the_whole_path_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(found.parts()) == 5
     assert all(part.driver_bytes > 0 and part.worker_bytes > 0 for part in found.parts())
     assert not list(tmp_path.iterdir())
+
+
+def test_the_page_computes_what_it_says() -> None:
+    """The table of a billion rows is what its formulas give."""
+    text = page("docs/scale.md")
+    [formulas] = [block for language, block in blocks(text) if language == "python"]
+    found: dict[str, Any] = {}
+    exec(compile(formulas, "docs/scale.md", "exec"), found)  # noqa: S102
+    numbered = found["driver_gigabytes"] - found["rows"] * (found["key_bytes"] + 8) / 1e9
+    said = [
+        f"| shards | {found['shards']:,} |",
+        f"| one shard | {found['shard_megabytes']:.0f} MB |",
+        f"| embeddings | {found['store_terabytes']:.1f} TB |",
+        f"| index | {found['index_gigabytes']:.0f} GB |",
+        f"| `commits.parquet` | {found['table_megabytes']:.0f} MB |",
+        f"| memory of the driver, keys as text | {found['driver_gigabytes']:.0f} GB |",
+        f"| memory of the driver, numbered keys | {numbered:.0f} GB |",
+        f"| memory of a worker, beside its teacher and its shards | "
+        f"{found['worker_gigabytes']:.1f} GB |",
+        f"| puts and reads of an extraction | {found['puts']:,} and {found['reads']:,} |",
+        f"| the driver's own work | {found['driver_minutes']:.0f} min |",
+        f"| finishing, at 300 reads/s | {found['finish_minutes']:.0f} min |",
+        f"| a command on the finished store: requests, seconds | "
+        f"{found['command_requests']:.0f}, {found['command_seconds']:.0f} s |",
+        f"| fingerprint, at 1 GB/s of images | {found['fingerprint_hours']:.0f} h |",
+        f"| GPU hours at 2,000 views/s a GPU | {found['gpu_hours'](2000):.0f} |",
+        f"{found['dollars'](0, 1, 5e-6, 4e-7, 0, 0):.2f} dollars",
+        f"{found['dollars'](0, 1, 0, 0, 23, 1):.0f} dollars a month",
+    ]
+    assert [line for line in said if line not in " ".join(text.splitlines()) + text] == []
