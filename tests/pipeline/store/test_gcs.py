@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 from gcp_storage_emulator.server import create_server
 
-from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.config.data import FolderSource, ParquetSource, WebDatasetSource
+from egapipe.pipeline.datasets import open_dataset
+from egapipe.pipeline.errors import StoreError, TrainingError
+from egapipe.pipeline.runs import folder_at
 from egapipe.pipeline.store import Features, FeatureStore, check_store
 from egapipe.pipeline.store.location import open_objects
+from tests.pipeline.datasets.samples import images, write_parquet, write_tar
 from tests.pipeline.store.samples import complete, create, finished, make_manifest, snapshot, write
 
 SMALL = make_manifest(outputs={"embedding": (3,)})
@@ -61,6 +65,40 @@ def test_objects_are_listed_and_removed(url: str) -> None:
     objects.delete("c")
     objects.delete("c")
     assert list(objects.get_many(["a/b", "c"])) == [b"12", None]
+
+
+def test_images_and_a_copy_of_a_run(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read in place, and what a lease and a copy need of a storage."""
+    monkeypatch.setenv("EGAPIPE_CACHE", str(tmp_path / "cache"))
+    data = images(3)
+    objects = open_objects(url)
+    tar = write_tar(tmp_path / "x", {f"{n}.png": image for n, image in enumerate(data)})
+    table = write_parquet(tmp_path / "y", data, label=[0, 1, 2])
+    for key, content in {"t0.tar": tar, "p.parquet": table}.items():
+        objects.put(key, content.read_bytes())
+    for n, image in enumerate(data):
+        objects.put(f"set/{'ab'[n % 2]}/{n}.png", image)
+    sources = [
+        WebDatasetSource(kind="webdataset", files=[f"{url}/t{{0..0}}.tar"]),
+        ParquetSource(kind="parquet", files=[f"{url}/*.parquet"]),
+        FolderSource(kind="folder", path=f"{url}/set"),
+    ]
+    for dataset in map(open_dataset, sources):
+        assert sorted(map(dataset.encoded, range(3))) == sorted(data)
+        assert dataset.fingerprint() == dataset.fingerprint()
+    assert (tmp_path / "cache" / "digests").exists()
+    run = folder_at(f"{url}/run")
+    with run.exclusive() as held:
+        held.write("metrics.jsonl", b"{}")
+        held.require_held()
+        with pytest.raises(TrainingError), folder_at(f"{url}/run", "read").exclusive():
+            raise AssertionError
+    there = folder_at(f"{url}/run", "read")
+    there.fetch()
+    assert there.metrics.read_bytes() == b"{}"
+    assert objects.sizes("run") == {"run/metrics.jsonl": 2}
 
 
 def test_a_bucket_that_is_missing_is_one_line(endpoint: str) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import s3fs
 import torch
+import typer
 from safetensors.torch import load
+from typer.testing import CliRunner
 
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.datasets import open_dataset
@@ -25,6 +27,7 @@ from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import compare, distill, evaluate, export, predict, report, sweep
 from egapipe.stages.compare import ComparisonFolder
 from egapipe.stages.watch import run_status
+from egapipe.stages.watch.command import register
 from egapipe.stages.watch.status import find_runs, statuses
 from tests.command import egapipe
 from tests.objectstore import S3, SECRET, environment, s3, s3_server, serve_s3
@@ -231,16 +234,17 @@ def test_what_is_read_back(quick: MakeConfig, s3: S3, tmp_path: Path) -> None:
     assert written.where == f"{run.where}/report.html"
     assert {"evaluation.json", "export/model.safetensors", "report.html"} <= keys(s3)
     on_another_machine()
-    # An export and a page that were made elsewhere are replaced as those of a disk are.
+    # An export that was made elsewhere is replaced as one of a disk is.
     export.run(run.where, formats=["safetensors"])
-    report.run(run.where)
     assert not any("partial" in key for key in keys(s3))
     image = tmp_path / "x.png"
     open_dataset(config.dataset.train).image(0).save(image)
     classes = [next(predict.run(m, [image])).classes for m in (run.where, exported.folder)]
     assert classes[0] == classes[1]
-    done = egapipe("watch", run.where, "--once")
-    assert done.returncode == 0, done.stderr
+    app = typer.Typer()
+    register(app)
+    done = CliRunner().invoke(app, [run.where, "--once"])
+    assert done.exit_code == 0, done.output
     assert "finished" in done.stdout
 
 
