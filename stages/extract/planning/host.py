@@ -16,13 +16,20 @@ from egapipe.stages.extract.teachers import Teacher
 Samples = Mapping[int, str]
 """Row -> SHA-256 of its image's bytes."""
 
-_SAMPLES = 3
+# Places from the start to the end, rows drawn around each, and how far from it: rows that follow
+# each other lie in one file, which a host may have to look through first.
+_PLACES, _DRAWN, _AROUND = 3, 16, 500
 
 
 def sample(dataset: Images) -> Samples:
-    """A few readable rows from the start to the end of a data set."""
-    rows = np.linspace(0, len(dataset) - 1, _SAMPLES).round().astype(int)
-    digests = {int(row): _digest(dataset, int(row)) for row in rows}
+    """Readable rows around three places from the start to the end of a data set: where a host has
+    other images, some of these are others, unless hardly any is."""
+    rng, rows = np.random.default_rng(0), set[int]()
+    for place in np.linspace(0, len(dataset) - 1, _PLACES).round().astype(int):
+        near = np.arange(max(0, place - _AROUND), min(len(dataset), place + _AROUND + 1))
+        drawn = rng.choice(near, min(_DRAWN, len(near)), replace=False)
+        rows |= {int(place), *drawn.tolist()}
+    digests = {row: _digest(dataset, row) for row in sorted(rows)}
     return {row: digest for row, digest in digests.items() if digest is not None}
 
 

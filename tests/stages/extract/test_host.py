@@ -24,12 +24,37 @@ def images(tmp_path: Path, quick: MakeConfig) -> Path:
     return tmp_path / "images"
 
 
-def test_samples_span_the_data_set_and_leave_out_unreadable_rows(images: Path) -> None:
+def test_samples_span_the_data_set_and_leave_out_unreadable_rows(
+    images: Path, quick: MakeConfig
+) -> None:
     dataset = open_dataset(FolderSource(kind="folder", path=str(images)))
-    assert list(sample(dataset)) == [0, 4, 8]
+    assert list(sample(dataset)) == list(range(9))
     (images / "4.png").unlink()
-    assert list(sample(dataset)) == [0, 8]
+    assert list(sample(dataset)) == [0, 1, 2, 3, 5, 6, 7, 8]
     check_images(dataset, sample(dataset))
+    many = open_dataset(quick().dataset.train.model_copy(update={"limit": None}))
+    rows = list(sample(many))
+    assert {0, len(many) // 2, len(many) - 1} <= set(rows)
+    assert 40 < len(rows) <= 3 * 17
+
+
+def test_a_host_where_most_images_were_exchanged_is_refused(
+    tmp_path: Path, quick: MakeConfig
+) -> None:
+    """The first, the middle and the last one are what they were."""
+    digits = open_dataset(quick().dataset.train.model_copy(update={"limit": None}))
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for row in range(101):
+        digits.image(row).save(folder / f"{row:03d}.png")
+    dataset = open_dataset(FolderSource(kind="folder", path=str(folder)))
+    samples = sample(dataset)
+    content = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    paths = [path for row, path in enumerate(content) if row not in (0, 50, 100)]
+    for path, other in zip(paths, [*paths[1:], paths[0]], strict=True):
+        path.write_bytes(content[other])
+    with pytest.raises(UsageError, match="of data set folder/many is missing or another one"):
+        check_images(dataset, samples)
 
 
 @pytest.mark.parametrize("spoil", ["missing", "another"])
