@@ -7,7 +7,7 @@ A file that was fetched, and has not changed since on either side, is not fetche
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +54,7 @@ class Copy:
         with self.objects.explained("read", ""), FileLock(self._entry / _FETCHING):
             there = states_below(self.objects.url)
             names = {name for name in there if _is_wanted(name, wanted)}
+            self._check_inside(names)
             here = {
                 p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()
             }
@@ -88,6 +89,15 @@ class Copy:
         for name in names:
             keys = self.objects.sizes(name.rstrip("/")) if name[-1] == "/" else [name]
             at_once(self.objects.delete, list(keys))
+
+    def _check_inside(self, names: Iterable[str]) -> None:
+        """Raise StoreError for a key that would be a file outside of the copy, or nowhere."""
+        for name in names:
+            if not {"", ".", ".."}.isdisjoint(name.split("/")) or "\0" in name:
+                raise StoreError(
+                    f"{self.objects.url} holds the key {name!r}, which is no file of a run: remove "
+                    "it there"
+                )
 
     def _fetch_one(self, name: str) -> None:
         data = self.objects.get(name)

@@ -30,7 +30,7 @@ from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.config.files import read_tree
 from egapipe.pipeline.config.load import check
 from egapipe.pipeline.errors import TrainingError, UsageError, one_line
-from egapipe.pipeline.files import json_object, read_regular, replace_file
+from egapipe.pipeline.files import SMALL, json_object, read_regular, replace_file
 from egapipe.pipeline.identity import has_places, run_identity
 from egapipe.pipeline.paths import use_cache
 from egapipe.pipeline.remote import changed_at, is_remote
@@ -172,7 +172,7 @@ class RunFolder:
         """Whether there is a file of this name."""
         if self._copy is None:
             return (self.path / name).is_file()
-        return self._copy.objects.get(name) is not None
+        return self._copy.objects.part(name, 0, 1) is not None
 
     def begin(self, config: Config, store: Mapping[str, Any]) -> None:
         """Write what the run is made from."""
@@ -215,9 +215,11 @@ class RunFolder:
                 return read_regular(self.path / name)
             except (OSError, ValueError) as error:
                 raise UsageError(f"{where} cannot be read: {one_line(error)}") from None
-        data = self._copy.objects.get(name)
+        data = self._copy.objects.part(name, 0, SMALL + 1)
         if data is None:
             raise UsageError(f"{where} cannot be read: there is none")
+        if len(data) > SMALL:
+            raise UsageError(f"{where} cannot be read: it is larger than {SMALL:,} bytes")
         return data
 
     def fetch(self, *names: str) -> None:

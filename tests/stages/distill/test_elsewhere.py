@@ -16,9 +16,10 @@ import typer
 from safetensors.torch import load
 from typer.testing import CliRunner
 
+from egapipe.pipeline import runs
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.datasets import open_dataset
-from egapipe.pipeline.errors import EgapipeError, StoreError, TrainingError
+from egapipe.pipeline.errors import EgapipeError, StoreError, TrainingError, UsageError
 from egapipe.pipeline.lease import leased
 from egapipe.pipeline.paths import cache_dir
 from egapipe.pipeline.runs import RunFolder, open_run, run_folder
@@ -253,6 +254,24 @@ def test_what_is_no_run_is_one_line(s3: S3, read: Callable[[str], object]) -> No
     with pytest.raises(EgapipeError, match="s3://") as said:
         read(s3.url("nothing"))
     assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("key", ["../../evil", "checkpoints/../../../../evil", "a/./b", "a//b"])
+def test_a_key_leads_to_no_file_outside_of_the_copy(s3: S3, tmp_path: Path, key: str) -> None:
+    s3.client().put_object(Bucket=s3.bucket, Key=f"run/{key}", Body=b"evil")
+    run = open_run(s3.url("run"))
+    with pytest.raises(StoreError, match="is no file of a run"):
+        run.fetch()
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_a_small_file_without_end_is_not_read(
+    s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runs, "SMALL", 1000)
+    s3.client().put_object(Bucket=s3.bucket, Key="run/summary.json", Body=bytes(1001))
+    with pytest.raises(UsageError, match=r"summary.json cannot be read: it is larger than 1,000"):
+        open_run(s3.url("run")).summary()
 
 
 def test_a_reader_finds_a_whole_checkpoint_while_a_training_goes_on(
