@@ -42,6 +42,10 @@ class ExtractConfig(Section):
     row_timeout: AboveZero = 120.0
     """Seconds that reading and decoding one image may take. One that takes longer, or ends its
     process, twice, the second time alone in a process, is recorded as failed."""
+    same_device: bool = False
+    """Refuse to continue a store whose shards were computed on another kind of device, in another
+    precision or in batches of another size. By default that is a warning, and each record says what
+    its shard was computed on."""
     max_restarts: Count = 3
     """Times one shard may fail or lose its worker before the run stops. After the second its images
     are decoded in processes of their own, so that the one that does harm is found."""

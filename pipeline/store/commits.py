@@ -21,6 +21,8 @@ _NO_CHECKSUM = "0" * 64
 # Parquet keeps the text of a file's metadata as it is, behind its name.
 _WRITTEN = re.compile(re.escape(_CHECKSUM).encode() + rb".{1,8}?([0-9a-f]{64})", re.DOTALL)
 _DIGEST = pa.binary(32)
+# A column that the first tables did not have.
+_LATER = "computed"
 
 
 class Commits(Mapping[int, Commit]):
@@ -46,6 +48,7 @@ class Commits(Mapping[int, Commit]):
             seconds=dict(row["seconds"]),
             host=row["host"],
             versions=dict(row["versions"]),
+            computed=dict(row.get(_LATER) or {}),
         )
 
     def __iter__(self) -> Iterator[int]:
@@ -88,6 +91,7 @@ _SCHEMA = pa.schema(
         ),
         pa.field("record", _DIGEST, nullable=False),
         pa.field("bytes", pa.int64(), nullable=False),
+        pa.field(_LATER, pa.map_(pa.string(), pa.field("value", pa.string(), False)), False),
     ]
 )
 
@@ -126,7 +130,13 @@ def decode_commits(data: bytes, failures: Sequence[Failure], where: str) -> Comm
         raise StoreError(f"{where} is damaged: {one_line(error)}") from error
     if not whole:
         raise StoreError(f"{where} is damaged: it has not its checksum")
-    if table.column_names != _SCHEMA.names:
+    unknown = [name for name in table.column_names if name not in _SCHEMA.names]
+    if unknown and table.column_names[: len(_SCHEMA)] == _SCHEMA.names:
+        raise StoreError(
+            f"{where} was written by a newer egapipe ({unknown[0]} is not known here): "
+            "upgrade egapipe"
+        )
+    if table.column_names not in (_SCHEMA.names, [n for n in _SCHEMA.names if n != _LATER]):
         raise StoreError(f"{where} is damaged: its columns are {table.column_names}")
     return Commits(table.combine_chunks(), failures)
 
@@ -144,6 +154,7 @@ def _row(commit: Commit) -> dict[str, object]:
         "versions": list(commit.versions.items()),
         "record": hashlib.sha256(record).digest(),
         "bytes": len(record),
+        _LATER: list(commit.computed.items()),
     }
 
 

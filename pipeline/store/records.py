@@ -85,8 +85,9 @@ class Commit(Record):
 
     sha256: array -> hex of the stored bytes of its chunk. nonfinite: rows whose teacher output was
     not finite in the stored type; they are among `failures`. seconds: where the time went, by
-    phase. versions: of the software that made it; empty in records of older egapipes. Everything
-    but `seconds`, `host` and `versions` is the same in every run.
+    phase. versions: of the software that made it. computed: `device`, `precision` and `batch`, what
+    else decides the last bits. Both are empty in records of older egapipes: nobody knows.
+    Everything but `seconds`, `host`, `versions` and `computed` is the same in every run.
     """
 
     shard: Count
@@ -98,6 +99,7 @@ class Commit(Record):
     seconds: dict[str, float]
     host: str
     versions: dict[str, str] = {}
+    computed: dict[str, str] = {}
 
     @classmethod
     def remedy(cls) -> str:

@@ -123,13 +123,14 @@ class FeatureStore:
         failures: Sequence[Failure] = (),
         seconds: Mapping[str, float] | None = None,
         versions: Mapping[str, str] | None = None,
+        computed: Mapping[str, str] | None = None,
     ) -> Commit:
         """Store a whole shard: its data, then its commit record.
 
         arrays: output -> float32 [rows, V, *shape]. failures: rows without an embedding; they are
         stored as NaN. A row with a value that is not finite in the stored type becomes one too.
         seconds: time by phase, recorded together with the time of this call as `write`. versions:
-        of the software that made the arrays.
+        of the software that made the arrays. computed: on which device they were, see `Commit`.
 
         One writer a shard; different shards may be written by different processes at once. A shard
         that is committed is left as it is, and its record returned. Raises IndexError if no such
@@ -155,6 +156,7 @@ class FeatureStore:
             seconds={**(seconds or {}), "write": round(time.perf_counter() - started, 6)},
             host=socket.gethostname(),
             versions=dict(versions or {}),
+            computed=dict(computed or {}),
         )
         self.objects.put(layout.commit_key(shard), commit.encode())
         return commit

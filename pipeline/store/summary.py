@@ -38,7 +38,14 @@ def summarize(place: Place) -> Summary:
         "views_plan": manifest.views.model_dump(mode="json"),
         "versions": manifest.versions,
         "shard_versions": _versions_of_shards(manifest, commits),
+        "computed": _computed(commits),
     }
+
+
+def _computed(commits: Mapping[int, Commit]) -> list[dict[str, str]]:
+    """What shards were computed on, each kind once; nothing of those of older egapipes."""
+    kinds = {tuple(commit.computed.items()) for commit in commits.values() if commit.computed}
+    return [dict(kind) for kind in sorted(kinds)]
 
 
 def _versions_of_shards(manifest: Manifest, commits: Mapping[int, Commit]) -> dict[str, list[str]]:
@@ -71,6 +78,10 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
         ("size", decimal(summary["bytes"])),
         ("failures", f"{summary['failures']} rows, {summary['nonfinite']} of them not finite"),
         ("dataset", f"{summary['dataset']['name']} ({summary['dataset']['fingerprint'][:12]})"),
+        *(
+            ("computed on", f"{kind['device']}, {kind['precision']}, {kind['batch']} at once")
+            for kind in summary["computed"]
+        ),
         *(
             (f"{name} of shards", ", ".join(versions))
             for name, versions in summary["shard_versions"].items()

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from egapipe.pipeline.config import Config
@@ -12,7 +12,7 @@ from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.store import Commit, FeatureStore
 from egapipe.pipeline.store.snapshot import Snapshot
-from egapipe.stages.extract.planning.job import Job
+from egapipe.stages.extract.planning.job import Job, begun_elsewhere
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
 from egapipe.stages.extract.planning.plan import StorePlan, plan_store
 from egapipe.stages.extract.planning.room import require_room
@@ -95,7 +95,9 @@ class Extraction:
                 tally.resume(found.rows, found.failures)
                 if found.pending:
                     store.reopen()
-                self._complete(tally, found.pending, local, progress)
+                before = _computed(found) if found.pending else ()
+                job = replace(self.job, before=before)
+                replace(self, job=job)._complete(tally, found.pending, local, progress)
         return ExtractReport(
             split=self.job.split,
             url=store.url,
@@ -115,9 +117,14 @@ class Extraction:
         tally.check_failures(allowed)
         with progress(f"extract {self.job.split}", tally.rows, done=tally.done) as shown:
             meter = Meter(shown, tally, store.manifest.view_count)
+            known = list(self.job.before)
             with closing(self._commits(shards, local, meter)) as commits:
                 for commit in commits:
                     meter.settle(commit)
+                    if commit is not None and commit.computed not in [*known, {}]:
+                        if known:
+                            meter.note(begun_elsewhere(store.url, known, commit.computed))
+                        known.append(commit.computed)
                     tally.check_failures(allowed)
         store.finish()
 
@@ -128,6 +135,15 @@ class Extraction:
             yield from extract_inline(self.job, self.teacher, shards, meter.moved)
         elif shards:
             yield from extract_pooled(self.job, shards, meter.note)
+
+
+def _computed(found: Snapshot) -> tuple[dict[str, str], ...]:
+    """What the shards that are there were computed on, each kind once, as far as is known."""
+    kinds: list[dict[str, str]] = []
+    for commit in found.commits.values():
+        if commit.computed and commit.computed not in kinds:
+            kinds.append(commit.computed)
+    return tuple(kinds)
 
 
 def _extraction(config: Config, plan: StorePlan, dataset: Dataset, teacher: Teacher) -> Extraction:

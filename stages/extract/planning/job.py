@@ -1,6 +1,6 @@
 """What there is to extract, without the teacher: small enough to be sent to every worker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,12 +9,14 @@ import torch
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, Images
+from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.index import IndexKeys
 from egapipe.stages.extract.decoding.crew import Limits
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.teachers import Teacher
+from egapipe.stages.extract.workers.inference import computed_on
 from egapipe.stages.extract.workers.worker import Worker
 
 # Of a larger shard a worker holds no more at once.
@@ -31,6 +33,8 @@ class Job:
     store: FeatureStore
     software: dict[str, str] = field(default_factory=software)
     """Of the process that made the job: the workers' must be the same."""
+    before: tuple[dict[str, str], ...] = ()
+    """What shards of earlier runs were computed on, each kind once, see `Commit.computed`."""
 
     @property
     def images(self) -> Images:
@@ -51,9 +55,17 @@ class Job:
     ) -> Worker:
         """A worker of this job on a device; `moved` is told the number of views of every batch.
 
-        cores: CPU cores for the teacher, on the CPU.
+        cores: CPU cores for the teacher, on the CPU. Raises UsageError where another device,
+        precision or batch has begun the store and `extract.same_device` forbids that.
         """
         settings = self.config.extract
+        if settings.same_device and self.before:
+            here = computed_on(teacher, torch.device(device), settings.batch_size)
+            if here not in self.before:
+                raise UsageError(
+                    f"{begun_elsewhere(self.store.url, self.before, here)}: continue it there, or "
+                    "set extract.same_device=false"
+                )
         return Worker(
             teacher,
             Reader(self.images, teacher.preprocessing, self.config.view_plan(self.split)),
@@ -66,3 +78,13 @@ class Job:
             limits=Limits(seconds=settings.row_timeout),
             moved=moved,
         )
+
+
+def begun_elsewhere(url: str, before: Sequence[Mapping[str, str]], here: Mapping[str, str]) -> str:
+    """What to say of a store of which other shards were computed on something else."""
+    others = " and ".join(_words(one) for one in before)
+    return f"store {url} has shards that were computed on {others}, others now on {_words(here)}"
+
+
+def _words(computed: Mapping[str, str]) -> str:
+    return f"{computed['device']} in {computed['precision']}, {computed['batch']} at once"

@@ -44,6 +44,20 @@ def cpu_threads() -> int:
     return min(available_cpus(), torch.get_num_threads())
 
 
+def computed_on(teacher: Teacher, device: torch.device, batch_size: int) -> dict[str, str]:
+    """What decides the last bits of a teacher's outputs, for the record of a shard: `device` with
+    its kind, `precision` of the forward pass, and the shape of a `batch`."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = torch.backends.cpu.get_cpu_capability()
+    return {
+        "device": f"{device.type} {name}",
+        "precision": str(teacher.spec.get("precision", "float32")),
+        "batch": " x ".join(map(str, (batch_size, *teacher.preprocessing.shape))),
+    }
+
+
 def open_inference(teacher: Teacher, device: torch.device, threads: int) -> Inference:
     """Put a teacher on a device. threads: CPU cores it may use, on the CPU."""
     teacher.to(device)

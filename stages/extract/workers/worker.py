@@ -16,7 +16,7 @@ from egapipe.stages.extract.decoding.decode import Batch, Decoder
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.teachers import Teacher, check_distinct
-from egapipe.stages.extract.workers.inference import Arrays, Pending, open_inference
+from egapipe.stages.extract.workers.inference import Arrays, Pending, computed_on, open_inference
 
 
 class Worker:
@@ -45,6 +45,8 @@ class Worker:
         self._teacher = teacher
         self._store = store
         self._moved = moved
+        self.computed = computed_on(teacher, device, batch_size)
+        """What else decides the last bits, see `Commit`."""
         self._inference = open_inference(teacher, device, cores)
         pinned = device.type == "cuda"
         self._decode = decode
@@ -84,7 +86,12 @@ class Worker:
         arrays = self._encode(decoder.batches(images), len(shards[shard]), clock)
         seconds = {"decode": round(images.seconds, 6), **clock.seconds}
         return self._store.write_shard(
-            shard, arrays, failures=images.failures, seconds=seconds, versions=software()
+            shard,
+            arrays,
+            failures=images.failures,
+            seconds=seconds,
+            versions=software(),
+            computed=self.computed,
         )
 
     @property
