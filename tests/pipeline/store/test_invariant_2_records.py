@@ -5,6 +5,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import Commit, Failure, FeatureStore, check_store, layout
 from egapipe.pipeline.store.local import LocalObjects
 from egapipe.pipeline.store.location import open_objects
+from egapipe.pipeline.store.records import Finished
 from tests.pipeline.store.samples import (
     complete,
     create,
@@ -250,3 +253,21 @@ def test_what_does_not_belong_to_a_store_is_found(copy: FeatureStore) -> None:
         "commits/000003.json does not belong to the store",
         "embedding/c/3/0/0 does not belong to the store",
     ]
+
+
+def test_what_an_older_egapipe_asks_for_is_what_it_was(copy: FeatureStore) -> None:
+    """It takes a store for finished when the last record is, byte by byte, what it makes of the
+    others, and an index for one when Arrow's types are those of text with 32-bit offsets."""
+    failures = copy.objects.get(layout.FAILURES) or b""
+    lines = [copy.manifest.hash()]
+    for shard in range(3):
+        commit = Commit.decode(copy.objects.get(layout.commit_key(shard)) or b"", "here")
+        lines += [f"{shard} {name} {commit.sha256[name]}" for name in sorted(commit.sha256)]
+    ours = Finished(
+        content=sha256("\n".join(lines).encode()).hexdigest(),
+        sha256={layout.FAILURES: sha256(failures).hexdigest()},
+    )
+    assert copy.objects.get(layout.FINISHED) == ours.encode()
+    index = pq.read_table(pa.BufferReader(copy.objects.get(layout.INDEX) or b""))
+    assert [str(kind) for kind in index.schema.types] == ["int64", "string", "int64", "string"]
+    assert index["key"].to_pylist() == [f"train/{row}" for row in range(10)]
