@@ -10,6 +10,7 @@ from egapipe.pipeline.config.data import ArchiveSource, HubSource, ParquetSource
 from egapipe.pipeline.config.files import description, is_part, read_tree, shipped
 from egapipe.pipeline.config.teachers import OpenClipTeacher, TransformersTeacher
 from egapipe.stages.distill.students import build_student, map_shape
+from tests.markdown import blocks, page
 
 # Data set -> side of its images.
 DATASETS = {"cifar100": 32, "cifar100-hub": 32, "stl10": 96, "tinyimagenet": 64}
@@ -208,3 +209,22 @@ def test_all_objectives_are_compared() -> None:
     assert names <= alone.keys()
     assert all(alone[name].keys() == {name} for name in names)
     assert alone["ce"] == {}
+
+
+def test_the_experiments_behind_the_recipe_can_be_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that docs/recipes.md says were run."""
+    from egapipe.stages.compare.comparison import plan
+
+    monkeypatch.chdir(tmp_path)
+    texts = [text for language, text in blocks(page("docs/recipes.md")) if language == "yaml"]
+    for text in texts:
+        Path(text.split()[1].rstrip(",")).write_text(text)
+    chosen, given = (load_config(name) for name in ("choose.yaml", "given.yaml"))
+    assert len(plan(chosen)) == len(chosen.compare.variants)
+    assert chosen.dataset.validation is not None
+    assert given.dataset.validation is None
+    default = load_config("given.yaml", ["distill.recipe=default"]).distill
+    assert given.distill == default
+    assert given.distill.objective.model_dump(exclude_none=True).keys() == {"ega", "kd"}

@@ -243,8 +243,9 @@ class Distillation(nn.Module):
         rows: of this worker's batch. scale: of the loss.
         """
         if self.objective.balance is not None:
-            head = self.student.head
-            self.objective.balance.observe(rows, head.to_features, scale, self.world.total)
+            head, world = self.student.head, self.world
+            # A worker's gradient is that of the global loss times the number of workers.
+            self.objective.balance.observe(rows, head.to_features, scale * world.size, world.total)
 
     def _features(self, batch: Batch) -> Tensor | None:
         """The teacher's as the objectives see them, where one does."""
