@@ -14,6 +14,7 @@ from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.data import DigitsSource
 from egapipe.pipeline.datasets import open_dataset, open_split
 from egapipe.pipeline.paths import use_cache
+from egapipe.pipeline.runs import open_run
 from egapipe.pipeline.store.prune import prune_cache
 from egapipe.stages import distill, extract
 from egapipe.stages.index import build, neighbours
@@ -78,6 +79,7 @@ def test_every_cache_of_extraction_training_and_index_is_registered_and_moves(
     open_dataset(DigitsSource(kind="digits", split="train")).image(0).save(query)
     neighbours(config, [query], k=1, run=run)
     build(config.store_url("train"), kind="flat", cache_dir=config.store.cache_dir)
+    open_run("memory://runs/of-this-test").fetch()
     # An archive is downloaded, which its own tests do.
     check_moved(tmp_path, {kind.what for kind in KINDS} - {"unpacked archive"})
     # All goes, and all comes back.
