@@ -66,9 +66,9 @@ def neighbours(
     ] = "train",
     k: Annotated[int, typer.Option("-k", min=1, help="Neighbours an image.")] = 10,
     run: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            parser=as_path, help="In the space of this run's student; default: the teacher's."
+            parser=as_place, help="In the space of this run's student; default: the teacher's."
         ),
     ] = None,
     checkpoint: Checkpoint = "last",
