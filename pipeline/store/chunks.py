@@ -1,9 +1,6 @@
 """Chunks: the stored embeddings of one shard, one object per array."""
 
-import hashlib
 import math
-import os
-from typing import Any
 
 import numpy as np
 
@@ -17,27 +14,26 @@ from egapipe.pipeline.store.records import Commit, Created, sha256
 
 
 class Chunks:
-    """Writes chunks through zarr, and reads them as bytes that are hashed and used at once."""
+    """Writes chunks and reads them as bytes: that is all that a chunk of Zarr without codecs is."""
 
     def __init__(self, objects: Objects, manifest: Manifest, created: Created) -> None:
         self._objects = objects
         self._manifest = manifest
         self._created = created
-        self._opened: tuple[int, dict[str, Any]] | None = None
+        self._verified = False
 
-    def write(self, shard: int, rows: range, name: str, block: Stored) -> str:
+    def write(self, shard: int, name: str, block: Stored) -> str:
         """Write the whole chunk of a shard; SHA-256 of its bytes, read back from the store.
 
         block: [rows, V, *shape] in the stored type. Raises StoreError if the bytes in the store
         are not those of the block.
         """
+        self._require_metadata()
         key = layout.chunk_key(self._manifest, name, shard)
-        with self._objects.explained("write", key):
-            self._arrays()[name][rows.start : rows.stop] = block
-        # Zarr's local store renames its file without a flush.
-        self._objects.flush(key)
+        data = self._bytes(name, block)
+        self._objects.put(key, data)
         stored = sha256(self._objects.get(key) or b"")
-        if stored != self._checksum(name, block):
+        if stored != sha256(data):
             raise StoreError(
                 f"{self._objects.url}/{key} does not hold what was written: "
                 "does another process write this shard?"
@@ -78,33 +74,20 @@ class Chunks:
             raise StoreError(self._bad(shard, f"{key} ends before row {place}"))
         return np.frombuffer(data, dtype).reshape(shape)
 
-    def _checksum(self, name: str, block: Stored) -> str:
-        """SHA-256 of the chunk that a block makes: its numbers, then NaN to the chunk's length."""
-        digest = hashlib.sha256(block.data)
+    def _bytes(self, name: str, block: Stored) -> bytes:
+        """The chunk that a block makes: its numbers, then NaN to the chunk's length."""
         missing = layout.chunk_bytes(self._manifest, name) - block.nbytes
         dtype = self._manifest.dtype
         nan = np.full(1, not_a_number(dtype), NUMPY[dtype]).tobytes()
-        digest.update(nan * (missing // len(nan)))
-        return digest.hexdigest()
+        return block.tobytes() + nan * (missing // len(nan))
 
-    def _arrays(self) -> dict[str, Any]:
-        """The arrays, opened by this process: zarr's threads do not survive a fork."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            import zarr
-
-            # Zarr believes what these documents say of type and shape.
+    def _require_metadata(self) -> None:
+        """Whoever reads by zarr believes what these documents say of type and shape: they are read
+        once before the first chunk is written. Raises StoreError."""
+        if not self._verified:
             for name in self._manifest.outputs:
                 read_created(self._objects, self._created, layout.array_key(name))
-            store = self._objects.zarr(read_only=False)
-            # Zarr would leave out a chunk that is all NaN; here every shard is an object. An array
-            # keeps the setting that it was opened with.
-            with zarr.config.set({"array.write_empty_chunks": True}):
-                arrays = {
-                    name: zarr.open_array(store, path=name, mode="r+")
-                    for name in self._manifest.outputs
-                }
-            self._opened = (os.getpid(), arrays)
-        return self._opened[1]
+        self._verified = True
 
     def _bad(self, shard: int, what: str) -> str:
         record = layout.commit_key(shard)
@@ -112,6 +95,3 @@ class Chunks:
             f"shard {shard} of store {self._objects.url} is damaged: {what}: "
             f"delete {record} there and run `egapipe extract` again to redo the shard"
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}

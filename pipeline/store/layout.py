@@ -31,9 +31,8 @@ _MEANING = (
     "storage_transformers",
 )
 
-# What a killed writer leaves: both zarr's LocalStore and `LocalObjects.put` write to
-# `<name>.<uuid4 hex>.partial` beside the object and rename it. Zarr replaces the last suffix of
-# the name, which the names of chunks (numbers) do not have.
+# What a killed writer leaves: `LocalObjects.put`, and zarr, through which older egapipes wrote
+# chunks, write to `<name>.<uuid4 hex>.partial` beside the object and rename it.
 _PARTIAL = re.compile(r"(.+)\.[0-9a-f]{32}\.partial")
 
 

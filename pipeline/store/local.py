@@ -7,13 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from egapipe.pipeline.files import new_file, open_regular, whole_file
 from egapipe.pipeline.store.objects import Objects
-
-if TYPE_CHECKING:
-    from zarr.abc.store import Store
 
 _NO_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 # As in an object store: where others lie below a key, it may have no object itself.
@@ -64,13 +60,6 @@ class LocalObjects(Objects):
             self._flush_folders(path)
         return True
 
-    def flush(self, key: str) -> None:
-        """Flush a file and the folders it lies in."""
-        path = self._path(key)
-        with self.explained("write", key):
-            _fsync(path)
-            self._flush_folders(path)
-
     def delete(self, key: str) -> None:
         """Remove a file."""
         with self.explained("delete", key):
@@ -111,12 +100,6 @@ class LocalObjects(Objects):
                 with suppress(FileNotFoundError):
                     found[path.relative_to(root).as_posix()] = path.lstat().st_size
         return dict(sorted(found.items()))
-
-    def zarr(self, *, read_only: bool) -> "Store":
-        """Zarr's store of a folder."""
-        from zarr.storage import LocalStore
-
-        return LocalStore(self.url, read_only=read_only)
 
     def _path(self, key: str) -> Path:
         return Path(self.url, key)

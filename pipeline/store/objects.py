@@ -9,12 +9,9 @@ import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from egapipe.pipeline.errors import EgapipeError, StoreError, one_line
-
-if TYPE_CHECKING:
-    from zarr.abc.store import Store
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -51,10 +48,6 @@ class Objects(ABC):
         """
 
     @abstractmethod
-    def flush(self, key: str) -> None:
-        """Make an object that somebody else wrote here survive a power failure."""
-
-    @abstractmethod
     def delete(self, key: str) -> None:
         """Remove an object; none there is no error."""
 
@@ -74,10 +67,6 @@ class Objects(ABC):
     @abstractmethod
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Key -> bytes of every object below a folder, sorted by key."""
-
-    @abstractmethod
-    def zarr(self, *, read_only: bool) -> "Store":
-        """The same place for zarr. To be used by the process that asked for it only."""
 
     def get_many(self, keys: Iterable[str]) -> Iterator[bytes | None]:
         """The objects of several keys, in their order."""

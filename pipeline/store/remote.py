@@ -3,14 +3,11 @@
 import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.remote import AT_ONCE, code, file_system, is_trouble, reason
 from egapipe.pipeline.store.objects import Objects
-
-if TYPE_CHECKING:
-    from zarr.abc.store import Store
 
 # What botocore, google-auth and gcsfs raise where the environment has no credentials.
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
@@ -76,9 +73,6 @@ class RemoteObjects(Objects):
                 fs.pipe_file(f"{root}/{key}", data)
         return True
 
-    def flush(self, key: str) -> None:
-        """Nothing to do: what a remote store has accepted is durable."""
-
     def delete(self, key: str) -> None:
         """Remove an object."""
         with self.explained("delete", key):
@@ -114,13 +108,6 @@ class RemoteObjects(Objects):
                 path.strip("/")[start:].lstrip("/"): int(found[path]["size"])
                 for path in sorted(found)
             }
-
-    def zarr(self, *, read_only: bool) -> "Store":
-        """Zarr's store of an fsspec URL."""
-        from zarr.storage import FsspecStore
-
-        with self.explained("open", ""):
-            return FsspecStore.from_url(self.url, read_only=read_only)
 
     def is_trouble(self, error: Exception) -> bool:
         """Those of the remote clients too."""

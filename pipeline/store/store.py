@@ -145,7 +145,7 @@ class FeatureStore:
             self.reopen()
         rows = self.shards[shard]
         ready = prepare_shard(self.manifest, rows, arrays, failures, self.keys)
-        checksums = {n: self.chunks.write(shard, rows, n, b) for n, b in ready.blocks.items()}
+        checksums = {n: self.chunks.write(shard, n, b) for n, b in ready.blocks.items()}
         commit = Commit(
             shard=shard,
             start=rows.start,
@@ -206,7 +206,9 @@ class FeatureStore:
             (layout.COMMIT_TABLE, encode_commits(commits)),
             (layout.FINISHED, finished(found.content_hash(), {layout.FAILURES: failures}).encode()),
         ):
-            self.objects.put(key, data)
+            # An interrupted `finish` may have put it.
+            if self.objects.get(key) != data:
+                self.objects.put(key, data)
 
     @property
     def complete(self) -> bool:

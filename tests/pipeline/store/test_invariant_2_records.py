@@ -46,10 +46,6 @@ class Recording(LocalObjects):
         self.done.append(("read", key))
         return super().get(key)
 
-    def flush(self, key: str) -> None:
-        self.done.append(("flush", key))
-        super().flush(key)
-
     def put(self, key: str, data: bytes) -> None:
         self.done.append(("put", key))
         super().put(key, data)
@@ -61,7 +57,7 @@ def test_the_record_comes_after_the_data_and_vouches_for_the_stored_bytes(tmp_pa
     commit = write(FeatureStore(objects, plain.manifest, plain.created), 1)
     chunks = ["embedding/c/1/0/0", "logits/c/1/0/0"]
     order = [(done, key) for done, key in objects.done if key in (*chunks, "commits/000001.json")]
-    read_back = [(done, key) for key in chunks for done in ("flush", "read")]
+    read_back = [(done, key) for key in chunks for done in ("put", "read")]
     assert order == [("read", "commits/000001.json"), *read_back, ("put", "commits/000001.json")]
     stored = {key.partition("/")[0]: (tmp_path / key).read_bytes() for key in chunks}
     assert commit.sha256 == {name: sha256(data).hexdigest() for name, data in stored.items()}

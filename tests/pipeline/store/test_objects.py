@@ -74,7 +74,7 @@ def test_what_was_put_is_flushed_with_every_folder_that_names_it(
     assert {p.stat().st_ino for p in (path, *path.parents[:4])} == set(flushed)
     file, *folders = (p.stat().st_ino for p in (path, *path.parents[:2]))
     assert flushed[flushed.index(file) :] == [file, *folders]
-    # What zarr wrote, too.
+    # All of a shard before its record.
     write(create(str(tmp_path / "z")), 0)
     chunk = tmp_path / "z" / "logits" / "c" / "0" / "0" / "0"
     record = tmp_path / "z" / "commits" / "000000.json"

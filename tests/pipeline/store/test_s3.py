@@ -186,7 +186,7 @@ def test_damage_is_found(s3: S3) -> None:
 
 
 def test_a_server_that_is_busy_is_asked_again(s3: S3, local: FeatureStore) -> None:
-    """s3fs does that, in zarr's hands too: here on data, records, lists and reads."""
+    """s3fs does that: here on data, records, lists and reads."""
     store = create(s3.url(), SMALL)
     for shard in store.pending():
         s3.fail(1)
