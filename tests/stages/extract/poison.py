@@ -1,5 +1,7 @@
 """Images that do harm: a real data set in which some rows end, hang or fill their process."""
 
+import os
+import time
 from typing import Any
 
 from PIL import Image
@@ -23,4 +25,20 @@ class Poison(DigitsDataset):
     def image(self, row: int) -> Image.Image:
         if row in self.harm:
             do(self.harm[row])
+        return super().image(row)
+
+
+class Gated(DigitsDataset):
+    """Digits of which those from a row on wait as long as a file is there."""
+
+    def __init__(self, source: DigitsSource, gate: str, first: int) -> None:
+        super().__init__(source)
+        self.gate, self.first = gate, first
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopened(type(self), self.source, self.gate, self.first)
+
+    def image(self, row: int) -> Image.Image:
+        while row >= self.first and os.path.exists(self.gate):
+            time.sleep(0.05)
         return super().image(row)

@@ -6,12 +6,14 @@ Slow, because every node is a Ray of its own that takes seconds to start and to 
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.data import DigitsSource
 from egapipe.pipeline.progress import Value
 from egapipe.pipeline.store import check_store
 from egapipe.stages import extract
@@ -19,6 +21,7 @@ from tests.stages.extract.actors import actor, committed
 from tests.stages.extract.conftest import MakeConfig
 from tests.stages.extract.contents import content
 from tests.stages.extract.nodes import Nodes, cluster, elsewhere
+from tests.stages.extract.poison import Gated
 from tests.stages.extract.test_pooled import Watching
 
 pytestmark = pytest.mark.slow
@@ -125,17 +128,20 @@ def test_the_store_is_the_same_when_a_node_dies(quick: MakeConfig, tmp_path: Pat
 
 
 class Growing(Watching):
-    """Adds a machine at the first finished rows, and drains the first one once that works."""
+    """Adds a machine at the first finished rows, gives the first one notice once that has a worker,
+    and opens the gate when that was noticed."""
 
-    def __init__(self, nodes: Nodes, first: str) -> None:
+    def __init__(self, nodes: Nodes, first: str, gate: Path) -> None:
         super().__init__(lambda: nodes.add(num_cpus=1))
-        self.first, self.drained = first, False
+        self.first, self.gate, self.drained = first, gate, False
 
     def show(self, state: Mapping[str, Value]) -> None:
         super().show(state)
         if not self.drained and float(state["done"]) > 0 and len(machines_at_work()) > 1:
             self.drained = True
             give_notice(self.first)
+        if any("is about to leave" in note for note in self.notes):
+            self.gate.unlink(missing_ok=True)
 
 
 def machines_at_work() -> set[str]:
@@ -154,28 +160,32 @@ def give_notice(node: str) -> None:
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     deadline = int(1000 * (time.time() + 600))
     client = ray._private.worker.global_worker.gcs_client
-    assert client.drain_node(bytes.fromhex(node), reason, "spot", deadline)[0]
+    assert client.drain_node(node, reason, "spot", deadline)[0]
 
 
-def extract_while_a_cluster_changes(config: Config) -> tuple[str, list[str], bool]:
+def extract_while_a_cluster_changes(config: Config, gate: Path) -> tuple[str, list[str]]:
     with cluster(num_cpus=0) as nodes:
-        first = nodes.add(num_cpus=1)
-        watching = Growing(nodes, first.node_id)
+        watching = Growing(nodes, nodes.add(num_cpus=1).node_id, gate)
         # In a cluster, not in a Ray of its own.
         os.environ["RAY_ADDRESS"] = "auto"
-        report = extract.run(config, split="train", progress=watching)
-        return report.url, watching.notes, watching.drained
+        [extraction] = extract.prepare(config, ["train"])
+        source = config.dataset.train
+        assert isinstance(source, DigitsSource)
+        job = replace(extraction.job, dataset=Gated(source, str(gate), 30))
+        report = replace(extraction, job=job).run(local=False, progress=watching)
+        return report.url, watching.notes
 
 
 def test_a_machine_that_comes_is_used_and_one_on_notice_finishes_what_it_has(
     quick: MakeConfig, tmp_path: Path
 ) -> None:
-    many = ["dataset.train.limit=300", "views.count=9", "store.shard_rows=5"]
+    many = ["dataset.train.limit=120", "views.count=2", "store.shard_rows=5"]
     many += ["store.dtype=float32"]
     alone = extract.run(quick(*many, f"store.url={tmp_path / 'alone'}"), split="train", local=True)
-    url, notes, drained = elsewhere(extract_while_a_cluster_changes, quick(*many))
+    gate = tmp_path / "gate"
+    gate.touch()
+    url, notes = elsewhere(extract_while_a_cluster_changes, quick(*many), gate)
     assert content(url) == content(alone.url)
+    assert [note for note in notes if "is about to leave the cluster" in note]
     assert not [note for note in notes if "lost its worker" in note]
-    assert drained
-    assert any("is about to leave the cluster" in note for note in notes)
-    assert any("has a GPU, and none is promised" in note for note in notes)
+    assert [note for note in notes if "has a GPU, and none is promised" in note]
