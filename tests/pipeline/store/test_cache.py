@@ -64,7 +64,7 @@ def test_several_processes_at_once_build_it_once(tmp_path: Path, cache: Path) ->
         reader.start()
     found = [results.get(timeout=60) for _ in readers]
     for reader in readers:
-        reader.join(60)
+        reader.join()
         assert reader.exitcode == 0
     assert sorted(opened for opened, _ in found) == [0] * (READERS - 1) + [64]
     assert {data for _, data in found} == {expected(store).tobytes()}

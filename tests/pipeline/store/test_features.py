@@ -143,7 +143,7 @@ def test_it_works_in_a_fork(tmp_path: Path) -> None:
     worker = fork.Process(target=lambda: queue.put(taken(features)))
     worker.start()
     assert queue.get() == expected
-    worker.join(60)
+    worker.join()
     assert worker.exitcode == 0
 
 
@@ -167,7 +167,7 @@ def test_a_store_and_its_zarr_work_in_a_fork(tmp_path: Path) -> None:
     store.index()
     worker = multiprocessing.get_context("fork").Process(target=use_in_child, args=(store,))
     worker.start()
-    worker.join(60)
+    worker.join()
     assert worker.exitcode == 0
     assert FeatureStore.open(store.url).pending() == [2]
 

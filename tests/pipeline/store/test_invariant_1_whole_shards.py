@@ -59,7 +59,7 @@ def test_different_shards_may_be_written_by_different_processes(tmp_path: Path) 
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert store.pending() == []
     store.finish()
@@ -73,7 +73,7 @@ def test_two_runs_at_once_waste_time_and_lose_nothing(tmp_path: Path) -> None:
     for run in runs:
         run.start()
     for run in runs:
-        run.join(60)
+        run.join()
     # One may fail over the other's last object; whatever is there is whole.
     assert [p for p in check_store(url).problems if "does not belong" not in p] == []
     assert snapshot(finished(url)) == snapshot(alone)

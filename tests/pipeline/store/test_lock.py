@@ -36,7 +36,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone_however_it_goes(
         assert str(refused.value).startswith(f"another process extracts into {store.url} now: wait")
         assert "\n" not in str(refused.value)
         holder.kill() if end == "killed" else ours.send("let go")
-        holder.join(60)
+        holder.join()
         assert not holder.is_alive()
         with store.exclusive():
             pass
