@@ -13,10 +13,12 @@ from egapipe.pipeline.config.data import FolderSource, ViewsConfig
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import FeatureStore
-from egapipe.pipeline.views import key_hashes
+from egapipe.pipeline.views import key_hashes, view_params
 from egapipe.stages import distill, export, extract, predict
 from egapipe.stages.distill.data.images import Frame, ResidentImages, StreamedImages
 from egapipe.stages.extract.planning.manifest import Origin, manifest_for
+from egapipe.stages.extract.teachers import load_teacher
+from egapipe.stages.extract.verifying.verify import verify_store
 from tests.pipeline.test_views import circle, roundness
 from tests.stages.extract import models
 
@@ -61,6 +63,16 @@ def test_all_of_egapipe_sees_the_same_part_of_a_photograph(
         extract.run(made, split=split, local=True)
     store = FeatureStore.open(made.store_url("train"))
     assert store.manifest.views.aspect == "keep"
+    # What is stored of a view is of the crop that the manifest names, made here another way.
+    used, dataset = load_teacher(made.teacher), open_dataset(made.dataset.train)
+    for row in (0, 1, 3):
+        image = dataset.image(row)
+        view = view_params(store.manifest.plan, dataset.keys[row], 1, (image.height, image.width))
+        assert view.height == view.width == min(image.size)
+        pixels = torch.from_numpy(used.preprocessing.view(image, view))[None]
+        [expected] = used.forward(pixels)["embedding"].detach().numpy()
+        np.testing.assert_allclose(store.read_view(row, 1).astype(float), expected, atol=5e-3)
+    assert verify_store(made, split="train").ok
     done = distill.run(made)
     student = distill.load_student(done.run)
     assert student.spec.aspect == "keep"

@@ -123,7 +123,7 @@ def _estimate(
     write: float,
 ) -> Estimate:
     settings = config.extract
-    reader = Reader(dataset, teacher.preprocessing, config.view_plan(plan.split))
+    reader = Reader(dataset, teacher.preprocessing, plan.manifest.plan)
     first = plan.shards[plan.pending[0]]
     speed = measure_speed(teacher, reader, first, settings, fleet.device, fleet.usual_cpus)
     view = speed.view_seconds(settings.decode_threads)

@@ -68,7 +68,7 @@ class Job:
                 )
         return Worker(
             teacher,
-            Reader(self.images, teacher.preprocessing, self.config.view_plan(self.split)),
+            Reader(self.images, teacher.preprocessing, self.store.manifest.plan),
             self.store,
             batch_size=settings.batch_size,
             decode_threads=settings.decode_threads,

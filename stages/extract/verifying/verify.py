@@ -20,7 +20,7 @@ from egapipe.pipeline.store import FeatureStore, Manifest
 from egapipe.pipeline.store.create import require_equal, require_same_rows
 from egapipe.pipeline.store.diff import cosine_differences
 from egapipe.pipeline.store.dtypes import DtypeName, to_floats
-from egapipe.pipeline.views import plan_hash
+from egapipe.pipeline.views import plan_hash, settled
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import index_of, software
 from egapipe.stages.extract.teachers import Teacher
@@ -114,7 +114,7 @@ def verify_store(config: Config, *, split: Split, count: int = 16, seed: int = 0
     pairs = _draw(store, count, seed)
     teacher = open_teacher(config)
     _require_of(store, teacher, dataset, config, split)
-    reader = Reader(dataset, teacher.preprocessing, config.view_plan(split))
+    reader = Reader(dataset, teacher.preprocessing, store.manifest.plan)
     fresh, kept = _encode(config, teacher, reader, pairs), _stored(store, pairs)
     agreements = [_agreement(store.manifest, n, kept[n], fresh[n]) for n in store.manifest.outputs]
     row, view = pairs[_worst(kept, fresh)]
@@ -141,7 +141,8 @@ def _require_of(
     store: FeatureStore, teacher: Teacher, dataset: Dataset, config: Config, split: Split
 ) -> None:
     """Refuse a store of anything else, but for image bytes: reading them all would take hours."""
-    stored, plan = store.manifest, config.view_plan(split)
+    stored = store.manifest
+    plan = settled(config.view_plan(split), stored.views.aspect)
     record = {"name": dataset.name, "rows": len(dataset)}
     asked = stored.asking(
         dataset=stored.dataset.model_copy(update=record),

@@ -311,13 +311,20 @@ class Failing:
 
     def __init__(self, images: Images, batches: int) -> None:
         self._images, self._left = images, batches
-        self.threads, self.size = images.threads, images.size
+        self.threads, self.frame = images.threads, images.frame
+
+    def clean(self, rows: Ints) -> Tensor:
+        self._take()
+        return self._images.clean(rows)
 
     def batch(self, rows: Ints, plan: ViewsConfig, k: int | Ints) -> Tensor:
+        self._take()
+        return self._images.batch(rows, plan, k)
+
+    def _take(self) -> None:
         self._left -= 1
         if self._left < 0:
             raise StoreError("the disk of this machine is gone")
-        return self._images.batch(rows, plan, k)
 
 
 def override(config: Config, values: Mapping[str, str]) -> Config:

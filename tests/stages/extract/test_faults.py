@@ -122,6 +122,7 @@ def test_a_flipped_byte_is_found_in_whichever_file_it_is(quick: MakeConfig, tmp_
     files = every_byte(url)
     assert {path.partition("/")[0] for path in files} == {
         "commits",
+        "commits.parquet",
         "embedding",
         "failures.parquet",
         "index",

@@ -10,6 +10,7 @@ import torch
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.config.teachers import RunTeacher as Settings
 from egapipe.pipeline.datasets import open_dataset
+from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages import distill, extract
 from egapipe.stages.extract.teachers import load_teacher
@@ -55,7 +56,7 @@ def test_the_spec_is_the_configuration_and_the_weights_digest(finished: Path) ->
     config = settings(finished)
     backbone = distill.load_student(finished, device="cpu").student.backbone
     assert load_teacher(config).spec == {
-        **config.model_dump(mode="json"),
+        **durable(config),
         "class": type(backbone).__name__,
         "sha256": weights_sha256(backbone),
     }
