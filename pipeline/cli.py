@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from egapipe.pipeline.errors import EgapipeError
-from egapipe.pipeline.text import say, visible
+from egapipe.pipeline.terminal.text import say, visible
 
 # Each module registers its commands and imports nothing heavy until one of them runs.
 COMMANDS = (

@@ -11,7 +11,7 @@ class EgapipeError(Exception):
 
     def __init__(self, *args: object) -> None:
         # Below this module's errors, which that one raises.
-        from egapipe.pipeline.urls import redacted
+        from egapipe.pipeline.locations.urls import redacted
 
         super().__init__(*(redacted(a) if isinstance(a, str) else a for a in args))
 
@@ -49,7 +49,7 @@ def one_line(error: BaseException, longest: int = 300) -> str:
     """
     said = (error.strerror if isinstance(error, OSError) else None) or str(error)
     # Below this module's errors, which that one raises.
-    from egapipe.pipeline.urls import redacted
+    from egapipe.pipeline.locations.urls import redacted
 
     line = redacted(" ".join(said.split())) or type(error).__name__
     return line if len(line) <= longest else f"{line[:longest]}..."

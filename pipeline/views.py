@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from egapipe.pipeline.config.data import ViewsConfig
-from egapipe.pipeline.durable import durable
+from egapipe.pipeline.results.durable import durable
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]

@@ -7,10 +7,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from egapipe.pipeline import remembered
-from egapipe.pipeline.cluster import quiet_environment, ray_session
 from egapipe.pipeline.config.extract import ClusterConfig
-from egapipe.pipeline.paths import use_cache
+from egapipe.pipeline.disk import remembered
+from egapipe.pipeline.disk.paths import use_cache
+from egapipe.pipeline.machine.cluster import quiet_environment, ray_session
 
 # Actors of these modules are imported by Ray's workers, which do not look where they run.
 os.environ["PYTHONPATH"] = os.pathsep.join(

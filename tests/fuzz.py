@@ -30,12 +30,12 @@ from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.datasets.tarscan import scan
 from egapipe.pipeline.datasets.zips import Zip
 from egapipe.pipeline.errors import EgapipeError, ImageError
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.pipeline.store.index import decode_index
 from egapipe.pipeline.store.manifest import manifest_of
 from egapipe.pipeline.store.records import Commit, Failure
 from egapipe.pipeline.store.tables import decode_failures, encode_failures
-from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.compare import ComparisonFolder
 from egapipe.stages.compare.table import Cell
 from egapipe.stages.distill.model.spec import shapes_in

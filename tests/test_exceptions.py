@@ -13,14 +13,16 @@ WAITED = "raised where the row is waited for; out of here it would be lost"
 CLIENTS = "clients have types of their own; what is no trouble of the place is raised again"
 
 PLACES = {
-    "pipeline/caches.py": [AGAIN],
+    "pipeline/disk/caches.py": [AGAIN],
     "pipeline/datasets/images.py": [DAMAGED, DAMAGED],
     "pipeline/datasets/loading.py": ["datasets, the hub's client, fsspec and Arrow raise anything"],
-    "pipeline/extras.py": ["an extension that is built for another torch raises RuntimeError"],
-    "pipeline/files.py": [AGAIN],
-    "pipeline/imports.py": [USERS, USERS],
-    "pipeline/remote.py": [CLIENTS, CLIENTS],
-    "pipeline/replacing.py": [AGAIN],
+    "pipeline/machine/extras.py": [
+        "an extension that is built for another torch raises RuntimeError"
+    ],
+    "pipeline/disk/files.py": [AGAIN],
+    "pipeline/machine/imports.py": [USERS, USERS],
+    "pipeline/locations/remote.py": [CLIENTS, CLIENTS],
+    "pipeline/disk/replacing.py": [AGAIN],
     "pipeline/store/objects.py": [CLIENTS],
     "pipeline/store/remote.py": [CLIENTS],
     "stages/distill/students/__init__.py": [USERS],

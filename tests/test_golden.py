@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from egapipe.pipeline.config import load_config
-from egapipe.pipeline.runs import RunFolder, run_folder, run_identity
+from egapipe.pipeline.results.runs import RunFolder, run_folder, run_identity
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.pipeline.store import Features, FeatureStore, check_store
-from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import distill, extract
 from egapipe.stages.extract.verifying.verify import verify_store
 from tests.golden_copy import GOLDEN, golden

@@ -2,8 +2,8 @@
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides
-from egapipe.pipeline.text import columns, say
+from egapipe.pipeline.terminal.options import ConfigName, Overrides
+from egapipe.pipeline.terminal.text import columns, say
 
 _config = typer.Typer(help="Show configurations.", no_args_is_help=True)
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from egapipe.pipeline.config.base import CHOICES
-from egapipe.pipeline.urls import redacted
+from egapipe.pipeline.locations.urls import redacted
 
 Model = type[BaseModel]
 

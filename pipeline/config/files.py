@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from egapipe.pipeline.config import syntax
 from egapipe.pipeline.config.merge import merge
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.places import is_place
-from egapipe.pipeline.urls import path_of
+from egapipe.pipeline.locations.places import is_place
+from egapipe.pipeline.locations.urls import path_of
 
 BASE, JOIN = "base", "+"
 

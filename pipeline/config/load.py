@@ -13,7 +13,7 @@ from egapipe.pipeline.config.merge import long_form, replaced
 from egapipe.pipeline.config.tree import Config
 from egapipe.pipeline.config.trust import require_trusted
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.urls import has_secrets, refuse_credentials
+from egapipe.pipeline.locations.urls import has_secrets, refuse_credentials
 
 DEFAULT = "quickstart"
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel
 
 from egapipe.pipeline.config.base import Text
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.urls import local_path, without_secrets
+from egapipe.pipeline.locations.urls import local_path, without_secrets
 
 ENVIRONMENT = "leave them out, and set them in the environment"
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from egapipe.pipeline.durable import FORMAT_1
+from egapipe.pipeline.results.durable import FORMAT_1
 
 RATE = {"default": 0.1, "paper": 0.05}
 """Of batches of `BATCH` rows."""

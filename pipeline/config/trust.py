@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.imports import TRUST, ZOOS, split_reference
+from egapipe.pipeline.machine.imports import TRUST, ZOOS, split_reference
 
 _WRITTEN = ("config.yaml", "best.yaml")
 # Of these one at least lies beside a file of results.

@@ -11,17 +11,17 @@ from typing import NamedTuple
 
 from filelock import FileLock
 
-from egapipe.pipeline.caches import ARCHIVES as ARCHIVES_CACHE
-from egapipe.pipeline.caches import lock_of, touch
 from egapipe.pipeline.config.data import ArchiveSource
 from egapipe.pipeline.datasets.binaries import open_cifar100, open_stl10
 from egapipe.pipeline.datasets.download import fetch
 from egapipe.pipeline.datasets.rows import RowsDataset
 from egapipe.pipeline.datasets.tinyimagenet import TinyImageNetDataset
+from egapipe.pipeline.disk.caches import ARCHIVES as ARCHIVES_CACHE
+from egapipe.pipeline.disk.caches import lock_of, touch
+from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.paths import cache_dir
-from egapipe.pipeline.progress import open_progress
-from egapipe.pipeline.urls import path_of, with_variables
+from egapipe.pipeline.locations.urls import path_of, with_variables
+from egapipe.pipeline.terminal.progress import open_progress
 
 _CHUNK_BYTES = 1 << 20
 

@@ -9,8 +9,8 @@ from functools import partial
 from typing import BinaryIO, cast
 
 from egapipe.pipeline.datasets.reading import attempt
-from egapipe.pipeline.files import open_regular
-from egapipe.pipeline.remote import RemoteState, is_remote, read_range, state_of
+from egapipe.pipeline.disk.files import open_regular
+from egapipe.pipeline.locations.remote import RemoteState, is_remote, read_range, state_of
 
 # Between the headers of a tar lie its images: to read them too costs less than to ask again, up to
 # about what a request's latency could have brought.

@@ -15,8 +15,8 @@ import requests
 from urllib3.exceptions import HTTPError as StreamError
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.progress import open_progress
-from egapipe.pipeline.urls import redacted
+from egapipe.pipeline.locations.urls import redacted
+from egapipe.pipeline.terminal.progress import open_progress
 
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.5

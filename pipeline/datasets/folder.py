@@ -15,8 +15,8 @@ from egapipe.pipeline.datasets.reading import attempt, read_bytes
 from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset, reopened
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.keys import TextKeys
-from egapipe.pipeline.remote import is_remote, listed
-from egapipe.pipeline.urls import absolute_url
+from egapipe.pipeline.locations.remote import is_remote, listed
+from egapipe.pipeline.locations.urls import absolute_url
 
 # Of skipped files, as many endings are named.
 _ENDINGS = 5

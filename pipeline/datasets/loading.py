@@ -15,9 +15,9 @@ from egapipe.pipeline.datasets.datafile import RemoteFile
 from egapipe.pipeline.datasets.patterns import matches
 from egapipe.pipeline.errors import EgapipeError, MachineError, UsageError, one_line
 from egapipe.pipeline.keys import NumberedKeys
-from egapipe.pipeline.places import is_place
-from egapipe.pipeline.remote import at_once, is_remote
-from egapipe.pipeline.urls import path_of
+from egapipe.pipeline.locations.places import is_place
+from egapipe.pipeline.locations.remote import at_once, is_remote
+from egapipe.pipeline.locations.urls import path_of
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SPLIT_NAME = re.compile(r"\w+(?:\.\w+)*")

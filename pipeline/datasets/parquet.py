@@ -21,7 +21,7 @@ from egapipe.pipeline.datasets.rowpaths import RowPaths
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.errors import ImageError, UsageError, one_line
 from egapipe.pipeline.keys import Keys
-from egapipe.pipeline.remote import at_once
+from egapipe.pipeline.locations.remote import at_once
 
 KEPT_BYTES = 1 << 28
 """Decoded row groups that a process keeps: all of a small data set, a few of a large one."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from egapipe.pipeline.datasets.reading import attempt
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.remote import is_remote, matching
-from egapipe.pipeline.urls import absolute_url
+from egapipe.pipeline.locations.remote import is_remote, matching
+from egapipe.pipeline.locations.urls import absolute_url
 
 MOST = 1_000_000
 """Texts that the braces of one pattern may stand for."""

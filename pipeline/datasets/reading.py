@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from egapipe.pipeline.disk.files import NoRegularFileError, open_regular, read_regular
 from egapipe.pipeline.errors import ImageError, MachineError, one_line
-from egapipe.pipeline.files import NoRegularFileError, open_regular, read_regular
-from egapipe.pipeline.remote import RemoteError, is_remote, read_range, state_of
+from egapipe.pipeline.locations.remote import RemoteError, is_remote, read_range, state_of
 
 T = TypeVar("T")
 

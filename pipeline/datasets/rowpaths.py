@@ -12,7 +12,7 @@ import datasets
 from egapipe.pipeline.config.data import HubSource, ParquetSource
 from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.errors import ImageError, UsageError
-from egapipe.pipeline.remote import is_remote
+from egapipe.pipeline.locations.remote import is_remote
 
 _ALLOW = "set `outside: true` on the source if its table is trusted"
 

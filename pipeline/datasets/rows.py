@@ -15,11 +15,11 @@ from egapipe.pipeline.datasets.choice import choose, notes
 from egapipe.pipeline.datasets.fingerprint import METHOD, fingerprint_of, listing_digest
 from egapipe.pipeline.datasets.images import decode
 from egapipe.pipeline.datasets.reading import attempt, naming
-from egapipe.pipeline.digests import cached_digest
-from egapipe.pipeline.durable import durable
+from egapipe.pipeline.disk.digests import cached_digest
+from egapipe.pipeline.disk.paths import moved_cache, use_cache
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.keys import taken
-from egapipe.pipeline.paths import moved_cache, use_cache
+from egapipe.pipeline.results.durable import durable
 
 
 class Rows(NamedTuple):

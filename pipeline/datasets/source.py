@@ -14,8 +14,8 @@ from egapipe.pipeline.config.tree import Config, Split
 from egapipe.pipeline.datasets.base import Dataset
 from egapipe.pipeline.datasets.classes import aligned
 from egapipe.pipeline.datasets.rows import RowsDataset
+from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.paths import use_cache
 
 
 def open_split(config: Config, split: Split) -> Dataset:

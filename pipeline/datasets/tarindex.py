@@ -5,9 +5,9 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egapipe.pipeline.caches import TARS
 from egapipe.pipeline.datasets.tarscan import Sample, scan
-from egapipe.pipeline.remembered import remembered
+from egapipe.pipeline.disk.caches import TARS
+from egapipe.pipeline.disk.remembered import remembered
 
 # Changes when the same tar would give other samples.
 _METHOD = "egapipe tar index 2"

@@ -21,7 +21,7 @@ from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset, reopene
 from egapipe.pipeline.datasets.tarindex import tar_index
 from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.keys import JoinedKeys, Keys, TextKeys, repeated
-from egapipe.pipeline.remote import at_once
+from egapipe.pipeline.locations.remote import at_once
 
 # A scan reads a tar once: several keep a disk or a network busy.
 _SCANS = 4

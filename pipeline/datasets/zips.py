@@ -9,8 +9,8 @@ import zlib
 from pathlib import Path
 
 from egapipe.pipeline.datasets.reading import read_slice
+from egapipe.pipeline.disk.files import open_regular
 from egapipe.pipeline.errors import ImageError, UsageError, one_line
-from egapipe.pipeline.files import open_regular
 
 _HEADER = struct.Struct("<4s22xHH")
 _SIGNATURE = b"PK\x03\x04"

@@ -6,7 +6,7 @@ memory-mapped copy on their own machine (`Features`). The format is described in
 
 from typing import TYPE_CHECKING
 
-from egapipe.pipeline.lazy import lazy
+from egapipe.pipeline.machine.lazy import lazy
 
 if TYPE_CHECKING:
     from egapipe.pipeline.store.check import CheckReport, check_store

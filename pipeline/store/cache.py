@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from egapipe.pipeline.caches import FEATURES, build_once
+from egapipe.pipeline.disk.caches import FEATURES, build_once
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store.dtypes import NUMPY, Stored
 from egapipe.pipeline.store.store import FeatureStore

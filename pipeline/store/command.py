@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError
-from egapipe.pipeline.options import as_path, as_place
-from egapipe.pipeline.text import padded, say, visible
+from egapipe.pipeline.terminal.options import as_path, as_place
+from egapipe.pipeline.terminal.text import padded, say, visible
 
 if TYPE_CHECKING:
     from egapipe.pipeline.store.check import CheckReport
@@ -153,7 +153,7 @@ def prune(
             except StoreError as error:
                 complain(error)
         if cache is not None:
-            from egapipe.pipeline.paths import own_folder
+            from egapipe.pipeline.disk.paths import own_folder
 
             folder = own_folder(cache)
             old = prune_cache(folder, kept, unused=unused_days * DAY, dry_run=dry_run)

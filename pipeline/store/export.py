@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from egapipe.pipeline.disk.files import whole_file
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.files import whole_file
+from egapipe.pipeline.locations.urls import local_path
 from egapipe.pipeline.store.dtypes import NUMPY, to_floats
 from egapipe.pipeline.store.location import Place
 from egapipe.pipeline.store.objects import unusable
 from egapipe.pipeline.store.store import FeatureStore
-from egapipe.pipeline.urls import local_path
 
 Progress = Callable[[int, int], None]
 Numbers = npt.NDArray[Any]

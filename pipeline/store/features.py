@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from egapipe.pipeline.caches import FEATURES
-from egapipe.pipeline.paths import cache_dir as default_cache_dir
-from egapipe.pipeline.paths import on_each_node, own_folder
+from egapipe.pipeline.disk.caches import FEATURES
+from egapipe.pipeline.disk.paths import cache_dir as default_cache_dir
+from egapipe.pipeline.disk.paths import on_each_node, own_folder
+from egapipe.pipeline.locations.urls import path_of
 from egapipe.pipeline.store.cache import map_or_build
 from egapipe.pipeline.store.store import FeatureStore
-from egapipe.pipeline.urls import path_of
 
 Rows = npt.NDArray[np.int64]
 

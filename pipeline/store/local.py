@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from egapipe.pipeline.files import new_file, open_regular, whole_file
+from egapipe.pipeline.disk.files import new_file, open_regular, whole_file
 from egapipe.pipeline.store.objects import Objects
 
 _NO_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}

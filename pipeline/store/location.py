@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
+from egapipe.pipeline.locations.urls import local_path, refuse_credentials, with_variables
 from egapipe.pipeline.store.local import LocalObjects
 from egapipe.pipeline.store.objects import Objects
 from egapipe.pipeline.store.remote import RemoteObjects
-from egapipe.pipeline.urls import local_path, refuse_credentials, with_variables
 
 Place = str | Path | Objects
 """The text of a local path or URL, in which `~` and `$VARIABLES` are expanded; a path as it is; or

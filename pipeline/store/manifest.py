@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.places import FILES, is_place, same_place
+from egapipe.pipeline.locations.places import FILES, is_place, same_place
 from egapipe.pipeline.store.dtypes import DtypeName
 from egapipe.pipeline.store.stored import RUNTIME, StoredViews, unknown_members
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from egapipe.pipeline.caches import KINDS, Entry, entries, is_abandoned
+from egapipe.pipeline.disk.caches import KINDS, Entry, entries, is_abandoned
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import layout
 from egapipe.pipeline.store.location import Place

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.remote import AT_ONCE, code, file_system, is_trouble, reason
+from egapipe.pipeline.locations.remote import AT_ONCE, code, file_system, is_trouble, reason
 from egapipe.pipeline.store.objects import Objects
 
 # What botocore, google-auth and gcsfs raise where the environment has no credentials.

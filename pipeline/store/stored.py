@@ -1,7 +1,7 @@
 """What a manifest says of views and teacher: models of the stored format, not of the configuration.
 
 The configuration may grow, be renamed and be rearranged; a store that was written once must not
-notice. `egapipe.pipeline.durable` is the way from one to the other.
+notice. `egapipe.pipeline.results.durable` is the way from one to the other.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,8 +17,8 @@ from pydantic import (
 
 from egapipe.pipeline.config import data, teachers
 from egapipe.pipeline.config.data import ViewsConfig
-from egapipe.pipeline.durable import FORMAT_1, durable, later
-from egapipe.pipeline.places import FILES
+from egapipe.pipeline.locations.places import FILES
+from egapipe.pipeline.results.durable import FORMAT_1, durable, later
 
 # Not float alone: what another program has written as 1 stays 1, and the hash that of its text.
 Number = int | float

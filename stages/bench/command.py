@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from egapipe.pipeline.text import say
+from egapipe.pipeline.terminal.text import say
 
 
 class Part(StrEnum):

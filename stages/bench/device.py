@@ -21,9 +21,9 @@ import typer
 
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.distill import DistillConfig
-from egapipe.pipeline.cores import available_cpus
-from egapipe.pipeline.options import as_path
-from egapipe.pipeline.progress import open_progress
+from egapipe.pipeline.machine.cores import available_cpus
+from egapipe.pipeline.terminal.options import as_path
+from egapipe.pipeline.terminal.progress import open_progress
 from egapipe.stages import distill, extract
 from egapipe.stages.bench.distill import Bench
 from egapipe.stages.distill.data.batches import Check

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from egapipe.pipeline.config.teachers import TransformersTeacher
-from egapipe.pipeline.timing import one_thread, timed
+from egapipe.pipeline.mathematics.timing import one_thread, timed
 from egapipe.stages.bench.measure import paired
 from egapipe.stages.extract.teachers import Teacher, load_teacher
 from egapipe.stages.extract.workers.tuned import tuned

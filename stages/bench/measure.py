@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from egapipe.pipeline.timing import timed
+from egapipe.pipeline.mathematics.timing import timed
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from torch import nn
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets.fingerprint import fingerprint_of
 from egapipe.pipeline.keys import NumberedKeys
-from egapipe.pipeline.progress import Progress, Silence, Value
 from egapipe.pipeline.store import Features, FeatureStore, check_store, layout
+from egapipe.pipeline.terminal.progress import Progress, Silence, Value
 from egapipe.stages.bench.synthetic import Whole
 from egapipe.stages.extract import Extraction
 from egapipe.stages.extract.planning.job import Job

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
-from egapipe.pipeline.text import columns, say
+from egapipe.pipeline.terminal.options import ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.terminal.text import columns, say
 
 if TYPE_CHECKING:
     from egapipe.stages.compare import CompareReport, Row
@@ -27,7 +27,7 @@ def compare(
     Finished cells are not trained again.
     """
     from egapipe.pipeline.config import load_config
-    from egapipe.pipeline.progress import open_progress
+    from egapipe.pipeline.terminal.progress import open_progress
 
     loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
     # After the configuration: a mistake in it does not wait for torch.
@@ -73,7 +73,7 @@ def table_lines(report: "CompareReport") -> list[str]:
 
 def _interval(row: "Row") -> str:
     """The ends of a row's interval; of one that says nothing, why."""
-    from egapipe.pipeline.significance import silence
+    from egapipe.pipeline.mathematics.significance import silence
 
     silent = "" if row.separates else silence(row.low, row.high, row.pairs)
     return silent or f"{row.low:+.2f} to {row.high:+.2f}"

@@ -11,9 +11,9 @@ import torch
 from egapipe.pipeline.config import Config, override
 from egapipe.pipeline.config.load import check
 from egapipe.pipeline.errors import TrainingError, UsageError, one_line
-from egapipe.pipeline.learned import require_one_source
-from egapipe.pipeline.progress import OpenProgress, silent_progress
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.learned import require_one_source
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
 from egapipe.stages import distill
 from egapipe.stages.compare.folder import ComparisonFolder, comparison_folder
 from egapipe.stages.compare.table import Cell, Planned, Row, State, table

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
-from egapipe.pipeline.comma_separated import comma_separated
 from egapipe.pipeline.config import Config, to_yaml
+from egapipe.pipeline.disk.comma_separated import comma_separated
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.markdown import markdown
-from egapipe.pipeline.markdown import table as markdown_table
-from egapipe.pipeline.runs import RunFolder, folder_at, open_run
+from egapipe.pipeline.results.runs import RunFolder, folder_at, open_run
+from egapipe.pipeline.terminal.markdown import markdown
+from egapipe.pipeline.terminal.markdown import table as markdown_table
 from egapipe.stages.compare.table import Cell, Planned, Row, table
 
 RECORD = "comparison.json"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from egapipe.pipeline.significance import holm, p_value
+from egapipe.pipeline.mathematics.significance import holm, p_value
 
 
 @dataclass(frozen=True)

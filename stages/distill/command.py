@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
-from egapipe.pipeline.text import say
+from egapipe.pipeline.terminal.options import ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.terminal.text import say
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +24,7 @@ def distill(
 ) -> None:
     """Train a student from the stored features. The same command continues an interrupted run."""
     from egapipe.pipeline.config import load_config
-    from egapipe.pipeline.progress import open_progress
+    from egapipe.pipeline.terminal.progress import open_progress
 
     loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
     # After the configuration: a mistake in it does not wait for torch.

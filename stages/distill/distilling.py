@@ -11,16 +11,16 @@ import torch
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.distill import DistillConfig
-from egapipe.pipeline.learned import (
+from egapipe.pipeline.machine.versions import installed, source_commit
+from egapipe.pipeline.results.learned import (
     features_record,
     identity_part,
     require_current,
     require_features,
 )
-from egapipe.pipeline.progress import OpenProgress, silent_progress
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
-from egapipe.pipeline.versions import installed, source_commit
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
+from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
 from egapipe.stages.distill.data.choice import chosen_on
 from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.model.spec import MODEL

@@ -4,7 +4,7 @@ import torch
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.runs import RunFolder, run_folder
+from egapipe.pipeline.results.runs import RunFolder, run_folder
 from egapipe.stages.distill.model.synchronised import has_batch_statistics
 from egapipe.stages.distill.students import build_student
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from egapipe.pipeline.progress import OpenProgress, Progress
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.terminal.progress import OpenProgress, Progress
 from egapipe.stages.distill.setup import Job
 from egapipe.stages.distill.training.checkpoint import Checkpoints, Position
 from egapipe.stages.distill.training.loop import Report

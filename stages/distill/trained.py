@@ -15,9 +15,9 @@ from torch import Tensor
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.datasets.classes import by_name, by_number
+from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import UsageError, one_line
-from egapipe.pipeline.paths import use_cache
-from egapipe.pipeline.runs import RunFolder, open_run
+from egapipe.pipeline.results.runs import RunFolder, open_run
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill.data.crops import Size
 from egapipe.stages.distill.data.images import readable

@@ -2,8 +2,8 @@
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
-from egapipe.pipeline.text import say
+from egapipe.pipeline.terminal.options import ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.terminal.text import say
 
 
 def register(app: typer.Typer) -> None:

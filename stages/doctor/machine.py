@@ -11,16 +11,16 @@ import torch
 from packaging.requirements import Requirement
 from rich.filesize import decimal
 
-from egapipe.pipeline.caches import FEATURES
-from egapipe.pipeline.cluster import cluster_nodes, ray_session
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.cores import available_cpus
+from egapipe.pipeline.disk.caches import FEATURES
+from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import one_line
-from egapipe.pipeline.paths import cache_dir
-from egapipe.pipeline.remote import is_remote
+from egapipe.pipeline.locations.remote import is_remote
+from egapipe.pipeline.locations.urls import absolute_url, with_variables
+from egapipe.pipeline.machine.cluster import cluster_nodes, ray_session
+from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.location import open_objects
-from egapipe.pipeline.urls import absolute_url, with_variables
 from egapipe.stages.distill.setup import pick_device
 from egapipe.stages.distill.students.zoo import ZOOS
 from egapipe.stages.doctor.parts import MissingError, Parts

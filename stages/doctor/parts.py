@@ -13,8 +13,8 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import EgapipeError, ImageError
-from egapipe.pipeline.paths import use_cache
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.dtypes import to_floats
 from egapipe.stages.distill.students import build_student

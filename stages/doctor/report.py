@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from egapipe.pipeline.text import padded
+from egapipe.pipeline.terminal.text import padded
 
 Status = Literal["ok", "warn", "FAIL", "skip"]
 

@@ -3,7 +3,7 @@
 from rich.filesize import decimal
 
 from egapipe.pipeline.config.teachers import ImportedTeacher
-from egapipe.pipeline.pairing import check_pair
+from egapipe.pipeline.results.pairing import check_pair
 from egapipe.pipeline.store.location import open_objects
 from egapipe.stages.doctor.parts import MissingError, Parts
 from egapipe.stages.doctor.report import Result, fail, ok, warn

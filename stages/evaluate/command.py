@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_place
-from egapipe.pipeline.text import columns, say
+from egapipe.pipeline.terminal.options import Checkpoint, TrustRemoteCode, as_place
+from egapipe.pipeline.terminal.text import columns, say
 from egapipe.stages.evaluate import PROBE_IMAGES
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def evaluate(
     Writes evaluation.json into the run folder, and adds it to summary.json. What has no data is
     left out, with the reason.
     """
-    from egapipe.pipeline.progress import open_progress
+    from egapipe.pipeline.terminal.progress import open_progress
     from egapipe.stages.evaluate import run as evaluate_run
 
     found = evaluate_run(

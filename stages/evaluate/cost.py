@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from egapipe.pipeline.timing import median_time, one_thread
+from egapipe.pipeline.mathematics.timing import median_time, one_thread
 
 BATCHES = (1, 64)
 

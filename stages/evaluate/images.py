@@ -9,7 +9,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import EgapipeError
-from egapipe.pipeline.pairing import open_pair
+from egapipe.pipeline.results.pairing import open_pair
 from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import CLEAN
 from egapipe.stages.evaluate.left_out import UnavailableError

@@ -9,8 +9,8 @@ import numpy as np
 
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.progress import OpenProgress, silent_progress
-from egapipe.pipeline.runs import RunFolder, open_run
+from egapipe.pipeline.results.runs import RunFolder, open_run
+from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.evaluate import PROBE_IMAGES
 from egapipe.stages.evaluate.calibration import calibration_error

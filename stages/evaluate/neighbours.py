@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from egapipe.pipeline.nearest import Floats, Ints, nearest, unit_directions
+from egapipe.pipeline.mathematics.nearest import Floats, Ints, nearest, unit_directions
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07

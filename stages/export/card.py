@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from egapipe.pipeline.markdown import code, markdown, sentence, table
+from egapipe.pipeline.terminal.markdown import code, markdown, sentence, table
 from egapipe.stages.distill import TrainedStudent
 from egapipe.stages.export.folder import ONNX
 from egapipe.stages.export.preprocessing import KEY, snippet

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_path, as_place
-from egapipe.pipeline.text import columns, say
+from egapipe.pipeline.terminal.options import Checkpoint, TrustRemoteCode, as_path, as_place
+from egapipe.pipeline.terminal.text import columns, say
 
 if TYPE_CHECKING:
     from egapipe.stages.export import ExportReport
@@ -45,7 +45,7 @@ def export(
 
     Every file is compared with the student on real images, and timed.
     """
-    from egapipe.pipeline.progress import open_progress
+    from egapipe.pipeline.terminal.progress import open_progress
     from egapipe.stages.export import FORMATS
     from egapipe.stages.export import run as export_run
 

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.disk.files import replace_file
+from egapipe.pipeline.disk.replacing import replacing
 from egapipe.pipeline.errors import EgapipeError, UsageError
-from egapipe.pipeline.files import replace_file
-from egapipe.pipeline.progress import OpenProgress, silent_progress
-from egapipe.pipeline.replacing import replacing
-from egapipe.pipeline.runs import RunFolder, open_run
-from egapipe.pipeline.timing import median_time, one_thread
-from egapipe.pipeline.urls import text_of
+from egapipe.pipeline.locations.urls import text_of
+from egapipe.pipeline.mathematics.timing import median_time, one_thread
+from egapipe.pipeline.results.runs import RunFolder, open_run
+from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.distill.data.images import StreamedImages, readable

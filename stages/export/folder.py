@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from egapipe.pipeline.disk.files import read_json_object
 from egapipe.pipeline.errors import UsageError, one_line
-from egapipe.pipeline.files import read_json_object
 from egapipe.stages.distill.model.spec import StudentSpec, shapes_in
 from egapipe.stages.distill.model.student import Student
 

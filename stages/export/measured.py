@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.progress import OpenProgress
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.terminal.progress import OpenProgress
 from egapipe.stages.distill import TrainedStudent
 from egapipe.stages.distill.data.choice import ON_TEST
 from egapipe.stages.distill.setup import pick_device

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from egapipe.pipeline.disk.files import json_object, replace_file
 from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
-from egapipe.pipeline.extras import require
-from egapipe.pipeline.files import json_object, replace_file
+from egapipe.pipeline.machine.extras import require
 from egapipe.stages.distill.model.spec import StudentSpec
 from egapipe.stages.export.folder import CONFIG, ONNX, PROGRAM, WEIGHTS, config_json, load_exported
 from egapipe.stages.export.module import INPUT, OUTPUTS, Inference

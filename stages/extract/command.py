@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
-from egapipe.pipeline.text import say
+from egapipe.pipeline.terminal.options import ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.terminal.text import say
 
 if TYPE_CHECKING:
     from egapipe.pipeline.config import Config
@@ -45,10 +45,10 @@ def extract(
 
     Run it again after an interruption: it continues where it stopped.
     """
-    from egapipe.pipeline.cluster import ray_session
     from egapipe.pipeline.config import load_config
     from egapipe.pipeline.errors import UsageError
-    from egapipe.pipeline.progress import open_progress
+    from egapipe.pipeline.machine.cluster import ray_session
+    from egapipe.pipeline.terminal.progress import open_progress
 
     loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
     splits: list[Split] = loaded.splits() if split == "all" else [split]

@@ -9,9 +9,9 @@ from functools import cached_property
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
-from egapipe.pipeline.progress import OpenProgress, silent_progress
 from egapipe.pipeline.store import Commit, FeatureStore
 from egapipe.pipeline.store.snapshot import Snapshot
+from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
 from egapipe.stages.extract.planning.job import Job, begun_elsewhere
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
 from egapipe.stages.extract.planning.plan import StorePlan, plan_store

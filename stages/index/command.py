@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from egapipe.pipeline.comma_separated import comma_separated
-from egapipe.pipeline.files import output_file
-from egapipe.pipeline.options import (
+from egapipe.pipeline.disk.comma_separated import comma_separated
+from egapipe.pipeline.disk.files import output_file
+from egapipe.pipeline.terminal.options import (
     Checkpoint,
     ConfigName,
     Overrides,
@@ -17,7 +17,7 @@ from egapipe.pipeline.options import (
     as_path,
     as_place,
 )
-from egapipe.pipeline.text import say
+from egapipe.pipeline.terminal.text import say
 
 if TYPE_CHECKING:
     from egapipe.stages.index import Leak, LeakReport
@@ -123,7 +123,7 @@ def leaks(
 ) -> None:
     """List test images that are nearly, or exactly, among the training images."""
     from egapipe.pipeline.config import load_config
-    from egapipe.pipeline.progress import open_progress
+    from egapipe.pipeline.terminal.progress import open_progress
 
     # Neither teacher nor student is built here: what they are called is not imported.
     loaded = load_config(config, overrides or [], trust_remote_code=True)

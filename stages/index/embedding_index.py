@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from egapipe.pipeline.caches import INDEXES, build_once
+from egapipe.pipeline.disk.caches import INDEXES, build_once
+from egapipe.pipeline.disk.files import read_json_object, replace_file
 from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError, one_line
-from egapipe.pipeline.files import read_json_object, replace_file
-from egapipe.pipeline.nearest import Floats, Ints, nearest, unit_directions
+from egapipe.pipeline.mathematics.nearest import Floats, Ints, nearest, unit_directions
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import CLEAN
 from egapipe.stages.index import KINDS

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from egapipe.pipeline.disk.files import replace_file
 from egapipe.pipeline.errors import EgapipeError, one_line
-from egapipe.pipeline.files import replace_file
-from egapipe.pipeline.nearest import Floats, Ints
+from egapipe.pipeline.mathematics.nearest import Floats, Ints
 
 FLAT_ROWS = 100_000
 HNSW_ROWS = 1_000_000

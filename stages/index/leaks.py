@@ -6,12 +6,12 @@ import numpy as np
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets import Dataset, aligned, open_dataset
+from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.nearest import Floats, Ints
-from egapipe.pipeline.pairing import check_pair, open_pair
-from egapipe.pipeline.paths import use_cache
-from egapipe.pipeline.progress import OpenProgress, silent_progress
+from egapipe.pipeline.mathematics.nearest import Floats, Ints
+from egapipe.pipeline.results.pairing import check_pair, open_pair
 from egapipe.pipeline.store import Features, FeatureStore
+from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
 from egapipe.stages.index.embedding_index import EmbeddingIndex, build, directions
 from egapipe.stages.index.pictures import (
     Copy,

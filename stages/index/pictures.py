@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
-from egapipe.pipeline.cores import available_cpus
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import ImageError
-from egapipe.pipeline.nearest import Floats, Ints, nearest
-from egapipe.pipeline.progress import Progress
+from egapipe.pipeline.machine.cores import available_cpus
+from egapipe.pipeline.mathematics.nearest import Floats, Ints, nearest
+from egapipe.pipeline.terminal.progress import Progress
 
 Copy = Literal["pixels", "picture", "mirrored"]
 """The same pixels; the same picture, encoded or scaled anew; that one from right to left."""

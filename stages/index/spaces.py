@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from egapipe.pipeline.caches import NODES, build_once
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.datasets.images import decode
 from egapipe.pipeline.datasets.reading import read_bytes
+from egapipe.pipeline.disk.caches import NODES, build_once
+from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import ImageError, UsageError
-from egapipe.pipeline.nearest import Floats, Ints, nearest, unit_directions
-from egapipe.pipeline.pairing import check_pair
-from egapipe.pipeline.paths import cache_dir
+from egapipe.pipeline.mathematics.nearest import Floats, Ints, nearest, unit_directions
+from egapipe.pipeline.results.pairing import check_pair
 from egapipe.pipeline.store import FeatureStore
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.extract import embed

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from egapipe.pipeline.lazy import lazy
+from egapipe.pipeline.machine.lazy import lazy
 
 if TYPE_CHECKING:
     from egapipe.stages.predict.predicting import Prediction, clean_view, run

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from egapipe.pipeline.options import Checkpoint, TrustRemoteCode, as_path, as_place
-from egapipe.pipeline.text import say
+from egapipe.pipeline.terminal.options import Checkpoint, TrustRemoteCode, as_path, as_place
+from egapipe.pipeline.terminal.text import say
 
 if TYPE_CHECKING:
     from egapipe.stages.predict import Prediction

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from egapipe.pipeline.disk.files import output_file
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.files import output_file
 from egapipe.stages.predict.predicting import Prediction
 
 Record = dict[str, Any]

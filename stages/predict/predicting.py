@@ -14,7 +14,7 @@ from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.datasets.images import decode
 from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.errors import ImageError, UsageError
-from egapipe.pipeline.urls import text_of
+from egapipe.pipeline.locations.urls import text_of
 from egapipe.pipeline.views import clean_part
 from egapipe.stages.distill.data.images import Frame, fitted
 from egapipe.stages.predict.predictor import Floats, Predictor, load_predictor

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.runs import RunFolder, open_run
+from egapipe.pipeline.results.runs import RunFolder, open_run
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.distill.model.spec import StudentSpec
 from egapipe.stages.distill.setup import pick_device

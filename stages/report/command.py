@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from egapipe.pipeline.options import TrustRemoteCode, as_path, as_place
-from egapipe.pipeline.text import say
+from egapipe.pipeline.terminal.options import TrustRemoteCode, as_path, as_place
+from egapipe.pipeline.terminal.text import say
 
 
 def register(app: typer.Typer) -> None:

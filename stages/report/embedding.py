@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from egapipe.pipeline.correlation import correlations
+from egapipe.pipeline.mathematics.correlation import correlations
 from egapipe.stages.report.figure import GREY, Figure, Paint, draw
 from egapipe.stages.report.names import shortened
 from egapipe.stages.report.sample import Floats, Ints, Sample

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from egapipe.pipeline.extras import require
+from egapipe.pipeline.machine.extras import require
 from egapipe.stages.report.names import escape, families, printing
 
 # Drawn in this colour, shown in the page's colour of text, be it light or dark.

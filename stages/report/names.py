@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 
-from egapipe.pipeline.text import visible
+from egapipe.pipeline.terminal.text import visible
 
 _FIRST = "DejaVu Sans"
 # Of a plain picture, where they are installed. Not those of coloured glyphs: they cannot be drawn.

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.learned import require_one_source
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.learned import require_one_source
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages.compare import ComparisonFolder
 from egapipe.stages.compare.folder import without
 from egapipe.stages.compare.table import WHOSE

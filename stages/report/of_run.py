@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.distill.data.choice import ON_TEST
 from egapipe.stages.report.classes import (

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.learned import require_one_source
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.learned import require_one_source
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages.distill.data.choice import ON_TEST
 from egapipe.stages.report.curves import ACCURACY, TEST_TOP1, trial_curves
 from egapipe.stages.report.figure import COLOURS, GREY, Figure, draw, logarithmic

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
-from egapipe.pipeline.text import visible
+from egapipe.pipeline.terminal.text import visible
 from egapipe.stages.report.figure import Figure
 from egapipe.stages.report.names import escape
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
-from egapipe.pipeline.learned import require_record
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.learned import require_record
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages.report.page import Section
 
 _log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import Any
 
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.errors import EgapipeError
+from egapipe.pipeline.machine.versions import source_commit
 from egapipe.pipeline.store import FeatureStore
-from egapipe.pipeline.versions import source_commit
 from egapipe.stages.report.page import Section
 
 

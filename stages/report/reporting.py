@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from egapipe.pipeline.disk.files import read_json_object, replace_file
+from egapipe.pipeline.disk.replacing import replacing
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.files import read_json_object, replace_file
-from egapipe.pipeline.replacing import replacing
-from egapipe.pipeline.runs import RunFolder, open_run
+from egapipe.pipeline.results.runs import RunFolder, open_run
 from egapipe.stages.compare.folder import RECORD, ComparisonFolder
 from egapipe.stages.report.figure import require_matplotlib
 from egapipe.stages.report.of_comparison import comparison_sections

@@ -8,9 +8,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import EgapipeError
-from egapipe.pipeline.pairing import open_pair
-from egapipe.pipeline.paths import use_cache
+from egapipe.pipeline.results.pairing import open_pair
 from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import CLEAN
 from egapipe.stages.distill import TrainedStudent

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from egapipe.pipeline.significance import silence
+from egapipe.pipeline.mathematics.significance import silence
 
 BETTER = "better"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageOps
 
 from egapipe.pipeline.datasets import Dataset
-from egapipe.pipeline.text import visible
+from egapipe.pipeline.terminal.text import visible
 
 TILE = 32
 _LARGEST = 128

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode, as_path, as_service
-from egapipe.pipeline.text import say
+from egapipe.pipeline.terminal.options import (
+    ConfigName,
+    Overrides,
+    TrustRemoteCode,
+    as_path,
+    as_service,
+)
+from egapipe.pipeline.terminal.text import say
 from egapipe.stages.submit import COMMANDS, ON_RESULTS
 
 if TYPE_CHECKING:
@@ -160,7 +166,7 @@ def _follow(jobs: "Jobs", job: str) -> None:
 
 
 def _jobs(address: str | None) -> "Jobs":
-    from egapipe.pipeline.cluster import quiet_environment
+    from egapipe.pipeline.machine.cluster import quiet_environment
     from egapipe.stages.submit.jobs import Jobs
 
     quiet_environment(local=False)

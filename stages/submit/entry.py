@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 from egapipe.pipeline import cli
-from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.config.extract import ClusterConfig
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.machine.cluster import ray_session
 from egapipe.stages.submit.package import CONFIG, ORDER
 from egapipe.stages.submit.visible import check_visible
 

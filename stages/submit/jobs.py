@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
-from egapipe.pipeline.urls import redacted
+from egapipe.pipeline.locations.urls import redacted
 from egapipe.stages.submit.package import Package
 
 T = TypeVar("T")

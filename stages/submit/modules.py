@@ -9,7 +9,7 @@ from pathlib import Path
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.trust import code_names
 from egapipe.pipeline.errors import UsageError, one_line
-from egapipe.pipeline.imports import split_reference
+from egapipe.pipeline.machine.imports import split_reference
 
 
 def modules(config: Config) -> list[Path]:

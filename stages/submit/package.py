@@ -12,8 +12,8 @@ from egapipe.pipeline.config import Config, override, to_yaml
 from egapipe.pipeline.config.load import check
 from egapipe.pipeline.config.located import Sort, with_places
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.places import LOCAL_DIR, is_place
-from egapipe.pipeline.urls import local_path, text_of, with_variables
+from egapipe.pipeline.locations.places import LOCAL_DIR, is_place
+from egapipe.pipeline.locations.urls import local_path, text_of, with_variables
 from egapipe.stages.submit.modules import modules
 
 CONFIG, ORDER = "config.yaml", "job.json"

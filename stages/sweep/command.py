@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
-from egapipe.pipeline.text import columns, say
+from egapipe.pipeline.terminal.options import ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.terminal.text import columns, say
 
 if TYPE_CHECKING:
     from egapipe.pipeline.config import Config
@@ -44,7 +44,7 @@ def sweep(
 
 
 def _run(config: "Config", restart: bool, retry_failed: bool) -> "SweepReport":
-    from egapipe.pipeline.progress import open_progress
+    from egapipe.pipeline.terminal.progress import open_progress
     from egapipe.stages.sweep import run
 
     if not sys.stderr.isatty():

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from egapipe.pipeline.config import Config, to_yaml
-from egapipe.pipeline.durable import durable
+from egapipe.pipeline.disk.files import replace_file
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.files import replace_file
-from egapipe.pipeline.identity import has_places
-from egapipe.pipeline.remote import is_remote
-from egapipe.pipeline.runs import RunFolder, older_folder, run_identity
-from egapipe.pipeline.urls import absolute_url, path_of
+from egapipe.pipeline.locations.remote import is_remote
+from egapipe.pipeline.locations.urls import absolute_url, path_of
+from egapipe.pipeline.results.durable import durable
+from egapipe.pipeline.results.identity import has_places
+from egapipe.pipeline.results.runs import RunFolder, older_folder, run_identity
 
 ERROR = "error.json"
 # What changes neither the trials nor which of them end early.

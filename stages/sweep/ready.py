@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets import open_dataset
+from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.pairing import open_pair
-from egapipe.pipeline.paths import use_cache
+from egapipe.pipeline.results.pairing import open_pair
 from egapipe.stages.distill.students import build_student
 from egapipe.stages.sweep.plan import Trial
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from egapipe.pipeline.comma_separated import comma_separated
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.config.sweep import SweepConfig
-from egapipe.pipeline.files import replace_file
-from egapipe.pipeline.learned import require_one_source
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
-from egapipe.pipeline.versions import installed, source_commit
+from egapipe.pipeline.disk.comma_separated import comma_separated
+from egapipe.pipeline.disk.files import replace_file
+from egapipe.pipeline.machine.versions import installed, source_commit
+from egapipe.pipeline.results.learned import require_one_source
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.plan import Changes, changed
 from egapipe.stages.sweep.settings import SEED, Group, by_settings, unseparated

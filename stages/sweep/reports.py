@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import TrainingError
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 
 EPOCHS = "epochs"
 

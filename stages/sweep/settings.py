@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from egapipe.pipeline.significance import holm, p_value
+from egapipe.pipeline.mathematics.significance import holm, p_value
 
 SEED = "distill.seed"
 _LEVEL = 0.05

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from egapipe.pipeline.cluster import Node
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.machine.cluster import Node
 
 # A third of a GPU fits three times.
 _ROUNDING = 1e-6

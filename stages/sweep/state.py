@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages.sweep.folder import ERROR
 from egapipe.stages.sweep.plan import Changes
 from egapipe.stages.sweep.reports import EPOCHS

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Sequence
 
-from egapipe.pipeline.cluster import cluster_nodes, ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.sweep import PbtScheduler
 from egapipe.pipeline.errors import TrainingError
-from egapipe.pipeline.learned import require_still
-from egapipe.pipeline.progress import OpenProgress, Progress, silent_progress
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.machine.cluster import cluster_nodes, ray_session
+from egapipe.pipeline.results.learned import require_still
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.terminal.progress import OpenProgress, Progress, silent_progress
 from egapipe.stages.sweep.folder import SweepFolder, sweep_folder
 from egapipe.stages.sweep.mutable import check_mutable
 from egapipe.stages.sweep.plan import Trial, plan

@@ -15,11 +15,11 @@ from typing import Any
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.sweep import MlflowTracking, WandbTracking
-from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import UsageError, one_line
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
-from egapipe.pipeline.urls import url_of
+from egapipe.pipeline.locations.urls import url_of
+from egapipe.pipeline.results.durable import durable
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages.sweep.folder import SweepFolder, short_name
 from egapipe.stages.sweep.report import SweepReport, SweepTrial
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import EgapipeError, TrainingError
-from egapipe.pipeline.runs import RunFolder, run_identity
+from egapipe.pipeline.results.runs import RunFolder, run_identity
 from egapipe.stages import distill
 from egapipe.stages.sweep.folder import ERROR, SweepFolder
 from egapipe.stages.sweep.plan import Changes, changed

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from egapipe.pipeline.options import as_place
-from egapipe.pipeline.text import say, visible
+from egapipe.pipeline.terminal.options import as_place
+from egapipe.pipeline.terminal.text import say, visible
 
 if TYPE_CHECKING:
     from egapipe.stages.watch import RunStatus

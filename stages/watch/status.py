@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
-from egapipe.pipeline.remote import states_below
-from egapipe.pipeline.runs import RunFolder, open_run
+from egapipe.pipeline.locations.remote import states_below
+from egapipe.pipeline.results.runs import RunFolder, open_run
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.pipeline.store.location import open_objects
-from egapipe.pipeline.tracking import read_metrics
 
 # A comparison or sweep has a configuration too, but has learned from no store itself.
 _OF_A_RUN = ("config.yaml", "store.json")

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from egapipe.pipeline.config import load_config
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.pipeline.store import check_store
-from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.distill.folder import training_folder
 from tests.docker.hosts import Hosts, hosts
 from tests.objectstore import S3, s3, s3_server

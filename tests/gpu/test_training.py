@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from egapipe.pipeline.errors import TrainingError
-from egapipe.pipeline.runs import RunFolder, run_folder
+from egapipe.pipeline.results.runs import RunFolder, run_folder
 from egapipe.stages import distill
 from egapipe.stages.distill.objectives import REGISTRY
 from egapipe.stages.distill.setup import Job, prepare

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from egapipe.pipeline.datasets.reading import read_slice
 from egapipe.pipeline.datasets.tarscan import scan
 from egapipe.pipeline.datasets.zips import Zip
+from egapipe.pipeline.disk.files import json_object, read_json_object
 from egapipe.pipeline.errors import EgapipeError, ImageError
-from egapipe.pipeline.files import json_object, read_json_object
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.pipeline.store.index import decode_index
 from egapipe.pipeline.store.manifest import manifest_of
 from egapipe.pipeline.store.records import Commit, Created, Failure, Finished
 from egapipe.pipeline.store.tables import decode_failures, encode_failures
-from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages.compare import ComparisonFolder
 from tests.fuzz import file_reader, read_members
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from egapipe.pipeline.caches import KINDS, entries, owner
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.data import DigitsSource
 from egapipe.pipeline.datasets import open_dataset, open_split
-from egapipe.pipeline.paths import use_cache
-from egapipe.pipeline.runs import open_run
+from egapipe.pipeline.disk.caches import KINDS, entries, owner
+from egapipe.pipeline.disk.paths import use_cache
+from egapipe.pipeline.results.runs import open_run
 from egapipe.pipeline.store.prune import prune_cache
 from egapipe.stages import distill, extract
 from egapipe.stages.index import build, neighbours

@@ -19,7 +19,7 @@ from rich.cells import cell_len
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.data import DigitsSource
 from egapipe.pipeline.datasets import open_dataset
-from egapipe.pipeline.text import visible
+from egapipe.pipeline.terminal.text import visible
 from egapipe.stages import compare, export, extract, predict, report
 from egapipe.stages.compare.command import table_lines
 from egapipe.stages.predict.command import line

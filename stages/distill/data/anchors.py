@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from egapipe.pipeline.arrays import mapped_npy
-from egapipe.pipeline.caches import ANCHORS, build_once
+from egapipe.pipeline.disk.arrays import mapped_npy
+from egapipe.pipeline.disk.caches import ANCHORS, build_once
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.data.joint import joint_embeddings
 from egapipe.stages.distill.data.order import Ints, generator

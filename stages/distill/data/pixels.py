@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from egapipe.pipeline.arrays import mapped_npy
-from egapipe.pipeline.caches import PIXELS, build_once
 from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.disk.arrays import mapped_npy
+from egapipe.pipeline.disk.caches import PIXELS, build_once
+from egapipe.pipeline.disk.files import read_json_object, whole_file
+from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import EgapipeError, ImageError, UsageError
-from egapipe.pipeline.files import read_json_object, whole_file
-from egapipe.pipeline.paths import cache_dir
 
 Pixels = npt.NDArray[np.uint8]
 

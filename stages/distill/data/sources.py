@@ -11,10 +11,10 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.tree import Split
-from egapipe.pipeline.cores import available_cpus
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import StoreError, UsageError
-from egapipe.pipeline.pairing import check_one_teacher, open_pair
+from egapipe.pipeline.machine.cores import available_cpus
+from egapipe.pipeline.results.pairing import check_one_teacher, open_pair
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import Hashes, key_hashes
 from egapipe.stages.distill.data.choice import held_out
@@ -31,7 +31,7 @@ from egapipe.stages.distill.data.pixels import (
 )
 from egapipe.stages.distill.data.samplers import Pool, find_sampler
 from egapipe.stages.distill.data.samplers.nearest import nearest_of
-from egapipe.stages.distill.objectives.grids import on_grids
+from egapipe.stages.distill.objectives.shared.grids import on_grids
 from egapipe.stages.distill.workers.world import World
 
 Ints = npt.NDArray[np.int64]

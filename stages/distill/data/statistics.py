@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from egapipe.pipeline.caches import STATISTICS, build_once
+from egapipe.pipeline.disk.caches import STATISTICS, build_once
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features
 from egapipe.stages.distill.data.rotation import equal_variances

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from egapipe.stages.distill.objectives import Pair
-from egapipe.stages.distill.objectives.gather import global_rows
+from egapipe.stages.distill.objectives.shared.gather import global_rows
 from egapipe.stages.distill.workers.world import World
 
 REMEMBERED = ("student", "teacher", "student_logits", "teacher_logits", "labels", "rows")

@@ -22,10 +22,10 @@ from egapipe.stages.distill.objectives.itrd import Itrd, itrd_loss
 from egapipe.stages.distill.objectives.kd import Kd, kd_loss
 from egapipe.stages.distill.objectives.lskd import Lskd, lskd_loss
 from egapipe.stages.distill.objectives.nce import Nce, nce_loss
-from egapipe.stages.distill.objectives.pearson import correlation
 from egapipe.stages.distill.objectives.pkt import Pkt, pkt_loss
 from egapipe.stages.distill.objectives.rkd import Rkd, rkd_loss
 from egapipe.stages.distill.objectives.rrd import Rrd, rrd_loss
+from egapipe.stages.distill.objectives.shared.pearson import correlation
 from egapipe.stages.distill.objectives.simkd import Simkd
 from egapipe.stages.distill.objectives.sp import Sp, sp_loss
 from egapipe.stages.distill.objectives.unic import Unic, unic_loss

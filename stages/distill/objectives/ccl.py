@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from egapipe.stages.distill.objectives.allreduce import global_mean
-from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Objective, Pair
 from egapipe.stages.distill.objectives.kd import divergence
 from egapipe.stages.distill.objectives.nce import nce_loss
+from egapipe.stages.distill.objectives.shared.allreduce import global_mean
+from egapipe.stages.distill.objectives.shared.autocast import full_precision
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

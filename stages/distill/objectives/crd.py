@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.objectives.allreduce import count_workers, global_sums
-from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
-from egapipe.stages.distill.objectives.directions import directions
-from egapipe.stages.distill.objectives.gather import global_rows
-from egapipe.stages.distill.objectives.gradients import with_gradients
-from egapipe.stages.distill.objectives.negatives import Negatives
+from egapipe.stages.distill.objectives.shared.allreduce import count_workers, global_sums
+from egapipe.stages.distill.objectives.shared.autocast import full_precision
+from egapipe.stages.distill.objectives.shared.directions import directions
+from egapipe.stages.distill.objectives.shared.gather import global_rows
+from egapipe.stages.distill.objectives.shared.gradients import with_gradients
+from egapipe.stages.distill.objectives.shared.negatives import Negatives
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.imports import call
+from egapipe.pipeline.machine.imports import call
 from egapipe.stages.distill.objectives.base import Facts, Objective
 
 if TYPE_CHECKING:

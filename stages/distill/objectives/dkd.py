@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from egapipe.stages.distill.objectives.allreduce import global_mean
-from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Objective, Pair
 from egapipe.stages.distill.objectives.kd import divergence
-from egapipe.stages.distill.objectives.shapes import check_labels, check_logits
+from egapipe.stages.distill.objectives.shared.allreduce import global_mean
+from egapipe.stages.distill.objectives.shared.autocast import full_precision
+from egapipe.stages.distill.objectives.shared.shapes import check_labels, check_logits
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

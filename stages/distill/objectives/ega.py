@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.objectives.allreduce import count_workers, global_sums
-from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Objective, Pair
-from egapipe.stages.distill.objectives.blocks import sums_by_block
-from egapipe.stages.distill.objectives.form import Form, check_form
-from egapipe.stages.distill.objectives.pearson import unit_rows
-from egapipe.stages.distill.objectives.repeats import repeated, repeated_squares
-from egapipe.stages.distill.objectives.shapes import check_rows
+from egapipe.stages.distill.objectives.shared.allreduce import count_workers, global_sums
+from egapipe.stages.distill.objectives.shared.autocast import full_precision
+from egapipe.stages.distill.objectives.shared.blocks import sums_by_block
+from egapipe.stages.distill.objectives.shared.form import Form, check_form
+from egapipe.stages.distill.objectives.shared.pearson import unit_rows
+from egapipe.stages.distill.objectives.shared.repeats import repeated, repeated_squares
+from egapipe.stages.distill.objectives.shared.shapes import check_rows
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

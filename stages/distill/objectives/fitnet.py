@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Self, cast
 
 from torch import Tensor, nn
 
-from egapipe.stages.distill.objectives.allreduce import global_mean
-from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
-from egapipe.stages.distill.objectives.grids import grid_widths, one_size
+from egapipe.stages.distill.objectives.shared.allreduce import global_mean
+from egapipe.stages.distill.objectives.shared.autocast import full_precision
+from egapipe.stages.distill.objectives.shared.grids import grid_widths, one_size
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

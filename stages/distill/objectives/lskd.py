@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from egapipe.stages.distill.objectives.allreduce import global_mean
-from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Objective, Pair
 from egapipe.stages.distill.objectives.kd import divergence
-from egapipe.stages.distill.objectives.shapes import check_logits
-from egapipe.stages.distill.objectives.zscore import zscores
+from egapipe.stages.distill.objectives.shared.allreduce import global_mean
+from egapipe.stages.distill.objectives.shared.autocast import full_precision
+from egapipe.stages.distill.objectives.shared.shapes import check_logits
+from egapipe.stages.distill.objectives.shared.zscore import zscores
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Objective, Pair
-from egapipe.stages.distill.objectives.directions import directions
-from egapipe.stages.distill.objectives.gather import global_rows
-from egapipe.stages.distill.objectives.shapes import check_labels, check_rows
+from egapipe.stages.distill.objectives.shared.autocast import full_precision
+from egapipe.stages.distill.objectives.shared.directions import directions
+from egapipe.stages.distill.objectives.shared.gather import global_rows
+from egapipe.stages.distill.objectives.shared.shapes import check_labels, check_rows
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from egapipe.stages.distill.objectives.allreduce import global_mean
-from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
-from egapipe.stages.distill.objectives.directions import directions
-from egapipe.stages.distill.objectives.gather import global_rows
 from egapipe.stages.distill.objectives.kd import divergence
-from egapipe.stages.distill.objectives.shapes import check_rows
+from egapipe.stages.distill.objectives.shared.allreduce import global_mean
+from egapipe.stages.distill.objectives.shared.autocast import full_precision
+from egapipe.stages.distill.objectives.shared.directions import directions
+from egapipe.stages.distill.objectives.shared.gather import global_rows
+from egapipe.stages.distill.objectives.shared.shapes import check_rows
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

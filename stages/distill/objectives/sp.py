@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from egapipe.stages.distill.objectives.allreduce import count_workers, global_sums
-from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
-from egapipe.stages.distill.objectives.directions import directions
-from egapipe.stages.distill.objectives.form import Form, check_form
-from egapipe.stages.distill.objectives.gather import global_rows
-from egapipe.stages.distill.objectives.gradients import with_gradients
-from egapipe.stages.distill.objectives.grids import grid_widths
+from egapipe.stages.distill.objectives.shared.allreduce import count_workers, global_sums
+from egapipe.stages.distill.objectives.shared.autocast import full_precision
+from egapipe.stages.distill.objectives.shared.directions import directions
+from egapipe.stages.distill.objectives.shared.form import Form, check_form
+from egapipe.stages.distill.objectives.shared.gather import global_rows
+from egapipe.stages.distill.objectives.shared.gradients import with_gradients
+from egapipe.stages.distill.objectives.shared.grids import grid_widths
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

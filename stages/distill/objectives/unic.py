@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Self, cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from egapipe.stages.distill.objectives.allreduce import global_mean
-from egapipe.stages.distill.objectives.autocast import full_precision
 from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
-from egapipe.stages.distill.objectives.directions import directions
-from egapipe.stages.distill.objectives.grids import grid_widths, one_size
+from egapipe.stages.distill.objectives.shared.allreduce import global_mean
+from egapipe.stages.distill.objectives.shared.autocast import full_precision
+from egapipe.stages.distill.objectives.shared.directions import directions
+from egapipe.stages.distill.objectives.shared.grids import grid_widths, one_size
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.imports import import_callable, typed_line
+from egapipe.pipeline.machine.imports import import_callable, typed_line
 from egapipe.stages.distill.students.backbone import (
     Backbone,
     GivesMaps,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.imports import TRUST, ZOOS
+from egapipe.pipeline.machine.imports import TRUST, ZOOS
 
 # Arguments of timm and torchvision that read a file or download one. The weights of a student that
 # comes as a file are in that file.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.imports import typed_line
+from egapipe.pipeline.machine.imports import typed_line
 from egapipe.stages.distill.students.backbone import require_maps
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.extras import require
+from egapipe.pipeline.machine.extras import require
 from egapipe.stages.distill.students.backbone import Backbone
 
 

@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from egapipe.pipeline.checkpoints import NAME, named, pointed
+from egapipe.pipeline.disk.files import replace_file
 from egapipe.pipeline.errors import StoreError, TrainingError, UsageError, one_line
-from egapipe.pipeline.files import replace_file
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.checkpoints import NAME, named, pointed
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages.distill.model.student import Distillation, Student
 from egapipe.stages.distill.training.learner import Learner
 

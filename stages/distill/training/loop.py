@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import Tracker
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import Tracker
 from egapipe.stages.distill.data.agreement import check_agreement
 from egapipe.stages.distill.data.loader import Batch
 from egapipe.stages.distill.model.student import Losses

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from egapipe.pipeline.cluster import ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.distill import DistillConfig
+from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import EgapipeError, TrainingError, UsageError
-from egapipe.pipeline.paths import use_cache
-from egapipe.pipeline.remote import file_system
-from egapipe.pipeline.runs import RunFolder, folder_at
-from egapipe.pipeline.tracking import following
+from egapipe.pipeline.locations.remote import file_system
+from egapipe.pipeline.machine.cluster import ray_session
+from egapipe.pipeline.results.runs import RunFolder, folder_at
+from egapipe.pipeline.results.tracking import following
 from egapipe.stages.distill.setup import Job, prepare
 from egapipe.stages.distill.shown import Shown
 from egapipe.stages.distill.training.checkpoint import Checkpoints

@@ -9,11 +9,11 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egapipe.pipeline.arrays import mapped_npy
 from egapipe.pipeline.config.data import HubSource
 from egapipe.pipeline.datasets.loading import load_hub
+from egapipe.pipeline.disk.arrays import mapped_npy
 from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
-from egapipe.pipeline.urls import path_of
+from egapipe.pipeline.locations.urls import path_of
 from egapipe.stages.extract.importing.spool import BATCH_ROWS, Floats
 from egapipe.stages.extract.importing.tables import Columns, Embeddings, from_table
 

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides, as_place
 from egapipe.pipeline.store.command import app as store
-from egapipe.pipeline.text import say
+from egapipe.pipeline.terminal.options import ConfigName, Overrides, as_place
+from egapipe.pipeline.terminal.text import say
 
 
 def register(root: typer.Typer) -> None:
@@ -41,7 +41,7 @@ def import_(
 ) -> None:
     """Make a store from embeddings that another program computed."""
     from egapipe.pipeline.config import load_config
-    from egapipe.pipeline.progress import open_progress
+    from egapipe.pipeline.terminal.progress import open_progress
     from egapipe.stages.extract import import_embeddings
     from egapipe.stages.extract.importing.tables import Columns
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.paths import cache_dir
 from egapipe.pipeline.store.objects import unusable
 
 Floats = npt.NDArray[np.floating]

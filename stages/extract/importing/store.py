@@ -16,12 +16,12 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
-from egapipe.pipeline.digests import cached_digest
-from egapipe.pipeline.durable import durable
+from egapipe.pipeline.disk.digests import cached_digest
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.keys import BLOCK, repeated
-from egapipe.pipeline.progress import OpenProgress, silent_progress
+from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.store import Failure, FeatureStore
+from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
 from egapipe.stages.extract.importing.embeddings import read_embeddings
 from egapipe.stages.extract.importing.spool import BATCH_ROWS
 from egapipe.stages.extract.importing.tables import Columns, Embeddings

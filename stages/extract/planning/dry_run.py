@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from egapipe.pipeline.caches import FEATURES
-from egapipe.pipeline.cluster import Node, cluster_nodes, promised_resources, ray_session
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.config.tree import Split
-from egapipe.pipeline.cores import available_cpus
 from egapipe.pipeline.datasets import Dataset, open_split
+from egapipe.pipeline.disk.caches import FEATURES
+from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import StoreError, UsageError
-from egapipe.pipeline.paths import cache_dir
+from egapipe.pipeline.machine.cluster import Node, cluster_nodes, promised_resources, ray_session
+from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.pipeline.store.location import open_objects
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.plan import StorePlan, plan_store

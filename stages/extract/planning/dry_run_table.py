@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from rich.filesize import decimal
 
-from egapipe.pipeline.text import columns
+from egapipe.pipeline.terminal.text import columns
 from egapipe.stages.extract.planning.dry_run import DryRun, Estimate
 from egapipe.stages.extract.planning.plan import StorePlan
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset
-from egapipe.pipeline.durable import durable
-from egapipe.pipeline.places import with_files
+from egapipe.pipeline.locations.places import with_files
+from egapipe.pipeline.machine.versions import installed
+from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.store import INDEX_SCHEMA, DatasetRecord, Manifest
 from egapipe.pipeline.store.stored import StoredViews
-from egapipe.pipeline.versions import installed
 from egapipe.pipeline.views import plan_hash, settled
 from egapipe.stages.extract.teachers import Teacher
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.config.extract import ExtractConfig
-from egapipe.pipeline.cores import available_cpus
+from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.stages.extract.decoding.decode import Decoder
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.teachers import Teacher

@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, cast
 
 from egapipe.pipeline.config.teachers import TeacherConfig
-from egapipe.pipeline.lazy import lazy
+from egapipe.pipeline.machine.lazy import lazy
 
 if TYPE_CHECKING:
     from egapipe.stages.extract.teachers.base import Outputs, Teacher, check_distinct, probe

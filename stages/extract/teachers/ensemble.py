@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from egapipe.pipeline.config.teachers import EnsembleTeacher as Settings
-from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.results.durable import durable
 from egapipe.stages.extract.teachers import load_teacher
 from egapipe.stages.extract.teachers.base import EMBEDDING, Outputs, Teacher
 from egapipe.stages.extract.teachers.joint import JointPreprocessing

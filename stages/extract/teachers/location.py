@@ -6,8 +6,8 @@ from importlib import resources, util
 from pathlib import Path
 
 from egapipe.pipeline.errors import TeacherError
-from egapipe.pipeline.places import LOCAL_DIR, is_place
-from egapipe.pipeline.urls import path_of
+from egapipe.pipeline.locations.places import LOCAL_DIR, is_place
+from egapipe.pipeline.locations.urls import path_of
 
 PACKAGE = "package:"
 """What a name begins with that is inside an installed Python package."""

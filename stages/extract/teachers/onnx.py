@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.config.teachers import OnnxTeacher as Settings
-from egapipe.pipeline.digests import cached_digest
-from egapipe.pipeline.durable import durable
+from egapipe.pipeline.disk.digests import cached_digest
 from egapipe.pipeline.errors import TeacherError, UsageError, one_line
-from egapipe.pipeline.extras import require
-from egapipe.pipeline.weights import files_sha256
+from egapipe.pipeline.machine.extras import require
+from egapipe.pipeline.results.durable import durable
+from egapipe.pipeline.results.weights import files_sha256
 from egapipe.stages.extract.teachers.given import preprocessing_of
 from egapipe.stages.extract.teachers.location import located_file
 from egapipe.stages.extract.teachers.network import NetworkTeacher

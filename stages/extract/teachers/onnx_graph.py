@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from egapipe.pipeline.extras import require
+from egapipe.pipeline.machine.extras import require
 
 
 def read_graph(path: Path) -> Any:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from egapipe.pipeline.config.teachers import OpenClipTeacher as Settings
-from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import TeacherError, one_line
-from egapipe.pipeline.extras import require
-from egapipe.pipeline.places import is_place
-from egapipe.pipeline.urls import path_of
+from egapipe.pipeline.locations.places import is_place
+from egapipe.pipeline.locations.urls import path_of
+from egapipe.pipeline.machine.extras import require
+from egapipe.pipeline.results.durable import durable
 from egapipe.stages.extract.teachers.location import expanded_name
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled

@@ -8,9 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from egapipe.pipeline.config.teachers import PythonTeacher as Settings
-from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import TeacherError, UsageError
-from egapipe.pipeline.imports import MissingNameError, import_module, look_up, split_reference
+from egapipe.pipeline.machine.imports import (
+    MissingNameError,
+    import_module,
+    look_up,
+    split_reference,
+)
+from egapipe.pipeline.results.durable import durable
 from egapipe.stages.extract.teachers.given import preprocessing_of
 from egapipe.stages.extract.teachers.location import PACKAGE, located_file
 from egapipe.stages.extract.teachers.network import NetworkTeacher

@@ -5,8 +5,8 @@ from typing import Any
 from torch import nn
 
 from egapipe.pipeline.config.teachers import RunTeacher as Settings
-from egapipe.pipeline.durable import durable
-from egapipe.pipeline.urls import path_of
+from egapipe.pipeline.locations.urls import path_of
+from egapipe.pipeline.results.durable import durable
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled

@@ -5,9 +5,9 @@ import math
 from typing import Any
 
 from egapipe.pipeline.config.teachers import TimmTeacher as Settings
-from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import TeacherError, UsageError, one_line
-from egapipe.pipeline.extras import require
+from egapipe.pipeline.machine.extras import require
+from egapipe.pipeline.results.durable import durable
 from egapipe.stages.extract.teachers.location import expanded_name
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled

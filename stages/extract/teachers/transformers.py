@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers.utils.hub import cached_file
 
 from egapipe.pipeline.config.teachers import TransformersTeacher as Settings
-from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import TeacherError
+from egapipe.pipeline.results.durable import durable
 from egapipe.stages.extract.teachers.base import Outputs
 from egapipe.stages.extract.teachers.grid import to_grid
 from egapipe.stages.extract.teachers.location import located

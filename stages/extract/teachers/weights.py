@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from egapipe.pipeline.digests import cached_digest
-from egapipe.pipeline.weights import tensors_sha256
+from egapipe.pipeline.disk.digests import cached_digest
+from egapipe.pipeline.results.weights import tensors_sha256
 
 
 def weights_sha256(module: nn.Module) -> str:

@@ -11,11 +11,11 @@ import torch
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.config.tree import Split
-from egapipe.pipeline.correlation import correlations
 from egapipe.pipeline.datasets import Dataset, open_split
-from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import StoreError, UsageError
-from egapipe.pipeline.places import with_files
+from egapipe.pipeline.locations.places import with_files
+from egapipe.pipeline.mathematics.correlation import correlations
+from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.store import FeatureStore, Manifest
 from egapipe.pipeline.store.create import require_equal, require_same_rows
 from egapipe.pipeline.store.diff import cosine_differences

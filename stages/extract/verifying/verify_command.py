@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from egapipe.pipeline.options import ConfigName, Overrides, TrustRemoteCode
 from egapipe.pipeline.store.command import app as store
-from egapipe.pipeline.text import say
+from egapipe.pipeline.terminal.options import ConfigName, Overrides, TrustRemoteCode
+from egapipe.pipeline.terminal.text import say
 
 
 def register(root: typer.Typer) -> None:

@@ -6,8 +6,8 @@ import socket
 
 import ray
 
-from egapipe.pipeline.cores import available_cpus
 from egapipe.pipeline.datasets.reading import explaining
+from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.pipeline.store import Commit
 from egapipe.stages.extract.planning.host import Samples, check_images, check_teacher, named_host
 from egapipe.stages.extract.planning.job import Job

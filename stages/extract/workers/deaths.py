@@ -11,7 +11,7 @@ from ray.exceptions import (
 )
 
 from egapipe.pipeline.errors import EgapipeError
-from egapipe.pipeline.versions import installed
+from egapipe.pipeline.machine.versions import installed
 
 _DETAIL = "Worker exit detail:"
 _NODE_DIED = ("node has died", "node is dead", "node was terminated")

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from egapipe.pipeline.cluster import Node
 from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.machine.cluster import Node
 
 # A third of a GPU fits three times.
 _ROUNDING = 1e-6

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from egapipe.pipeline.cores import available_cpus
 from egapipe.pipeline.errors import TeacherError
+from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.stages.extract.teachers import Outputs, Teacher
 
 Arrays = dict[str, npt.NDArray[np.float32]]

@@ -1,7 +1,7 @@
 """The running totals of an extraction, as its progress shows them."""
 
-from egapipe.pipeline.progress import Progress
 from egapipe.pipeline.store import Commit
+from egapipe.pipeline.terminal.progress import Progress
 from egapipe.stages.extract.report import Tally
 
 

@@ -6,14 +6,14 @@ import pickle
 from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any
 
-from egapipe.pipeline.cluster import (
+from egapipe.pipeline.config.extract import ExtractConfig
+from egapipe.pipeline.machine.cluster import (
     Node,
     cluster_nodes,
     leaving_nodes,
     promised_resources,
     ray_session,
 )
-from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.store import Commit
 from egapipe.stages.extract.planning.host import sample
 from egapipe.stages.extract.planning.job import Job

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import TeacherError
-from egapipe.pipeline.paths import use_cache
-from egapipe.pipeline.timing import one_thread
+from egapipe.pipeline.mathematics.timing import one_thread
 from egapipe.stages.extract.teachers import Outputs, Teacher, load_teacher
 from egapipe.stages.extract.workers.inference import out_of_memory
 

@@ -14,8 +14,8 @@ from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.base import Section
 from egapipe.pipeline.config.located import located, places, with_places
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.options import as_path, as_place, as_service
-from egapipe.pipeline.runs import run_folder
+from egapipe.pipeline.results.runs import run_folder
+from egapipe.pipeline.terminal.options import as_path, as_place, as_service
 
 # Texts that name no place. A new text is a place, see `config.located`, or is added here.
 NAMES = {

@@ -7,9 +7,9 @@ import pytest
 from egapipe.pipeline.config import Config, load_config, to_yaml
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.recipes import filled
-from egapipe.pipeline.durable import FORMAT_1
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.identity import run_identity
+from egapipe.pipeline.results.durable import FORMAT_1
+from egapipe.pipeline.results.identity import run_identity
 
 MINIMAL = {
     "name": "mine",

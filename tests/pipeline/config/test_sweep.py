@@ -7,7 +7,7 @@ import pytest
 from egapipe.pipeline.config import Config, load_config, to_yaml
 from egapipe.pipeline.config.sweep import AshaScheduler, MedianScheduler
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.runs import run_identity
+from egapipe.pipeline.results.runs import run_identity
 
 
 def loaded(*overrides: str) -> Config:

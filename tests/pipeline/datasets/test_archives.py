@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from egapipe.pipeline.config.data import ArchiveSource
 from egapipe.pipeline.datasets import UNLABELLED, Dataset, download, open_dataset
 from egapipe.pipeline.datasets.archives import ARCHIVES
+from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import ImageError, UsageError
-from egapipe.pipeline.paths import cache_dir
 from tests.pipeline.datasets.archives import CLASSES, cifar100, squares, stl10, tar_gz, tinyimagenet
 from tests.pipeline.datasets.samples import pixels
 from tests.pipeline.datasets.web import Site, serving

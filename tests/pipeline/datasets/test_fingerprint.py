@@ -6,7 +6,7 @@ import pytest
 
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.datasets.fingerprint import fingerprint_of
-from egapipe.pipeline.paths import cache_dir
+from egapipe.pipeline.disk.paths import cache_dir
 from tests.pipeline.datasets.samples import (
     folder,
     images,

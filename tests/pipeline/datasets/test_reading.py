@@ -16,8 +16,8 @@ from egapipe.pipeline.datasets import open_dataset, reading
 from egapipe.pipeline.datasets.folder import FolderDataset
 from egapipe.pipeline.datasets.images import FORMATS, SUFFIXES, decode
 from egapipe.pipeline.datasets.zips import Zip
+from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import ImageError, MachineError
-from egapipe.pipeline.paths import cache_dir
 from tests.pipeline.datasets.samples import encode, folder, images, pixels, write_folder, write_tar
 
 MACHINE = ("ESTALE", "EIO", "EMFILE", "ENFILE", "ETIMEDOUT", "ENOMEM", "EACCES", "ECONNRESET")

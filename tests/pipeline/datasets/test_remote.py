@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 from egapipe.pipeline.config.data import FolderSource, ParquetSource, SourceConfig, WebDatasetSource
 from egapipe.pipeline.datasets import Dataset, open_dataset, reading
+from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import EgapipeError, ImageError, MachineError, UsageError
-from egapipe.pipeline.paths import cache_dir
 from tests.objectstore import S3, SECRET, environment, s3, s3_server, serve_s3
 from tests.pipeline.datasets.samples import images, write_folder, write_parquet, write_tar
 

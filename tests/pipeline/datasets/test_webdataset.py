@@ -14,8 +14,8 @@ import pytest
 
 from egapipe.pipeline.config.data import WebDatasetSource
 from egapipe.pipeline.datasets import UNLABELLED, Dataset, open_dataset
+from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import ImageError, UsageError
-from egapipe.pipeline.paths import cache_dir
 from tests.pipeline.datasets.samples import encode, images, member, pixels, write_tar
 
 PNG = encode(pixels())

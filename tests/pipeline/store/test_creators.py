@@ -121,7 +121,7 @@ def test_a_file_system_without_links_creates_too(
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("egapipe.pipeline.files.os.link", refuse)
+    monkeypatch.setattr("egapipe.pipeline.disk.files.os.link", refuse)
     objects = open_objects(str(tmp_path))
     assert objects.create("a", b"one")
     assert not objects.create("a", b"two")

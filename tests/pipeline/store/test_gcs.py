@@ -15,7 +15,7 @@ from gcp_storage_emulator.server import create_server
 from egapipe.pipeline.config.data import FolderSource, ParquetSource, WebDatasetSource
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import StoreError, TrainingError
-from egapipe.pipeline.runs import folder_at
+from egapipe.pipeline.results.runs import folder_at
 from egapipe.pipeline.store import Features, FeatureStore, check_store
 from egapipe.pipeline.store.location import open_objects
 from tests.pipeline.datasets.samples import images, write_parquet, write_tar

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.errors import StoreError, TrainingError, UsageError
-from egapipe.pipeline.progress import OpenProgress, Progress, silent_progress
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.terminal.progress import OpenProgress, Progress, silent_progress
 from egapipe.stages import compare, extract
 from egapipe.stages.compare import Cell, ComparisonFolder
 from egapipe.stages.compare.command import table_lines

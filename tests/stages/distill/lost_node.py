@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 
-from egapipe.pipeline.cluster import quiet_environment
+from egapipe.pipeline.machine.cluster import quiet_environment
 
 quiet_environment(local=True)
 
@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from egapipe.pipeline.config import Config, load_config, override  # noqa: E402
 from egapipe.pipeline.config.load import check  # noqa: E402
-from egapipe.pipeline.tracking import read_metrics  # noqa: E402
+from egapipe.pipeline.results.tracking import read_metrics  # noqa: E402
 from egapipe.stages import distill  # noqa: E402
 from egapipe.stages.distill.folder import training_folder  # noqa: E402
 

@@ -7,7 +7,7 @@ import torch
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import TrainingError
-from egapipe.pipeline.runs import run_folder
+from egapipe.pipeline.results.runs import run_folder
 from egapipe.stages import distill
 from egapipe.stages.distill.data.agreement import check_agreement
 from egapipe.stages.distill.data.loader import Batch

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from egapipe.pipeline import files
 from egapipe.pipeline.config import Config, to_yaml
+from egapipe.pipeline.disk import files
 from egapipe.pipeline.errors import TrainingError, UsageError
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
 from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.setup import prepare

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from egapipe.pipeline.config.data import DigitsSource, ValidationConfig
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.runs import RunFolder, run_folder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder, run_folder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
 from egapipe.stages.distill.command import describe
 from egapipe.stages.distill.data.choice import held_out

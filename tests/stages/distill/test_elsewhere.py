@@ -16,15 +16,15 @@ import typer
 from safetensors.torch import load
 from typer.testing import CliRunner
 
-from egapipe.pipeline import runs
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.datasets import open_dataset
+from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import EgapipeError, StoreError, TrainingError, UsageError
-from egapipe.pipeline.lease import leased
-from egapipe.pipeline.paths import cache_dir
-from egapipe.pipeline.runs import RunFolder, open_run, run_folder
+from egapipe.pipeline.locations.lease import leased
+from egapipe.pipeline.results import runs
+from egapipe.pipeline.results.runs import RunFolder, open_run, run_folder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.pipeline.store.remote import RemoteObjects
-from egapipe.pipeline.tracking import read_metrics
 from egapipe.stages import compare, distill, evaluate, export, predict, report, sweep
 from egapipe.stages.compare import ComparisonFolder
 from egapipe.stages.watch import run_status

@@ -11,9 +11,9 @@ import torch
 
 from egapipe.pipeline.config import Config, load_config, to_yaml
 from egapipe.pipeline.errors import StoreError, UsageError
-from egapipe.pipeline.runs import RunFolder, run_identity
+from egapipe.pipeline.results.runs import RunFolder, run_identity
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.pipeline.store import FeatureStore
-from egapipe.pipeline.tracking import read_metrics
 from egapipe.pipeline.views import CLEAN, teacher_views
 from egapipe.stages import distill, extract
 from egapipe.stages.distill.model.precision import loss_scaler

@@ -11,7 +11,7 @@ import torch
 
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.progress import JsonLines, Progress
+from egapipe.pipeline.terminal.progress import JsonLines, Progress
 from egapipe.stages import extract
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.workers.world import World

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from egapipe.pipeline.config import to_yaml
-from egapipe.pipeline.runs import RunFolder, run_folder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder, run_folder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
 from tests.command import egapipe, start
 from tests.stages.distill.conftest import MakeConfig

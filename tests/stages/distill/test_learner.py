@@ -10,8 +10,8 @@ from torch import nn
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.pipeline.errors import TrainingError, UsageError
-from egapipe.pipeline.runs import RunFolder, run_folder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder, run_folder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
 from egapipe.stages.distill.model.average import WeightAverage, average_weight
 from egapipe.stages.distill.model.precision import PRECISIONS

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from egapipe.pipeline.errors import TrainingError
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
 from egapipe.stages.distill.folder import training_folder
 from tests.stages.distill.conftest import MakeConfig

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from egapipe.pipeline.config import Config, to_yaml
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
 from egapipe.stages.distill.folder import training_folder
 from tests.command import COMMAND

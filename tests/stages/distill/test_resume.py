@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from egapipe.pipeline.config import Config, to_yaml
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages.distill.training.checkpoint import Checkpoints
 from egapipe.stages.distill.workers.world import World
 from tests.stages.distill import workers

@@ -13,8 +13,8 @@ from egapipe.pipeline.config import load_config, to_yaml
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.files import is_part, shipped
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.runs import RunFolder, run_folder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder, run_folder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
 from egapipe.stages.distill.training.schedule import (
     check_milestones,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.runs import run_identity
+from egapipe.pipeline.results.runs import run_identity
 from egapipe.stages import distill
 from egapipe.stages.distill.data.rotation import equal_variances, hadamard_matrix, levelling
 from egapipe.stages.distill.data.statistics import (

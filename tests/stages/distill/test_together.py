@@ -20,8 +20,8 @@ from egapipe.pipeline.config import override as overridden
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.load import check
 from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError
-from egapipe.pipeline.runs import RunFolder, run_folder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder, run_folder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
 from egapipe.stages.distill.data.images import Images
 from egapipe.stages.distill.data.order import Ints

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from egapipe.pipeline.errors import StoreError, TrainingError, UsageError
-from egapipe.pipeline.runs import RunFolder, run_folder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder, run_folder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
 from egapipe.stages.distill.training.checkpoint import Checkpoints
 from tests.stages.distill.conftest import MakeConfig

@@ -17,7 +17,7 @@ from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.data import DigitsSource
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import StoreError, UsageError
-from egapipe.pipeline.runs import run_folder
+from egapipe.pipeline.results.runs import run_folder
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import key_hashes, teacher_views
 from egapipe.stages import distill, extract

@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import save_file
 
 from egapipe.pipeline.config import load_config
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.training.checkpoint import Position
 from egapipe.stages.distill.training.loop import fit

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from egapipe.pipeline.runs import run_folder
+from egapipe.pipeline.results.runs import run_folder
 from egapipe.pipeline.store import FeatureStore
 from egapipe.stages import extract
 from egapipe.stages.doctor.examination import CHECKS, examine

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from egapipe.pipeline.caches import DIGESTS, owner
 from egapipe.pipeline.config import load_config
+from egapipe.pipeline.disk.caches import DIGESTS, owner
 from egapipe.pipeline.errors import StoreError
 from egapipe.stages import doctor
 from egapipe.stages.doctor.examination import CHECKS, examine

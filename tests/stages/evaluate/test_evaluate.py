@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.store import Failure, FeatureStore
 from egapipe.stages import distill, evaluate, extract
 from egapipe.stages.evaluate.command import table_lines

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egapipe.stages.distill.objectives import pearson
+from egapipe.stages.distill.objectives.shared import pearson
 from egapipe.stages.evaluate.graphs import (
     Graph,
     agreement,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from egapipe.pipeline.nearest import nearest, unit_directions
+from egapipe.pipeline.mathematics.nearest import nearest, unit_directions
 from egapipe.stages.evaluate.neighbours import knn_accuracy, vote
 
 Floats = npt.NDArray[np.float32]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.stages import distill
 from tests.stages.evaluate.conftest import CopyRun

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageOps
 from egapipe.pipeline.config.data import DigitsSource
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import EgapipeError, UsageError
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages import distill, evaluate, export, predict
 from egapipe.stages.export.module import OUTPUTS, Inference
 from egapipe.stages.export.programs import open_onnx

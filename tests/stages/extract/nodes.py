@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from egapipe.pipeline.cluster import quiet_environment
+from egapipe.pipeline.machine.cluster import quiet_environment
 
 T = TypeVar("T")
 _SMALL = {"object_store_memory": 80 * 2**20}

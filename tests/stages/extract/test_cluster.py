@@ -14,8 +14,8 @@ import pytest
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.data import DigitsSource
-from egapipe.pipeline.progress import Value
 from egapipe.pipeline.store import check_store
+from egapipe.pipeline.terminal.progress import Value
 from egapipe.stages import extract
 from tests.stages.extract.actors import actor, committed
 from tests.stages.extract.conftest import MakeConfig

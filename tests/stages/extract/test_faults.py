@@ -13,8 +13,8 @@ import pytest
 
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.progress import Value
 from egapipe.pipeline.store import FeatureStore, check_store
+from egapipe.pipeline.terminal.progress import Value
 from egapipe.stages import extract
 from tests.command import COMMAND as PROGRAM
 from tests.command import start

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egapipe.pipeline.cluster import Node
 from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.machine.cluster import Node
 from egapipe.stages.extract.workers.fleet import Fleet, check_fits, plan_fleet, spread
 
 LAPTOP = [Node(8, 0)]

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from egapipe.pipeline.errors import StoreError, TeacherError, UsageError
-from egapipe.pipeline.progress import Progress, Silence, Value
 from egapipe.pipeline.store import FeatureStore
+from egapipe.pipeline.terminal.progress import Progress, Silence, Value
 from egapipe.stages import extract
 from tests.stages.extract import models
 from tests.stages.extract.conftest import MakeConfig

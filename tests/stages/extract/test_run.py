@@ -15,9 +15,9 @@ from torch import Tensor
 
 from egapipe.pipeline.datasets import open_dataset, reading
 from egapipe.pipeline.errors import MachineError, StoreError, TeacherError, UsageError
-from egapipe.pipeline.pairing import check_pair
-from egapipe.pipeline.progress import OpenProgress, Progress, Silence, Value
+from egapipe.pipeline.results.pairing import check_pair
 from egapipe.pipeline.store import Failure, FeatureStore, check_store
+from egapipe.pipeline.terminal.progress import OpenProgress, Progress, Silence, Value
 from egapipe.pipeline.views import view_params
 from egapipe.stages import extract
 from egapipe.stages.extract.planning.job import Job

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError
-from egapipe.pipeline.nearest import nearest, unit_directions
+from egapipe.pipeline.mathematics.nearest import nearest, unit_directions
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.stages import index
 from egapipe.stages.index.embedding_index import _claim

@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_images
 from egapipe.pipeline.config.data import DigitsSource
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import ImageError
-from egapipe.pipeline.progress import silent_progress
+from egapipe.pipeline.terminal.progress import silent_progress
 from egapipe.stages.index.pictures import (
     Pictures,
     find_copies,

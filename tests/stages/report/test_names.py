@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from egapipe.pipeline.text import visible
+from egapipe.pipeline.terminal.text import visible
 from egapipe.stages.report.curves import group_curves
 from egapipe.stages.report.figure import Figure, draw
 from egapipe.stages.report.names import printable, printing, shortened

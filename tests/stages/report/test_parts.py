@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages import report
 from egapipe.stages.report.page import Section
 from egapipe.stages.report.parts import left_out

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from egapipe.pipeline.correlation import correlations
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.mathematics.correlation import correlations
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages.distill import load_student
 from egapipe.stages.report.classes import (
     by_class,

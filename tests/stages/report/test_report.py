@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from egapipe.pipeline.config import load_config
-from egapipe.pipeline.correlation import correlations
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.mathematics.correlation import correlations
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages import report
 from egapipe.stages.distill import load_student
 from egapipe.stages.evaluate.cost import Cost, Latency

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from egapipe.pipeline.config import Config, to_yaml
-from egapipe.pipeline.runs import run_folder
+from egapipe.pipeline.results.runs import run_folder
 from egapipe.stages.submit import Jobs, pack
 from tests.relay import Relay
 from tests.stages.distill.conftest import MakeConfig

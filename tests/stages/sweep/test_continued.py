@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from egapipe.pipeline.config import Config, to_yaml
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import sweep
 from egapipe.stages.sweep.folder import SweepFolder, sweep_folder
 from egapipe.stages.sweep.state import TrialState

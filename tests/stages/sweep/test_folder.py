@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egapipe.pipeline.config import Config, load_config
-from egapipe.pipeline.runs import run_identity
+from egapipe.pipeline.results.runs import run_identity
 from egapipe.stages.sweep.folder import (
     SweepFolder,
     short_name,

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from egapipe.pipeline.config import load_config, to_yaml
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import extract
 from egapipe.stages.sweep.folder import SweepFolder, sweep_folder
 from tests.command import COMMAND

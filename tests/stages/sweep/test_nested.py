@@ -5,7 +5,7 @@ import time
 import pytest
 import ray
 
-from egapipe.pipeline.runs import RunFolder
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages import sweep
 from tests.stages.sweep.conftest import MakeConfig
 

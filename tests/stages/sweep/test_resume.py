@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from egapipe.pipeline.config import Config, load_config, to_yaml
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill, sweep
 from egapipe.stages.sweep.folder import SweepFolder, sweep_folder
 from egapipe.stages.sweep.report import read_report

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import sweep
 from egapipe.stages.distill.training.checkpoint import Checkpoints
 from tests.stages.sweep.conftest import MakeConfig

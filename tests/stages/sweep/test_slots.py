@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egapipe.pipeline.cluster import Node
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.machine.cluster import Node
 from egapipe.stages.sweep.slots import Slots, plan_slots
 
 

@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.errors import StoreError, TrainingError, UsageError
-from egapipe.pipeline.runs import RunFolder
-from egapipe.pipeline.tracking import read_metrics
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill, sweep
 from egapipe.stages.sweep import SweepReport
 from egapipe.stages.sweep.command import lines

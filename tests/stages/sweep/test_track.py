@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from egapipe.pipeline.config import Config, load_config
-from egapipe.pipeline.durable import FORMAT_1, durable
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.results.durable import FORMAT_1, durable
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.report import SweepReport, SweepTrial
 from egapipe.stages.sweep.track import check_tracking, mark, track, track_once

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from egapipe.pipeline.config import load_config, to_yaml
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.runs import RunFolder, run_folder
+from egapipe.pipeline.results.runs import RunFolder, run_folder
 from egapipe.stages import distill
 from egapipe.stages.watch import RunStatus, run_status
 from egapipe.stages.watch.command import COLUMNS, cells, register

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.imports import call
+from egapipe.pipeline.machine.imports import call
 from egapipe.stages.distill.data.order import Ints, Order
 from egapipe.stages.distill.data.samplers.base import Pool
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from egapipe.pipeline.arrays import mapped_npy
-from egapipe.pipeline.caches import NEIGHBOURS, build_once
+from egapipe.pipeline.disk.arrays import mapped_npy
+from egapipe.pipeline.disk.caches import NEIGHBOURS, build_once
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features
 from egapipe.stages.distill.data.samplers.search import EXACT_ROWS, Nearest, nearest_rows

@@ -16,7 +16,7 @@ from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.teachers import EnsembleTeacher
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import StoreError, UsageError
-from egapipe.pipeline.pairing import check_pair
+from egapipe.pipeline.results.pairing import check_pair
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import View
 from egapipe.stages.extract import run

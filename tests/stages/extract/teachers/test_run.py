@@ -10,8 +10,8 @@ import torch
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.config.teachers import RunTeacher as Settings
 from egapipe.pipeline.datasets import open_dataset
-from egapipe.pipeline.durable import durable
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.results.durable import durable
 from egapipe.stages import distill, extract
 from egapipe.stages.extract.teachers import load_teacher
 from egapipe.stages.extract.teachers.weights import weights_sha256

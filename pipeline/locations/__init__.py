@@ -1,0 +1,1 @@
+"""Places that a configuration names: paths, URLs, object stores."""

@@ -1,0 +1,1 @@
+"""The Python, the libraries and the cluster that commands run on."""

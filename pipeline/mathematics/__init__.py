@@ -1,0 +1,1 @@
+"""Numbers about numbers: neighbours, correlations, significance, time."""

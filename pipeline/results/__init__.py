@@ -1,0 +1,1 @@
+"""What a training is, learns from and leaves behind."""
