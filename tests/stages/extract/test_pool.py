@@ -119,7 +119,8 @@ def test_no_more_workers_are_hired_than_there_are_shards(run: Run) -> None:
 def test_a_dead_worker_is_replaced_and_its_shard_done_by_another(run: Run) -> None:
     run.order("die1-2", "die1-5", "die2-5")
     assert shards_of(run(list(range(8)))) == list(range(8))
-    assert len(run.hired) == 2 + 3
+    # Three have died, one is left; whether both places are filled at the end depends on who is fast.
+    assert len(run.hired) in (3 + 1, 3 + 2)
     assert [note.partition(" lost")[0] for note in sorted(run.notes)] == [
         "shard 2",
         "shard 5",
@@ -295,7 +296,7 @@ def test_what_is_said_again_ends_the_run_at_once(run: Run) -> None:
 def test_a_broken_device_costs_its_worker(run: Run) -> None:
     run.order("device1-1")
     assert shards_of(run(list(range(4)))) == list(range(4))
-    assert len(run.hired) == 3
+    assert len(run.hired) in (1 + 1, 1 + 2)
     [note] = run.notes
     assert re.fullmatch(
         r"shard 1 lost its worker \(worker on .*ECC.*\); another one takes it", note
