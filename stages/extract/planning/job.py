@@ -42,9 +42,9 @@ class Job:
         rows = min(self.store.manifest.shard_rows, _KEYS)
         return self.dataset.for_workers(IndexKeys(self.store.listing, rows))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """To a worker travel the images, not the listing of all rows."""
-        return Job, (self.config, self.split, self.images, self.store, self.software)
+    def __getstate__(self) -> dict[str, Any]:
+        """To a worker travel the images, not the listing of all rows, and everything else."""
+        return {**self.__dict__, "dataset": self.images}
 
     def worker(
         self,

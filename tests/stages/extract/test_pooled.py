@@ -15,6 +15,7 @@ from PIL import Image
 
 from egapipe.pipeline.errors import StoreError, TeacherError, UsageError
 from egapipe.pipeline.store import FeatureStore
+from egapipe.pipeline.store.layout import commit_key
 from egapipe.pipeline.terminal.progress import Progress, Silence, Value
 from egapipe.stages import extract
 from tests.stages.extract import models
@@ -134,3 +135,12 @@ def test_resources_that_cannot_be_had_are_refused_at_once(
     with pytest.raises(UsageError, match=message) as error:
         extract.run(quick(asked), split="test")
     assert "\n" not in str(error.value)
+
+
+def test_what_another_batch_has_begun_is_refused_by_a_worker_too(quick: MakeConfig) -> None:
+    url = extract.run(quick(), split="test", local=True).url
+    missing = Path(url, commit_key(0))
+    missing.unlink()
+    with pytest.raises(UsageError, match=r"20 x .* 7 x .*set extract\.same_device=false"):
+        extract.run(quick("extract.same_device=true", "extract.batch_size=7"), split="test")
+    assert not missing.exists()
