@@ -20,7 +20,9 @@ from egapipe.pipeline.store.records import (
     Commit,
     Failure,
     Finished,
+    checksums_of,
     content_hash,
+    failures_of,
     sha256,
 )
 from egapipe.pipeline.store.store import FeatureStore
@@ -179,8 +181,7 @@ class _Check:
         yield from problems
 
     def content(self, finished: Finished) -> Problems:
-        checksums = ((shard, self.commits[shard].sha256) for shard in sorted(self.commits))
-        if content_hash(self.manifest.hash(), checksums) != finished.content:
+        if content_hash(self.manifest.hash(), checksums_of(self.commits)) != finished.content:
             yield f"{layout.FINISHED} is of other shards: {Finished.remedy()}"
 
     def failures(self, finished: Finished) -> Problems:
@@ -191,9 +192,7 @@ class _Check:
             return
         try:
             listed = decode_failures(data, layout.FAILURES)
-            if listed != [
-                f for shard in sorted(self.commits) for f in self.commits[shard].failures
-            ]:
+            if listed != failures_of(self.commits):
                 yield f"{layout.FAILURES} lists other rows than the commit records"
             else:
                 yield from self.table(listed)

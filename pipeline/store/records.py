@@ -7,7 +7,7 @@ the objects it vouches for and holds the SHA-256 of their stored bytes.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -129,6 +129,16 @@ def content_hash(manifest_hash: str, checksums: Iterable[tuple[int, Mapping[str,
         for name in sorted(arrays):
             digest.update(f"\n{shard} {name} {arrays[name]}".encode())
     return digest.hexdigest()
+
+
+def checksums_of(commits: Mapping[int, Commit]) -> Iterator[tuple[int, dict[str, str]]]:
+    """What `content_hash` takes of the records of shards."""
+    return ((shard, commits[shard].sha256) for shard in sorted(commits))
+
+
+def failures_of(commits: Mapping[int, Commit]) -> list[Failure]:
+    """Failed rows of shards, by row."""
+    return [failure for shard in sorted(commits) for failure in commits[shard].failures]
 
 
 def _only_more(error: ValidationError) -> bool:

@@ -1,6 +1,6 @@
 """A snapshot: what of a store was there when its records were listed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,9 @@ from egapipe.pipeline.store.records import (
     Commit,
     Failure,
     Finished,
+    checksums_of,
     content_hash,
+    failures_of,
     sha256,
 )
 from egapipe.pipeline.store.tables import decode_failures
@@ -46,8 +48,7 @@ class Snapshot:
     @cached_property
     def pending(self) -> list[int]:
         """Shards to be written: planned minus committed."""
-        shards = range(len(self.store.shards))
-        return [i for i in shards if layout.commit_key(i) not in self.sizes]
+        return sorted(set(range(len(self.store.shards))).difference(self.committed))
 
     @property
     def rows(self) -> int:
@@ -74,8 +75,16 @@ class Snapshot:
         """Failed rows of all committed shards, by row."""
         if self._vouched is not None:
             return self._vouched.failures
-        commits = self.commits
-        return [failure for shard in sorted(commits) for failure in commits[shard].failures]
+        return failures_of(self.commits)
+
+    @cached_property
+    def computed(self) -> list[dict[str, str]]:
+        """What shards were computed on, each kind once; nothing of those of older egapipes."""
+        kinds: list[dict[str, str]] = []
+        for commit in self.commits.values():
+            if commit.computed and commit.computed not in kinds:
+                kinds.append(commit.computed)
+        return kinds
 
     def content_hash(self) -> str:
         """SHA-256 of the manifest and of every shard: the identity of the content.
@@ -115,7 +124,9 @@ class Snapshot:
 
     def _content_hash(self, manifest_hash: str) -> str:
         self.require_all()
-        return content_hash(manifest_hash, _checksums(self.commits))
+        vouched = self._vouched
+        checksums = checksums_of(self.commits) if vouched is None else vouched.checksums()
+        return content_hash(manifest_hash, checksums)
 
     @cached_property
     def _records(self) -> dict[int, Commit]:
@@ -157,9 +168,3 @@ class Snapshot:
 def finished(content: str, objects: Mapping[str, bytes]) -> Finished:
     """The record that a store of some content is complete, and vouches for these objects."""
     return Finished(content=content, sha256={key: sha256(data) for key, data in objects.items()})
-
-
-def _checksums(commits: Mapping[int, Commit]) -> Iterator[tuple[int, Mapping[str, str]]]:
-    if isinstance(commits, Commits):
-        return commits.checksums()
-    return ((shard, commits[shard].sha256) for shard in sorted(commits))

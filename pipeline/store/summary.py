@@ -38,14 +38,8 @@ def summarize(place: Place) -> Summary:
         "views_plan": manifest.views.model_dump(mode="json"),
         "versions": manifest.versions,
         "shard_versions": _versions_of_shards(manifest, commits),
-        "computed": _computed(commits),
+        "computed": sorted(found.computed, key=lambda kind: list(kind.items())),
     }
-
-
-def _computed(commits: Mapping[int, Commit]) -> list[dict[str, str]]:
-    """What shards were computed on, each kind once; nothing of those of older egapipes."""
-    kinds = {tuple(commit.computed.items()) for commit in commits.values() if commit.computed}
-    return [dict(kind) for kind in sorted(kinds)]
 
 
 def _versions_of_shards(manifest: Manifest, commits: Mapping[int, Commit]) -> dict[str, list[str]]:

@@ -95,7 +95,7 @@ class Extraction:
                 tally.resume(found.rows, found.failures)
                 if found.pending:
                     store.reopen()
-                before = _computed(found) if found.pending else ()
+                before = tuple(found.computed) if found.pending else ()
                 job = replace(self.job, before=before)
                 replace(self, job=job)._complete(tally, found.pending, local, progress)
         return ExtractReport(
@@ -135,15 +135,6 @@ class Extraction:
             yield from extract_inline(self.job, self.teacher, shards, meter.moved)
         elif shards:
             yield from extract_pooled(self.job, shards, meter.note)
-
-
-def _computed(found: Snapshot) -> tuple[dict[str, str], ...]:
-    """What the shards that are there were computed on, each kind once, as far as is known."""
-    kinds: list[dict[str, str]] = []
-    for commit in found.commits.values():
-        if commit.computed and commit.computed not in kinds:
-            kinds.append(commit.computed)
-    return tuple(kinds)
 
 
 def _extraction(config: Config, plan: StorePlan, dataset: Dataset, teacher: Teacher) -> Extraction:

@@ -36,9 +36,9 @@ def extract_pooled(
         known: dict[str, Node] = {}
 
         def ground() -> Ground:
-            leaving = leaving_nodes()
-            known.update((node.name, node) for node in cluster_nodes())
-            alive = {node.name: fleet.places(node) for node in cluster_nodes()}
+            leaving, nodes = leaving_nodes(), cluster_nodes()
+            known.update((node.name, node) for node in nodes)
+            alive = {node.name: fleet.places(node) for node in nodes}
             staying = {name: n for name, n in alive.items() if n and name not in leaving}
             return Ground(staying, leaving & alive.keys())
 
