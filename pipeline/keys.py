@@ -4,7 +4,7 @@ from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ import numpy.typing as npt
 # Arrow is imported where it is used: a process that decodes images needs none.
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
 
 BLOCK = 1 << 16
 """Keys that are Python strings at a time where all of them are looked at."""
@@ -54,13 +56,16 @@ class Keys(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
 
-class NumberedKeys(Keys):
-    """`<prefix><number>` for the numbers of some ranges, with leading zeros."""
+class PartedKeys(Keys, Generic[T]):
+    """The keys of several sequences, one after the other, each with its prefix."""
 
-    def __init__(self, parts: Sequence[tuple[str, range]], digits: int) -> None:
-        self._parts = [(prefix, numbers) for prefix, numbers in parts if len(numbers)]
-        self._ends = list(accumulate(len(numbers) for _, numbers in self._parts))
-        self._digits = digits
+    def __init__(self, parts: Sequence[tuple[str, Sequence[T]]]) -> None:
+        self._parts = [(prefix, part) for prefix, part in parts if len(part)]
+        self._ends = list(accumulate(len(part) for _, part in self._parts))
+
+    @abstractmethod
+    def keys_of(self, prefix: str, part: Sequence[T]) -> list[str]:
+        """The keys of a slice of one of them."""
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -70,13 +75,33 @@ class NumberedKeys(Keys):
         made: list[str] = []
         number = bisect_right(self._ends, start)
         while start < stop:
-            prefix, numbers = self._parts[number]
-            begin = self._ends[number] - len(numbers)
+            prefix, part = self._parts[number]
+            begin = self._ends[number] - len(part)
             end = min(stop, self._ends[number])
-            digits = self._digits
-            made += [f"{prefix}{n:0{digits}d}" for n in numbers[start - begin : end - begin]]
+            made += self.keys_of(prefix, part[start - begin : end - begin])
             start, number = end, number + 1
         return made
+
+
+class NumberedKeys(PartedKeys[int]):
+    """`<prefix><number>` for the numbers of some ranges, with leading zeros."""
+
+    def __init__(self, parts: Sequence[tuple[str, range]], digits: int) -> None:
+        super().__init__(parts)
+        self._digits = digits
+
+    def keys_of(self, prefix: str, part: Sequence[int]) -> list[str]:
+        """See `PartedKeys`."""
+        digits = self._digits
+        return [f"{prefix}{number:0{digits}d}" for number in part]
+
+
+class JoinedKeys(PartedKeys[str]):
+    """The keys of several sequences, one after the other, each behind its prefix."""
+
+    def keys_of(self, prefix: str, part: Sequence[str]) -> list[str]:
+        """See `PartedKeys`."""
+        return [prefix + key for key in part]
 
 
 class TextKeys(Keys):
@@ -121,29 +146,6 @@ class TextKeys(Keys):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TextKeys, (self._text,)
-
-
-class JoinedKeys(Keys):
-    """The keys of several sequences, one after the other, each behind its prefix."""
-
-    def __init__(self, parts: Sequence[tuple[str, Sequence[str]]]) -> None:
-        self._parts = [(prefix, keys) for prefix, keys in parts if len(keys)]
-        self._ends = list(accumulate(len(keys) for _, keys in self._parts))
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    def block(self, start: int, stop: int) -> list[str]:
-        """See `Keys`."""
-        made: list[str] = []
-        number = bisect_right(self._ends, start)
-        while start < stop:
-            prefix, keys = self._parts[number]
-            begin = self._ends[number] - len(keys)
-            end = min(stop, self._ends[number])
-            made += [prefix + key for key in keys[start - begin : end - begin]]
-            start, number = end, number + 1
-        return made
 
 
 def taken(keys: Sequence[str], rows: npt.NDArray[np.int64]) -> Sequence[str]:

@@ -77,9 +77,8 @@ def _values(inner: str) -> Iterator[str] | None:
     match = _RANGE.fullmatch(inner)
     if match is not None and match[4]:
         first, last = ord(match[4]), ord(match[5])
-        return map(
-            chr, range(first, last + (1 if last >= first else -1), 1 if last >= first else -1)
-        )
+        step = 1 if last >= first else -1
+        return map(chr, range(first, last + step, step))
     if match is not None:
         return _numbers(match[1], match[2], abs(int(match[3] or 1)) or 1)
     parts = _parts(inner)

@@ -1,9 +1,8 @@
 """Images in WebDataset tars, read in place."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -87,7 +86,7 @@ class TarImages(RowImages):
         super().__init__(name, keys, chosen)
         self._arguments = (name, keys, chosen, source, starts)
         self._source, self._starts = source, starts
-        self._kept: OrderedDict[int, pa.Table] = OrderedDict()
+        self._samples = lru_cache(_KEPT)(self._listed_samples)
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -95,29 +94,25 @@ class TarImages(RowImages):
 
     def _read(self, row: int) -> bytes:
         number = _tar_of(row, self._starts)
-        samples, place = self._samples(number), row - int(self._starts[number])
+        with self._lock:
+            samples = self._samples(number)
+        place = row - int(self._starts[number])
         problem: str = samples["problem"][place].as_py()
         if problem:
             raise ImageError(problem)
         offset, size = (samples[column][place].as_py() for column in ("offset", "size"))
         return read_slice(self._source.files[number], offset, size)
 
-    def _samples(self, number: int) -> pa.Table:
-        with self._lock:
-            if number not in self._kept:
-                tar, source = self._source.files[number], self._source
-                samples = tar_index(tar, image=source.image, label_field=source.label_field)
-                expected = int(self._starts[number + 1] - self._starts[number])
-                if len(samples) != expected:
-                    raise UsageError(
-                        f"tar {tar} has {len(samples)} samples here, {expected} where the "
-                        "extraction was started: make the same tars visible to every host"
-                    )
-                self._kept[number] = samples
-            self._kept.move_to_end(number)
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-            return self._kept[number]
+    def _listed_samples(self, number: int) -> pa.Table:
+        tar, source = self._source.files[number], self._source
+        samples = tar_index(tar, image=source.image, label_field=source.label_field)
+        expected = int(self._starts[number + 1] - self._starts[number])
+        if len(samples) != expected:
+            raise UsageError(
+                f"tar {tar} has {len(samples)} samples here, {expected} where the "
+                "extraction was started: make the same tars visible to every host"
+            )
+        return samples
 
 
 def _tar_of(row: int, starts: npt.NDArray[np.int64]) -> int:

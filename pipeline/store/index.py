@@ -5,11 +5,10 @@ many shards as it takes for so many groups: what a reader must know of all group
 """
 
 import hashlib
-import io
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from egapipe.pipeline.errors import StoreError, one_line
 from egapipe.pipeline.keys import Keys, repeated
+from egapipe.pipeline.locations.ranged import RangedFile
 from egapipe.pipeline.store import layout
 from egapipe.pipeline.store.objects import Objects
 from egapipe.pipeline.store.records import Created, sha256
@@ -99,7 +99,7 @@ class IndexKeys(Keys):
         """block_rows: keys of a block; where it is a shard, nothing else is read."""
         self._index = index
         self._block_rows = block_rows
-        self._blocks: OrderedDict[int, list[str]] = OrderedDict()
+        self._block = lru_cache(_KEPT)(self._made_block)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -109,19 +109,13 @@ class IndexKeys(Keys):
         """See `Keys`."""
         if stop - start == 1:
             number, place = divmod(start, self._block_rows)
-            return [self._block(number)[place]]
+            with self._lock:
+                return [self._block(number)[place]]
         return self._texts(start, stop)
 
-    def _block(self, number: int) -> list[str]:
-        with self._lock:
-            if number not in self._blocks:
-                start = number * self._block_rows
-                stop = min(start + self._block_rows, len(self))
-                self._blocks[number] = self._texts(start, stop)
-            self._blocks.move_to_end(number)
-            while len(self._blocks) > _KEPT:
-                self._blocks.popitem(last=False)
-            return self._blocks[number]
+    def _made_block(self, number: int) -> list[str]:
+        start = number * self._block_rows
+        return self._texts(start, min(start + self._block_rows, len(self)))
 
     def _texts(self, start: int, stop: int) -> list[str]:
         keys: list[str] = plain_part(self._index, start, stop)["key"].to_pylist()
@@ -207,7 +201,7 @@ class StoredIndex:
             if self._whole() is not None:
                 return
         digest, start = hashlib.sha256(), 0
-        while data := self._objects.part(layout.INDEX, start, start + _PART):
+        while data := self._part(start, start + _PART):
             digest.update(data)
             start += len(data)
         if digest.hexdigest() != self._created.sha256.get(layout.INDEX):
@@ -231,7 +225,7 @@ class StoredIndex:
             return self._table
         size = self._objects.sizes(layout.INDEX.partition("/")[0])[layout.INDEX]
         with _explained(self._where):
-            source = pa.PythonFile(_Parts(self._objects, layout.INDEX, size), mode="r")
+            source = pa.PythonFile(RangedFile(size, self._part), mode="r")
             file = _open(source, self._where)
         counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         self._starts = np.cumsum([0, *counts])
@@ -242,6 +236,9 @@ class StoredIndex:
             )
         self._file = file
         return None
+
+    def _part(self, start: int, stop: int) -> bytes:
+        return self._objects.part(layout.INDEX, start, stop) or b""
 
     def _groups(self, start: int, stop: int) -> range:
         """Numbers of the row groups that hold some rows."""
@@ -263,35 +260,6 @@ class StoredIndex:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StoredIndex, (self._objects, self._created, self.num_rows)
-
-
-class _Parts(io.RawIOBase):
-    """An object as a file of which parts are read."""
-
-    def __init__(self, objects: Objects, key: str, size: int) -> None:
-        self._objects, self._key, self._size, self._place = objects, key, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
-        self._place = start + offset
-        return self._place
-
-    def read(self, size: int = -1) -> bytes:
-        stop = self._size if size < 0 else min(self._place + size, self._size)
-        if stop <= self._place:
-            return b""
-        data = self._objects.part(self._key, self._place, stop) or b""
-        self._place += len(data)
-        return data
 
 
 @contextmanager
