@@ -36,7 +36,7 @@ PLACES = {
     "stages/extract/workers/faults.py": [
         "all that a worker meets is sorted; a bug is raised again"
     ],
-    "stages/extract/teachers/python.py": [USERS, USERS],
+    "stages/extract/teachers/python.py": [USERS],
     "stages/sweep/track.py": ["two trackers' clients and servers; a tracker gates no result"],
 }
 

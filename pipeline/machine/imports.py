@@ -52,6 +52,17 @@ def import_module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+def import_for(whom: str, name: str) -> ModuleType:
+    """`import_module`; raises UsageError, which names whom it is for and whatever was raised."""
+    try:
+        return import_module(name)
+    except Exception as error:  # code of the user's own raises anything
+        raise UsageError(
+            f"{whom}: cannot import {name} from the installed packages or {os.getcwd()}: "
+            f"{typed_line(error)}"
+        ) from error
+
+
 def look_up(module: ModuleType, path: Sequence[str]) -> Any:
     """The object at a path of names below a module. Raises MissingNameError."""
     found: Any = module
@@ -73,13 +84,7 @@ def import_callable(what: str, name: str) -> Callable[..., Any]:
     if parts is None:
         raise UsageError(f"{what} {name!r}: not of the form module:callable")
     module, path = parts
-    try:
-        imported = import_module(module)
-    except Exception as error:  # code of the user's own raises anything
-        raise UsageError(
-            f"{what} {name!r}: cannot import {module} from the installed packages "
-            f"or {os.getcwd()}: {typed_line(error)}"
-        ) from error
+    imported = import_for(f"{what} {name!r}", module)
     try:
         found = look_up(imported, path)
     except MissingNameError as error:
@@ -98,21 +103,27 @@ def call(what: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     Raises UsageError, in one line: it cannot be imported, does not take the arguments, or fails.
     """
     found = import_callable(what, name)
-    try:
-        signature = inspect.signature(found)
-    except ValueError:  # some compiled callables have none: calling them tells
-        signature = None
-    if signature is not None:
-        try:
-            signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise UsageError(f"{what} {name!r} {signature}: {error}") from None
+    check_arguments(f"{what} {name!r}", found, args, kwargs)
     try:
         return found(*args, **kwargs)
     except UsageError:
         raise
     except Exception as error:  # code of the user's own raises anything
         raise UsageError(f"{what} {name!r} fails: {typed_line(error)}") from error
+
+
+def check_arguments(
+    whose: str, found: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Raise UsageError, which says whose they are, if a callable does not take the arguments."""
+    try:
+        signature = inspect.signature(found)
+    except ValueError:  # some compiled callables have none: calling them tells
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise UsageError(f"{whose} {signature}: {error}") from None
 
 
 def typed_line(error: BaseException) -> str:

@@ -71,7 +71,7 @@ def pack(config: Config, command: str, arguments: list[str]) -> Package:
 
 
 def pack_results(command: str, folders: Iterable[Path], arguments: list[str]) -> Package:
-    """A command on folders of results, which are made absolute. Raises UsageError for none."""
+    """A command on folders of results, which are made absolute."""
     places = [os.path.abspath(folder) for folder in folders]
     return Package(command, [*places, *arguments], visible=places)
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.machine.imports import import_callable, typed_line
+from egapipe.pipeline.machine.imports import check_arguments, import_callable, typed_line
 from egapipe.stages.distill.students.backbone import (
     Backbone,
     GivesMaps,
@@ -69,7 +69,7 @@ def build_student(name: str, args: dict[str, Any], *, trusted: bool = True) -> n
     if not trusted:
         args = known_arguments(name, args)
     factory = _factory(name)
-    _check_arguments(name, factory, args)
+    check_arguments(f"student {name!r}", factory, (), args)
     try:
         student = factory(**args)
     except UsageError:

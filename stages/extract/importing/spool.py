@@ -102,10 +102,11 @@ def rows_of(array: pa.Array, where: str) -> tuple[Floats | None, Nulls]:
     tensor = tuple(kind.shape) if isinstance(array, pa.FixedShapeTensorArray) else None
     # How `datasets` keeps a column of matrices.
     storage = array.storage if isinstance(array, pa.ExtensionArray) else array
+    unfit = UsageError(
+        f"{where} holds {kind}: embeddings are lists of floats, or of lists of floats"
+    )
     if not _holds_floats(storage.type):
-        raise UsageError(
-            f"{where} holds {kind}: embeddings are lists of floats, or of lists of floats"
-        )
+        raise unfit
     null, kept = np.zeros(len(storage), np.bool_), np.arange(len(storage))
     while True:
         found = _null_rows(storage, where)
@@ -121,9 +122,7 @@ def rows_of(array: pa.Array, where: str) -> tuple[Floats | None, Nulls]:
     numbers = flat.to_numpy(zero_copy_only=False)
     part = numbers.reshape(len(kept), *(tensor or shape[1:]))
     if part.ndim not in (2, 3):
-        raise UsageError(
-            f"{where} holds {kind}: embeddings are lists of floats, or of lists of floats"
-        )
+        raise unfit
     values = np.full((len(null), *part.shape[1:]), np.nan, numbers.dtype)
     values[kept] = part
     return values, null
@@ -143,10 +142,7 @@ def _null_rows(array: pa.Array, where: str) -> npt.NDArray[np.int64]:
             return np.unique(places // width)
         if not _is_list(array.type) or not rows:
             return np.empty(0, np.int64)
-        lengths = pc.unique(array.value_lengths()).to_pylist()
-        if len(lengths) != 1 or not lengths[0]:
-            raise different(where)
-        width *= lengths[0]
+        width *= _length(array, where)
         array = array.flatten()
 
 
@@ -154,12 +150,17 @@ def _flattened(array: pa.Array, where: str) -> tuple[list[int], pa.Array]:
     """The shape of nested lists of equal lengths without nulls, and what is in them."""
     shape = [len(array)]
     while _is_list(array.type):
-        widths = pc.unique(array.value_lengths()).to_pylist()
-        if len(widths) != 1 or not widths[0]:
-            raise different(where)
-        shape.append(widths[0])
+        shape.append(_length(array, where))
         array = array.flatten()
     return shape, array
+
+
+def _length(lists: pa.Array, where: str) -> int:
+    """What all lists have in common."""
+    lengths: list[int] = pc.unique(lists.value_lengths()).to_pylist()
+    if len(lengths) != 1 or not lengths[0]:
+        raise different(where)
+    return lengths[0]
 
 
 def _holds_floats(kind: pa.DataType) -> bool:

@@ -60,8 +60,7 @@ class Embeddings:
             return np.zeros(len(rows), np.bool_)
         if self.order is None:
             return self.null[rows]
-        found: Nulls = np.any(self.null[self.order[rows]], axis=1, keepdims=True)[:, 0]
-        return found
+        return np.asarray(self.null[self.order[rows]].any(axis=1))
 
 
 class Table(Protocol):

@@ -1,6 +1,5 @@
 """Teachers that a function of the user's own, or of any package, builds."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +10,10 @@ from egapipe.pipeline.config.teachers import PythonTeacher as Settings
 from egapipe.pipeline.errors import TeacherError, UsageError
 from egapipe.pipeline.machine.imports import (
     MissingNameError,
-    import_module,
+    import_for,
     look_up,
     split_reference,
+    typed_line,
 )
 from egapipe.pipeline.results.durable import durable
 from egapipe.stages.extract.teachers.given import preprocessing_of
@@ -55,7 +55,7 @@ def load(settings: Settings) -> NetworkTeacher:
     try:
         module = build(**args)
     except Exception as error:  # code of the user's own raises anything
-        raise TeacherError(f"teacher {settings.model} failed: {_one_line(error)}") from error
+        raise TeacherError(f"teacher {settings.model} failed: {typed_line(error)}") from error
     if not isinstance(module, nn.Module):
         kind = type(module).__name__
         raise TeacherError(f"teacher {settings.model} returned a {kind}: return a torch.nn.Module")
@@ -70,7 +70,7 @@ def load(settings: Settings) -> NetworkTeacher:
         pooled = Pooled(network, settings.pooling, settings.prefix_tokens, settings.grid)
         return NetworkTeacher(spec, pooled, preprocessing_of(settings.preprocessing))
     except (ValueError, TypeError, RuntimeError) as error:
-        reason = _one_line(error)
+        reason = typed_line(error)
         raise TeacherError(f"teacher {settings.model} cannot be used: {reason}") from error
 
 
@@ -90,13 +90,7 @@ def _callable(name: str) -> Any:
     if parts is None:
         raise UsageError(f"teacher {name}: teacher.model is not of the form module:callable")
     module, path = parts
-    try:
-        imported = import_module(module)
-    except Exception as error:  # code of the user's own raises anything
-        raise UsageError(
-            f"teacher {name}: cannot import {module} from the installed packages or "
-            f"{os.getcwd()}: {_one_line(error)}"
-        ) from error
+    imported = import_for(f"teacher {name}", module)
     try:
         found = look_up(imported, path)
     except MissingNameError as error:
@@ -105,7 +99,3 @@ def _callable(name: str) -> Any:
         kind = type(found).__name__
         raise UsageError(f"teacher {name} is a {kind}: name a class or a function")
     return found
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
