@@ -66,9 +66,9 @@ def run(
     The run folder follows from the configuration, unless another `folder` is given: an interrupted
     run continues, a finished one is returned as it is unless `restart`. `report(epoch, metrics)` is
     called after each epoch, with Ray Train workers in a thread, else when the epoch's checkpoint is
-    written. A run that has learned from other
-    features than those that are there now is refused. progress, title: where it is shown,
-    and as what. Raises UsageError, StoreError or TrainingError, each one line.
+    written. A run that has learned from other features than those that are there now is refused.
+    progress, title: where it is shown, and as what. Raises UsageError, StoreError or TrainingError,
+    each one line.
     """
     folder = training_folder(config) if folder is None else folder
     if folder.finished and not restart:

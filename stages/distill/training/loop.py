@@ -48,8 +48,8 @@ def fit(
     Continues from the run's last checkpoint; on a CPU the weights end up the same, bit for bit, as
     without the interruption. `report(epoch, metrics)` is called on every worker after each epoch,
     `stepped(position)` after each step. settled: report an epoch when its checkpoint is written,
-    not while it is. Raises TrainingError when loss, gradient or weights are not
-    finite, and when a sampled row is not what it was made from; the last checkpoint is kept.
+    not while it is. Raises TrainingError when loss, gradient or weights are not finite, and when a
+    sampled row is not what it was made from; the last checkpoint is kept.
     """
     checkpoints = Checkpoints.of(run)
     with closing(checkpoints), device_settings(job.config.distill, job.world.device):
