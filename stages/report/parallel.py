@@ -8,10 +8,10 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from egapipe.pipeline.results.labels import short_value, value_names
 from egapipe.stages.report.curves import shade
 from egapipe.stages.report.figure import GREY, WIDTH, Figure, draw
 from egapipe.stages.report.names import shortened
-from egapipe.stages.sweep.folder import short_value, value_names
 
 Trial = Mapping[str, Any]
 """A trial of a sweep's summary.json."""

@@ -57,8 +57,8 @@ def _run(config: "Config", restart: bool, retry_failed: bool) -> "SweepReport":
 
 def lines(config: "Config", report: "SweepReport") -> list[str]:
     """The trials as lines of text, the best first, and where everything is."""
+    from egapipe.pipeline.results.labels import setting_names, short_name
     from egapipe.stages.distill.data.choice import ON_TEST
-    from egapipe.stages.sweep.folder import setting_names, short_name
 
     space = list(config.sweep.space)
     rows = [["trial", *map(short_name, space), "epochs", report.metric, ""]]

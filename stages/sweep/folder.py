@@ -12,7 +12,7 @@ ray/            Ray Tune's own state, with which a killed sweep continues
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from egapipe.pipeline.locations.remote import is_remote
 from egapipe.pipeline.locations.urls import absolute_url, path_of
 from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.results.identity import has_places
+from egapipe.pipeline.results.labels import short_name, short_value
 from egapipe.pipeline.results.runs import RunFolder, older_folder, run_identity
 
 ERROR = "error.json"
@@ -130,47 +131,3 @@ def label_of(changes: Mapping[str, Any]) -> str:
     """`lr=0.05,ega.weight=0.31`, fit for the name of a folder."""
     parts = (f"{short_name(path)}={short_value(value)}" for path, value in changes.items())
     return _LABEL.sub("_", ",".join(parts))[:_LONGEST_LABEL]
-
-
-def short_name(path: str) -> str:
-    """A setting's path without what all of them share."""
-    return path.removeprefix("distill.").removeprefix("objective.")
-
-
-def short_value(value: Any) -> str:
-    """A value in a few characters: four digits of a number, `ega=0.1+kd` for a section.
-
-    Sections that differ have other texts, as long as their numbers differ in four digits.
-    """
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if not isinstance(value, dict):
-        return str(value)
-    parts = (f"{key}{_short_part(part)}" for key, part in value.items())
-    return "+".join(parts) or "none"
-
-
-def _short_part(value: Any) -> str:
-    """What follows a key: nothing where it is all defaults."""
-    if value == {}:
-        return ""
-    return f"({short_value(value)})" if isinstance(value, dict) else f"={short_value(value)}"
-
-
-def value_names(values: Iterable[Any]) -> list[str]:
-    """A text for each value: the short one, or all of it where those of unlike values agree."""
-    listed = list(values)
-    kinds: dict[str, set[str]] = {}
-    for value in listed:
-        kinds.setdefault(short_value(value), set()).add(json.dumps(value, sort_keys=True))
-    return [
-        short if len(kinds[short := short_value(value)]) == 1 else json.dumps(value, sort_keys=True)
-        for value in listed
-    ]
-
-
-def setting_names(path: str, trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The texts of one setting of several trials, by `value_names`; empty where one has it not."""
-    having = [changes[path] for changes in trials if path in changes]
-    names = iter(value_names(having))
-    return [next(names) if path in changes else "" for changes in trials]

@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.results.labels import setting_names, short_name
 from egapipe.pipeline.terminal.text import visible
-from egapipe.stages.sweep.folder import setting_names, short_name
 from egapipe.stages.sweep.state import TrialState, best
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ from egapipe.pipeline.config.sweep import MlflowTracking, WandbTracking
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.locations.urls import url_of
 from egapipe.pipeline.results.durable import durable
+from egapipe.pipeline.results.labels import short_name
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
-from egapipe.stages.sweep.folder import SweepFolder, short_name
+from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.report import SweepReport, SweepTrial
 
 # MLflow takes so many metrics in one request.

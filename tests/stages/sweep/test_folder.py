@@ -10,15 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egapipe.pipeline.config import Config, load_config
+from egapipe.pipeline.results.labels import short_name, short_value, value_names
 from egapipe.pipeline.results.runs import run_identity
-from egapipe.stages.sweep.folder import (
-    SweepFolder,
-    short_name,
-    short_value,
-    sweep_folder,
-    sweep_identity,
-    value_names,
-)
+from egapipe.stages.sweep.folder import SweepFolder, sweep_folder, sweep_identity
 
 SPACE = "sweep.space={distill.lr: {uniform: [0.01, 0.1]}}"
 
