@@ -102,15 +102,23 @@ class DistillConfig(Section):
     an epoch, which must be below `epochs`. The default is the paper's 150, 180, 210 of 240."""
     decay: NonNegative = 0.1
     """Factor at each milestone."""
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
+    """`muon` for the matrices of the student's backbone, and AdamW for the rest of the student.
+    A teacher's head that learns by descent has SGD."""
     momentum: Fraction = 0.9
-    """SGD momentum."""
+    """Of SGD and Muon; AdamW's first beta."""
     nesterov: bool = False
-    """Nesterov's form of the momentum."""
+    """Nesterov's form of the momentum, of SGD and Muon."""
+    beta2: Fraction = 0.999
+    """AdamW's second beta."""
     weight_decay: NonNegative = 5e-4
-    """SGD weight decay."""
+    """Added to the gradient by SGD; AdamW and Muon take `lr` times it off the weights themselves,
+    so theirs is a hundred times as large."""
     decay_on: Literal["all", "weights"] = "all"
     """What the weight decay is on: all parameters, or those of two dimensions and more only, not
     biases nor the scales of normalisations."""
+    no_decay: tuple[Text, ...] = ()
+    """Parameters of the student's backbone that never decay, by name or pattern: `*pos_embed`."""
     ema_decay: Fraction | None = None
     """Decay a step of a moving average of the student's weights, evaluated and saved beside it;
     default: none is kept."""

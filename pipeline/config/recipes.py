@@ -15,6 +15,9 @@ RATE = {"default": 0.1, "paper": 0.05}
 BATCH = 64
 SLOW = ("shufflenet_v1", "shufflenet_v2", "mobilenet_v2_half")
 """Students of depthwise convolutions, which the CRD benchmark trains at a fifth of the rate."""
+ADAPTIVE = {"lr": 0.002, "weight_decay": 0.05}
+"""Of AdamW and Muon, whose steps do not grow with the gradient; the rate of batches of `BATCH`
+rows."""
 WARMUP = 5.0
 """Epochs of warm-up at most; of short trainings a tenth."""
 
@@ -36,6 +39,8 @@ def filled(distill: Mapping[str, Any]) -> Tree:
     tree = {"recipe": recipe, **distill}
     if not resolved:
         tree.setdefault("lr", rate(recipe, tree))
+    if tree.get("optimizer", "sgd") != "sgd":
+        tree.setdefault("weight_decay", ADAPTIVE["weight_decay"])
     return tree if recipe == "paper" else _today(tree)
 
 
@@ -61,7 +66,8 @@ def rate(recipe: str, tree: Mapping[str, Any]) -> float:
     """
     student = tree.get("student", {})
     name = student.get("name") if isinstance(student, Mapping) else None
-    found = RATE[recipe] * (0.2 if name in SLOW else 1.0)
+    adaptive = tree.get("optimizer", "sgd") != "sgd"
+    found = ADAPTIVE["lr"] if adaptive else RATE[recipe] * (0.2 if name in SLOW else 1.0)
     rows = tree.get("batch_size", BATCH)
     if recipe == "paper" or not isinstance(rows, int) or not 0 < rows < MOST:
         return round(found, 6)

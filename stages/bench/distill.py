@@ -29,7 +29,7 @@ from egapipe.stages.distill.students import build_student
 from egapipe.stages.distill.training.gradient import make_gradient
 from egapipe.stages.distill.training.learner import make_learner
 from egapipe.stages.distill.training.meters import Clock
-from egapipe.stages.distill.training.schedule import make_optimizer
+from egapipe.stages.distill.training.optimizers import sgd
 from egapipe.stages.distill.training.step import Steps
 from egapipe.stages.distill.workers.world import World
 
@@ -107,7 +107,7 @@ class Bench:
     def plain(self, config: DistillConfig) -> Callable[[], None]:
         """A call makes as many steps of cross-entropy alone, on the same augmented images."""
         student = make_student()
-        optimizer = make_optimizer([(student, 0.01)], config)
+        optimizer = sgd([(student, 0.01)], config)
         rng = np.random.default_rng(0)
 
         def run() -> None:

@@ -42,6 +42,7 @@ from egapipe.stages.distill.model.synchronised import synchronise
 from egapipe.stages.distill.objectives import Facts, WeightedSum, build_objective
 from egapipe.stages.distill.students import build_student, feature_width, map_shape
 from egapipe.stages.distill.training.evaluation import Evaluation
+from egapipe.stages.distill.training.optimizers import check_optimizers
 from egapipe.stages.distill.training.schedule import check_milestones
 from egapipe.stages.distill.workers.together import agreed
 from egapipe.stages.distill.workers.world import World
@@ -153,10 +154,12 @@ def prepare(config: Config, world: World) -> Job:
     torch.manual_seed(distill.seed)
     backbone = build_student(distill.student.name, distill.student.args)
     spec = student_spec(config, backbone, dataset.classes, classes, frame, normalize)
+    model = build_model(config, spec, backbone, sources, world)
+    check_optimizers(model, distill)
     return Job(
         config=config,
         spec=spec,
-        model=build_model(config, spec, backbone, sources, world),
+        model=model,
         loader=loader,
         test=None if test is None else open_test(config, test, classes, frame, world),
         validation=open_validation(config, sources, loader, classes, world),

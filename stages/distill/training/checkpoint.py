@@ -9,7 +9,7 @@ at the folders that count; the pointer moves after the folder is complete.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -94,7 +94,7 @@ class Checkpoints:
         tensors = {
             "student": student,
             "heads": heads,
-            "optimizer": _optimizer_tensors(learner.optimizer),
+            "optimizer": _optimizer_tensors(learner.optimizers),
         }
         if learner.average is not None:
             tensors[AVERAGE] = _copied(learner.average.state_dict())
@@ -160,7 +160,7 @@ class Checkpoints:
         at = self.position()
         with _explained(folder):
             load_weights(learner.model, folder)
-            _load_optimizer(learner.optimizer, load_file(folder / "optimizer.safetensors"))
+            _load_optimizers(learner.optimizers, load_file(folder / "optimizer.safetensors"))
             if learner.average is not None:
                 learner.average.load_state_dict(load_file(folder / f"{AVERAGE}.safetensors"))
             if at.scaler:
@@ -263,24 +263,40 @@ def checkpoint_folder(run: RunFolder, which: str) -> Path:
     return folder
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+def _optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """By the number of the parameter and the name of the state: `3.momentum_buffer`; of further
+    optimisers behind their own number: `1/3.exp_avg`."""
     return {
-        f"{index}.{name}": _copy(value)
-        for index, entries in state.items()
+        f"{_prefix(number)}{index}.{name}": _copy(value)
+        for number, optimizer in enumerate(optimizers)
+        for index, entries in _state(optimizer).items()
         for name, value in entries.items()
         if isinstance(value, Tensor)
     }
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
+def _load_optimizers(
+    optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor]
+) -> None:
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    # In the order in memory of their parameters: another one could round otherwise.
-    for parameter, entries in optimizer.state.items():
-        for name, value in entries.items():
-            entries[name] = torch.empty_like(parameter).copy_(value)
+        place, _, name = key.partition(".")
+        number, _, index = place.rpartition("/")
+        states[int(number or 0)].setdefault(int(index), {})[name] = value
+    for optimizer, state in zip(optimizers, states, strict=True):
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        # In the order in memory of their parameters: another one could round otherwise.
+        for parameter, entries in optimizer.state.items():
+            for name, value in entries.items():
+                if value.shape == parameter.shape:
+                    entries[name] = torch.empty_like(parameter).copy_(value)
+
+
+def _state(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return state
+
+
+def _prefix(number: int) -> str:
+    return f"{number}/" if number else ""

@@ -47,7 +47,7 @@ def _refuse(
     checkpoints: Checkpoints,
 ) -> None:
     terms = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.parts.items())
-    rate = float(learner.optimizer.param_groups[0]["lr"])
+    rate = float(learner.optimizers[0].param_groups[0]["lr"])
     first = _first(learner.model, batch)
     advice = _STORED if first.startswith(_FEATURES) else _ADVICE
     raise TrainingError(

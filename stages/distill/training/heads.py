@@ -11,7 +11,7 @@ from egapipe.stages.distill.data.order import epoch_batches
 from egapipe.stages.distill.model.student import Head, TeacherHead, masked_cross_entropy
 from egapipe.stages.distill.training.evaluation import Accuracy, as_accuracy, count_hits
 from egapipe.stages.distill.training.learner import Learner
-from egapipe.stages.distill.training.schedule import make_optimizer
+from egapipe.stages.distill.training.optimizers import sgd
 
 # Numbers of the features that are solved for at once: 0.5 GB.
 _FITTED = 2**27
@@ -36,7 +36,7 @@ def train_teacher_head(head: TeacherHead, loader: Loader) -> None:
 def _descend(head: TeacherHead, loader: Loader) -> None:
     config, device = loader.config, loader.world.device
     rows = np.flatnonzero(loader.labels >= 0)
-    optimizer = make_optimizer([(head, config.head.lr)], config)
+    optimizer = sgd([(head, config.head.lr)], config)
     for epoch in range(config.head.epochs):
         for batch in epoch_batches(rows, config.batch_size, config.seed, epoch):
             views = loader.teacher_views(batch, epoch)

@@ -31,7 +31,7 @@ NAMES = {
         "Dimension.when",
     ),
     *("DistillConfig.teacher_output", "DistillConfig.teacher_grid", "SweepConfig.metric"),
-    *("CustomOptions.call", "DistillConfig.sampler"),
+    *("CustomOptions.call", "DistillConfig.sampler", "DistillConfig.no_decay"),
     *("MlflowTracking.experiment", "WandbTracking.project"),
 }
 OPTIONS = {

@@ -41,12 +41,16 @@ COMBINATIONS = {
     "head first": [
         *("head.mode=sequential", "head.epochs=2", "student_view=paired", "standardize=phi-s")
     ],
+    "adamw": ["optimizer=adamw", "clip_grad_norm=1.0", "decay_on=weights"],
+    "muon": ["optimizer=muon", "objective={ega: auto, unic: 1}", "ema_decay=0.9", "nesterov=true"],
     "balanced": ["sampler=class-balanced", "unlabelled_ratio=1.0", "batch_size=20"],
 }
 MORE = {
     "bare": [],
     "bank": ["objective={crd: {weight: 0.1, negatives: 64}, kd: 1.0}", "ema_decay=0.9"],
     "bank in float16": ["objective={crd: {weight: 0.1, negatives: 64}}", "precision=float16"],
+    "muon in float16": ["optimizer=muon", "precision=float16", "micro_batch_size=60"],
+    "adamw in float16": ["optimizer=adamw", "precision=float16"],
     "streamed": ["data=stream", "student_view=clean", "label_smoothing=0.1"],
     "streamed in parts": ["data=stream", "micro_batch_size=60", "precision=bfloat16"],
     "automatic in float16": ["objective={ega: auto}", "precision=float16", "micro_batch_size=60"],

@@ -4,10 +4,8 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from egapipe.pipeline.config import load_config, to_yaml
 from egapipe.pipeline.config.distill import DistillConfig
@@ -16,13 +14,7 @@ from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.results.runs import RunFolder, run_folder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
-from egapipe.stages.distill.training.schedule import (
-    check_milestones,
-    clip_gradient,
-    learning_rate,
-    make_optimizer,
-    student_groups,
-)
+from egapipe.stages.distill.training.schedule import check_milestones, learning_rate
 from tests.command import egapipe
 from tests.markdown import blocks, page
 from tests.stages.distill.conftest import MakeConfig
@@ -138,40 +130,6 @@ def test_without_options_a_rate_does_not_change_within_an_epoch(config: DistillC
         assert {learning_rate(plain, epoch, step, 3) for step in range(3)} == {
             learning_rate(plain, epoch)
         }
-
-
-def gradient_step(limit: float | None) -> list[torch.Tensor]:
-    """Gradients of a student with gradient (3, 4), norm 5, and a head with (6, 8), norm 10."""
-    config = DistillConfig(clip_grad_norm=limit)
-    student, head = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
-    optimizer = make_optimizer([(student, 1.0), (head, 1.0)], config)
-    (student(torch.tensor([3.0, 4.0])) + head(torch.tensor([6.0, 8.0]))).backward()
-    clip_gradient(optimizer, config)
-    return [student.weight.grad.squeeze(0), head.weight.grad.squeeze(0)]  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(("limit", "kept"), [(None, 1.0), (10.0, 1.0), (5.5, 1.0), (1.0, 0.2)])
-def test_a_long_gradient_of_the_student_is_scaled_down(limit: float | None, kept: float) -> None:
-    student, head = gradient_step(limit)
-    torch.testing.assert_close(student, torch.tensor([3.0, 4.0]) * kept, rtol=1e-5, atol=0)
-    torch.testing.assert_close(head, torch.tensor([6.0, 8.0]), rtol=0, atol=0)
-
-
-def test_neither_biases_nor_scales_decay_where_weights_alone_do() -> None:
-    config = DistillConfig(decay_on="weights", lr=1.0, momentum=0.0, weight_decay=0.1)
-    student, head = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Linear(2, 1)
-    for parameter in (*student.parameters(), *head.parameters()):
-        nn.init.ones_(parameter)
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer = make_optimizer([(student, 1.0), (head, 0.5)], config)
-    # Both groups of the student have its rate, none of the head's.
-    assert len(student_groups(optimizer)) == 2
-    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 1.0, 0.5, 0.5]
-    optimizer.step()
-    moved = {name: p.detach().mean().item() for name, p in student.named_parameters()}
-    assert moved == pytest.approx({"0.weight": 0.9, "0.bias": 1, "1.weight": 1, "1.bias": 1})
-    assert head.weight.mean().item() == pytest.approx(0.95)
-    assert head.bias.item() == 1
 
 
 @pytest.mark.parametrize(

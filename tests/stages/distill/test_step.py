@@ -81,6 +81,8 @@ OPTIONS = [
     "distill.clip_grad_norm=1.0",
     "distill.label_smoothing=0.1",
     "distill.precision=bfloat16",
+    "distill.optimizer=adamw",
+    "distill.optimizer=muon",
 ]
 
 
