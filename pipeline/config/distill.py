@@ -16,6 +16,7 @@ from egapipe.pipeline.config.base import (
     Text,
 )
 from egapipe.pipeline.config.data import Normalize, ViewsConfig
+from egapipe.pipeline.config.located import Path
 from egapipe.pipeline.config.objectives import EgaOptions, ObjectiveConfig
 
 
@@ -61,6 +62,9 @@ class DistillConfig(Section):
     features, a cosine), or the paper's. What does not say it has the default."""
     student: StudentConfig = StudentConfig()
     """The network to train."""
+    init: Path | None = None
+    """Weights that the student's backbone starts from: a safetensors file, or a run folder, whose
+    last checkpoint it is. Default: they are drawn by `seed`."""
     head: HeadConfig = HeadConfig()
     """Node layers and classifiers."""
     objective: ObjectiveConfig = ObjectiveConfig(ega=EgaOptions())

@@ -91,6 +91,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
         "decay_on": "all",
         "deterministic": False,
         "eval_epochs": 1,
+        "init": None,
         "min_workers": None,
         "nesterov": False,
         "no_decay": [],

@@ -11,6 +11,7 @@ from typing import Any
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.locations.places import is_local, is_place
 from egapipe.pipeline.results.durable import durable
+from egapipe.pipeline.results.initial import initial_sha256
 
 # What does not change the trained weights does not change the run: it may resume with other values.
 _LAUNCH = {"runs", "extract", "compare", "sweep", "cluster"}
@@ -47,12 +48,15 @@ Tree = dict[str, Any]
 def run_identity(config: Config, workers: int | None = None) -> str:
     """Eight hex digits of everything that decides what is learned, but for what lies elsewhere.
 
-    workers: their number where it does, too; see `deciding_workers` of stage two.
+    workers: their number where it does, too; see `deciding_workers` of stage two. Weights to start
+    from count by what is in their file. Raises UsageError if that is not there.
     """
     tree = {key: value for key, value in durable(config).items() if key not in _LAUNCH}
     tree["distill"] = {k: v for k, v in tree["distill"].items() if k not in _LAUNCH_DISTILL}
     if workers is not None:
         tree["distill"]["workers"] = workers
+    if config.distill.init is not None:
+        tree["distill"]["init"] = initial_sha256(config.distill.init)
     tree["store"] = {"dtype": tree["store"]["dtype"]}
     tree["dataset"] = {split: _source(source) for split, source in tree["dataset"].items()}
     tree["teacher"] = _teacher(tree["teacher"])

@@ -33,6 +33,7 @@ from egapipe.stages.distill.data.sources import (
     student_frame,
 )
 from egapipe.stages.distill.data.statistics import statistics_of
+from egapipe.stages.distill.model.initial import load_initial
 from egapipe.stages.distill.model.memory import REMEMBERED, GraphMemory
 from egapipe.stages.distill.model.precision import PRECISIONS, autocast
 from egapipe.stages.distill.model.spec import StudentSpec
@@ -153,6 +154,8 @@ def prepare(config: Config, world: World) -> Job:
     )
     torch.manual_seed(distill.seed)
     backbone = build_student(distill.student.name, distill.student.args)
+    if distill.init is not None:
+        load_initial(backbone, distill.init)
     spec = student_spec(config, backbone, dataset.classes, classes, frame, normalize)
     model = build_model(config, spec, backbone, sources, world)
     check_optimizers(model, distill)
