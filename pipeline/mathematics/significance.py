@@ -39,6 +39,17 @@ def p_value(gains: Sequence[float]) -> float:
     return float(2 * stdtr(len(gains) - 1, -abs(mean) * math.sqrt(len(gains)) / std))
 
 
+def half_width(values: Sequence[float], confidence: float) -> float:
+    """Half the width of Student's t interval around a mean; NaN for fewer than two values."""
+    if len(values) < 2:
+        return math.nan
+    # As scipy.stats.t does, which takes half a second to import.
+    from scipy.special import stdtrit
+
+    quantile = float(stdtrit(len(values) - 1, (1 + confidence) / 2))
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction (Scand. J. Statist. 6, 1979): adjusted values, in their order."""
     adjusted, largest = [0.0] * len(p_values), 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from egapipe.pipeline.mathematics.significance import holm, p_value
+from egapipe.pipeline.mathematics.significance import half_width, holm, p_value
 
 
 @dataclass(frozen=True)
@@ -125,17 +125,6 @@ def _row(
 def percent(share: float) -> str:
     """A share as it is given, `95 %` or `99.83 %`, never rounded to 100 %."""
     return f"{float(f'{100 * share:.12g}'):.12g} %"
-
-
-def half_width(values: Sequence[float], confidence: float) -> float:
-    """Half the width of Student's t interval around a mean; NaN for fewer than two values."""
-    if len(values) < 2:
-        return math.nan
-    # As scipy.stats.t does, which takes half a second to import.
-    from scipy.special import stdtrit
-
-    quantile = float(stdtrit(len(values) - 1, (1 + confidence) / 2))
-    return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _std(values: Sequence[float]) -> float:

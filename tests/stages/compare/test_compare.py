@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.errors import StoreError, TrainingError, UsageError
+from egapipe.pipeline.mathematics.significance import half_width
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.terminal.progress import OpenProgress, Progress, silent_progress
 from egapipe.stages import compare, extract
 from egapipe.stages.compare import Cell, ComparisonFolder
 from egapipe.stages.compare.command import table_lines
-from egapipe.stages.compare.table import Planned, half_width, percent, table
+from egapipe.stages.compare.table import Planned, percent, table
 
 
 @pytest.fixture(scope="module")
