@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from egapipe.pipeline.errors import UsageError
 
-ZOOS = ("timm", "torchvision")
+ZOOS = ("timm", "torchvision", "transformers")
 """Packages of networks: `timm:<name>` is a name in their lists, nothing that is imported."""
 TRUST = (
     "if you trust where the file comes from, say --trust-remote-code, in Python "

@@ -12,12 +12,12 @@ import torch
 import transformers
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.machine.quiet import quiet
 from egapipe.pipeline.store import FeatureStore
 from egapipe.stages.bench import decoding, forward
 from egapipe.stages.bench.measure import Paired, paired
 from egapipe.stages.bench.photos import save_photos
 from egapipe.stages.extract import Extraction, ExtractReport, prepare
-from egapipe.stages.extract.teachers.quiet import quiet
 
 BATCH, SIDE = 8, 224
 ROWS_PER_CORE = 32

@@ -24,6 +24,7 @@ from torch import nn
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets.fingerprint import fingerprint_of
 from egapipe.pipeline.keys import NumberedKeys
+from egapipe.pipeline.machine.quiet import quiet
 from egapipe.pipeline.store import Features, FeatureStore, check_store, layout
 from egapipe.pipeline.terminal.progress import Progress, Silence, Value
 from egapipe.stages.bench.synthetic import Whole
@@ -31,7 +32,6 @@ from egapipe.stages.extract import Extraction
 from egapipe.stages.extract.planning.job import Job
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
 from egapipe.stages.extract.teachers import load_teacher
-from egapipe.stages.extract.teachers.quiet import quiet
 
 SHARD_ROWS, SIDE, DIM, WORKERS = 2048, 8, 64, 2
 ROWS = "EGAPIPE_BENCH_ROWS"

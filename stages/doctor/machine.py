@@ -110,7 +110,7 @@ def needed_extras(config: Config) -> set[str]:
     zoo = config.distill.student.name.partition(":")[0]
     return (
         ({config.teacher.backend} & EXTRAS.keys())
-        | ({zoo} & ZOOS.keys())
+        | ({zoo} & ZOOS.keys() & EXTRAS.keys())
         | ({_SCHEMES[scheme]} if scheme in _SCHEMES else set())
     )
 

@@ -30,7 +30,14 @@ def export(
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="safetensors, torch or onnx (repeatable; default: all)."),
+        typer.Option(
+            "--format",
+            help="safetensors, torch, onnx, native, onnx-fp16 or onnx-int8 (repeatable; default: "
+            "all of full precision).",
+        ),
+    ] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="Version of ONNX's operators; default: torch's own.")
     ] = None,
     images: Annotated[
         Path | None,
@@ -43,17 +50,18 @@ def export(
 ) -> None:
     """Write a student as safetensors, a torch.export program and ONNX, with a model card.
 
-    Every file is compared with the student on real images, and timed.
+    A student that is a network of transformers, timm or torchvision also becomes a checkpoint of
+    theirs (native). Every file is compared with the student on real images, and timed.
     """
     from egapipe.pipeline.terminal.progress import open_progress
-    from egapipe.stages.export import FORMATS
     from egapipe.stages.export import run as export_run
 
     report = export_run(
         run,
         checkpoint=checkpoint,
         to=to,
-        formats=formats or FORMATS,
+        formats=formats,
+        opset=opset,
         images=images,
         licence=licence,
         trust_remote_code=trust_remote_code,
@@ -78,8 +86,17 @@ def table_lines(report: "ExportReport") -> list[str]:
         "",
         *columns(rows, gap=3),
         "",
+        *_agreements(report),
         f"export: {report.folder}",
     ]
+
+
+def _agreements(report: "ExportReport") -> list[str]:
+    """What files of lower precision give on real images."""
+    from egapipe.stages.export.agreement import in_words
+
+    found = [f"{file.file}: {in_words(file.agreement)}" for file in report.files if file.agreement]
+    return [*found, ""] if found else []
 
 
 def _accuracy(found: "Accuracy | str") -> str:

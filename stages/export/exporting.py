@@ -1,7 +1,8 @@
 """`run`: write a student in every format, and trust none before it gave the same outputs."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,18 +25,22 @@ from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.distill.data.images import StreamedImages, readable
 from egapipe.stages.export import FORMATS
+from egapipe.stages.export.agreement import Agreement, agreement
 from egapipe.stages.export.card import model_card
-from egapipe.stages.export.folder import CARD, OWN, RECORD
+from egapipe.stages.export.folder import CARD, OWN, PREPROCESSOR, RECORD
+from egapipe.stages.export.formats import WRITERS
 from egapipe.stages.export.measured import Accuracy, measured
 from egapipe.stages.export.module import OUTPUTS, Inference
-from egapipe.stages.export.preprocessing import KEY, preprocessing
-from egapipe.stages.export.programs import FILES, WRITERS, Arrays, Run, arrays
+from egapipe.stages.export.native import native_of
+from egapipe.stages.export.preprocessing import preprocessor_json
+from egapipe.stages.export.written import Order, Run, Written, arrays
 
 EXPORT = "export"
 """The folder in a run folder."""
 TOLERANCE = 1e-4
 IMAGES = 64
 BATCHES = (1, 64)
+MIN_OPSET = 18
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Checked:
 
     error: largest difference of an output to the student's on real images, as a share of that
     output's largest value. milliseconds: batch size -> median of a batch on one CPU thread.
+    agreement: with the student, of a file of lower precision.
     """
 
     format: str
@@ -51,6 +57,7 @@ class Checked:
     bytes: int
     error: float
     milliseconds: dict[int, float]
+    agreement: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,8 @@ def run(
     *,
     checkpoint: str = "last",
     to: str | Path | None = None,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] | None = None,
+    opset: int | None = None,
     images: str | Path | None = None,
     licence: str = "unknown",
     trust_remote_code: bool = False,
@@ -80,17 +88,20 @@ def run(
     """Export the student of a run's `last` or `best` checkpoint, or its average, `ema`.
 
     to: the folder, default `export` in the run folder; the files of an earlier export there are
-    replaced, those of anybody else never. formats: see `FORMATS`. images: a folder of images to
-    check outputs on; default: the run's test images, else its training images. licence: an
+    replaced, those of anybody else never. formats: see `FORMATS`; default: all of full precision
+    that there are of this student. opset: of ONNX, default torch's own. images: a folder of images
+    to check outputs on; default: the run's test images, else its training images. licence: an
     identifier for the model card, which has the accuracy of the weights that are exported, see
     `measured`. trust_remote_code: see `load_student`. Every file is read back, compared on real
     images and timed before any appears. Raises UsageError (no such run, checkpoint, format or
     images; a library is missing; a file there is somebody else's) or EgapipeError (the student
     cannot be traced; a file gives other outputs).
     """
-    unknown = [name for name in formats if name not in WRITERS]
-    if unknown or not formats:
+    unknown = [name for name in formats or () if name not in WRITERS]
+    if unknown or formats == []:
         raise UsageError(f"format {unknown or 'missing'}: choose from {', '.join(WRITERS)}")
+    if opset is not None and opset < MIN_OPSET:
+        raise UsageError(f"opset is {opset}: torch writes {MIN_OPSET} and later")
     folder = open_run(run_folder)
     student = load_student(folder, checkpoint, "cpu", trust_remote_code=trust_remote_code)
     out = Path(to) if to is not None else folder.path / EXPORT
@@ -101,13 +112,13 @@ def run(
     # What an earlier export wrote is known by its record; everything else there is somebody's.
     before = OWN if (out / RECORD).is_file() else None
     with replacing(out, RECORD, before, b"{}\n") as beside:
-        report = _write(student, pixels, beside, formats, accuracy)
+        report = _write(student, pixels, beside, formats or _all(student), opset, accuracy)
         record = {
             "checkpoint": student.checkpoint.name,
             "which": checkpoint,
-            KEY: preprocessing(student.spec),
             **_plain(report),
         }
+        replace_file(beside / PREPROCESSOR, preprocessor_json(student.spec).encode())
         replace_file(beside / RECORD, (json.dumps(record, indent=2) + "\n").encode())
         card = model_card(student, _summary(folder), record, licence)
         replace_file(beside / CARD, card.encode())
@@ -117,12 +128,20 @@ def run(
     return replace(report, folder=out if folder.url is None else f"{folder.url}/{EXPORT}")
 
 
+def _all(student: TrainedStudent) -> list[str]:
+    """The formats of full precision that there are of a student."""
+    return [*FORMATS, *(["native"] if native_of(student.spec) else [])]
+
+
 def sample_images(student: TrainedStudent, folder: str | Path | None) -> Tensor:
     """Real images at the student's input size, uint8 [up to IMAGES, 3, H, W].
 
     Raises UsageError if none can be read.
     """
-    dataset = _open_images(student, folder)
+    return _evenly(student, _open_images(student, folder))
+
+
+def _evenly(student: TrainedStudent, dataset: Dataset) -> Tensor:
     rows = np.arange(len(dataset))
     rows = rows[:: max(1, len(rows) // IMAGES)][:IMAGES]
     hashes, device = key_hashes(dataset.keys), torch.device("cpu")
@@ -148,31 +167,45 @@ def _write(
     pixels: Tensor,
     folder: Path,
     formats: Sequence[str],
+    opset: int | None,
     accuracy: Accuracy | str,
 ) -> ExportReport:
     module = Inference(student.student).eval()
+    calibration = _calibration(student, pixels) if "onnx-int8" in formats else pixels
+    order = Order(module, student.spec, folder, calibration, opset)
     reference = arrays(module)
-    expected = reference(pixels)
+    expected = dict(zip(OUTPUTS, reference(pixels), strict=True))
     files = []
     for name in dict.fromkeys(formats):
-        run = WRITERS[name](module, student.spec, folder)
-        error = _compare(name, run, pixels, expected)
-        file = folder / FILES[name]
-        files.append(Checked(name, file.name, file.stat().st_size, error, _time(run, pixels)))
+        done = WRITERS[name](order)
+        error = _compare(name, done, pixels, expected)
+        measured = None if done.exact else agreement(done.run, student, reference, pixels)
+        size = (folder / done.file).stat().st_size
+        files.append(Checked(name, done.file, size, error, _time(done.run, pixels), measured))
     return ExportReport(folder, len(pixels), _time(reference, pixels), files, accuracy)
 
 
-def _compare(name: str, run: Run, pixels: Tensor, expected: Arrays) -> float:
+def _calibration(student: TrainedStudent, pixels: Tensor) -> Tensor:
+    """Training images, so that the test images are none that a file was made with; without them
+    those that files are checked on."""
+    try:
+        return _evenly(student, open_dataset(student.config.dataset.train))
+    except UsageError:
+        return pixels
+
+
+def _compare(name: str, done: Written, pixels: Tensor, expected: Mapping[str, np.ndarray]) -> float:
     """The largest relative error, of the whole batch and of its first image alone.
 
-    Raises EgapipeError above TOLERANCE.
+    Raises EgapipeError above TOLERANCE in a file that must be exact, and if the outputs are none.
     """
     worst = 0.0
     for count in (len(pixels), 1):
-        for output, found, true in zip(OUTPUTS, run(pixels[:count]), expected, strict=True):
+        for output, found in zip(done.outputs, done.run(pixels[:count]), strict=True):
+            true = expected[output]
             scale = max(float(np.abs(true).max()), 1e-12)
             error = float(np.abs(found - true[:count]).max()) / scale
-            if not error <= TOLERANCE:
+            if not error <= (TOLERANCE if done.exact else math.inf):
                 raise EgapipeError(
                     f"the {name} file gives other {output} than the student (relative difference "
                     f"{error:.1e}, allowed {TOLERANCE:.0e}): nothing was exported"

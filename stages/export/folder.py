@@ -3,7 +3,9 @@
 model.safetensors  every weight of the student
 config.json        what it is made of: a `StudentSpec`, with the format's name
 model.pt2          the program of `torch.export`
-model.onnx         the same as ONNX
+model.onnx         the same as ONNX; model-fp16.onnx, model-int8.onnx: of lower precision
+preprocessor.json  from a picture to the input of these
+transformers/      or timm/, torchvision/: a checkpoint of that library, see `native`
 README.md          the model card
 export.json        how each file was checked, and how fast it is
 """
@@ -22,8 +24,16 @@ from egapipe.stages.distill.model.student import Student
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PROGRAM, ONNX = "model.pt2", "model.onnx"
+FP16, INT8 = "model-fp16.onnx", "model-int8.onnx"
+PREPROCESSOR = "preprocessor.json"
 CARD, RECORD = "README.md", "export.json"
-OWN = (CONFIG, WEIGHTS, PROGRAM, ONNX, CARD, RECORD)
+LIBRARIES = ("transformers", "timm", "torchvision")
+"""Folders of checkpoints in the format of a library."""
+NATIVE_PREPROCESSOR = "preprocessor_config.json"
+OWN = (
+    *(CONFIG, WEIGHTS, PROGRAM, ONNX, FP16, INT8, PREPROCESSOR, CARD, RECORD),
+    *(f"{name}/{file}" for name in LIBRARIES for file in (CONFIG, WEIGHTS, NATIVE_PREPROCESSOR)),
+)
 """All files that an export may write."""
 FORMAT = {"format": "egapipe-student", "format_version": 1}
 """What config.json begins with."""

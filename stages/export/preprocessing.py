@@ -1,14 +1,16 @@
-"""From a picture to the input of an exported student: said once, inside the file.
+"""From a picture to the input of an exported student: said once, in a file of the folder.
 
 It is what `egapipe predict` does (`decode`, then `clean_view`) for programs that have no egapipe.
+ONNX and torch.export files, which may travel alone, have the same inside.
 """
 
+import json
 from typing import Any
 
 from egapipe.stages.distill.model.spec import StudentSpec
 
 KEY = "preprocessing"
-"""Of the ONNX file's metadata and of export.json."""
+"""Of the ONNX file's metadata."""
 
 
 def preprocessing(spec: StudentSpec) -> dict[str, Any]:
@@ -24,6 +26,11 @@ def preprocessing(spec: StudentSpec) -> dict[str, Any]:
         "input": {"type": "uint8", "shape": ["batch", 3, height, width], "range": [0, 255]},
         "normalisation": "inside the student",
     }
+
+
+def preprocessor_json(spec: StudentSpec) -> str:
+    """The content of preprocessor.json."""
+    return json.dumps(preprocessing(spec), indent=2) + "\n"
 
 
 def snippet(file: str) -> list[str]:

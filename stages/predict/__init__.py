@@ -1,21 +1,23 @@
-"""Use a trained student: classes and embeddings of image files."""
+"""Use a trained student: classes and embeddings of images, in files or in memory."""
 
 from typing import TYPE_CHECKING
 
 from egapipe.pipeline.machine.lazy import lazy
 
 if TYPE_CHECKING:
-    from egapipe.stages.predict.predicting import Prediction, clean_view, run
-    from egapipe.stages.predict.predictor import Predictor, load_predictor
+    from egapipe.stages.predict.pictures import Picture, clean_view
+    from egapipe.stages.predict.predicting import run
+    from egapipe.stages.predict.predictor import Prediction, Predictor, load_predictor
 
-__all__ = ["Prediction", "Predictor", "clean_view", "load_predictor", "run"]
+__all__ = ["Picture", "Prediction", "Predictor", "clean_view", "load_predictor", "run"]
 
 __getattr__ = lazy(
     __name__,
     {
         "run": "predicting",
-        "clean_view": "predicting",
-        "Prediction": "predicting",
+        "Picture": "pictures",
+        "clean_view": "pictures",
+        "Prediction": "predictor",
         "load_predictor": "predictor",
         "Predictor": "predictor",
     },

@@ -24,7 +24,7 @@ def predict(
     model: Annotated[
         str,
         typer.Argument(
-            parser=as_place, help="Run folder, folder of `egapipe export`, or its .onnx file."
+            parser=as_place, help="Run folder, folder of `egapipe export`, or its .onnx or .pt2."
         ),
     ],
     images: Annotated[

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -69,6 +71,22 @@ def test_an_export_names_no_code(downloaded: Path, hostile: Callable[[Path], Pat
     with pytest.raises(UsageError, match="trust_remote_code=True"):
         next(predict.run(downloaded, [downloaded]))
     assert not mark.exists()
+
+
+def test_a_program_of_torch_is_not_unpickled(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+
+    class Harm:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (mark,)
+
+    file = tmp_path / "model.pt2"
+    torch.save(Harm(), file)
+    with pytest.raises(UsageError, match="read through pickle"):
+        predict.load_predictor(file)
+    assert not mark.exists()
+    with pytest.raises(UsageError, match=r"no program of torch\.export"):
+        predict.load_predictor(file, trust_remote_code=True)
 
 
 def test_who_trusts_an_export_says_so(downloaded: Path, hostile: Callable[[Path], Path]) -> None:

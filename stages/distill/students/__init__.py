@@ -59,10 +59,11 @@ REGISTRY: dict[str, Callable[..., Backbone]] = {
 def build_student(name: str, args: dict[str, Any], *, trusted: bool = True) -> nn.Module:
     """A new student: float images [B, 3, H, W] to features [B, F] (F: see `feature_width`).
 
-    name: a registered student; `timm:<name>` or `torchvision:<name>`, the network without its
-    classifier; or any other `module:callable`, which is imported and called. args: keyword
-    arguments. Weights are drawn from torch's random state. trusted: whether the user chose the
-    name; that of a file from elsewhere imports nothing and names no file, see `known_arguments`.
+    name: a registered student; `timm:<name>`, `torchvision:<name>` or `transformers:<model type>`,
+    the network without its classifier; or any other `module:callable`, which is imported and
+    called. args: keyword arguments. Weights are drawn from torch's random state. trusted: whether
+    the user chose the name; that of a file from elsewhere imports nothing and names no file, see
+    `known_arguments`.
     Raises UsageError: no such name, the arguments do not fit, the callable fails or gives no
     nn.Module, or it is not trusted.
     """
@@ -96,7 +97,7 @@ def _registered(name: str) -> Callable[..., nn.Module]:
     known = ", ".join(REGISTRY)
     raise UsageError(
         f"no student {name!r}, did you mean {nearest}? Known: {known}; "
-        "others are timm:<name>, torchvision:<name> or module:callable"
+        "others are timm:<name>, torchvision:<name>, transformers:<model type> or module:callable"
     )
 
 

@@ -17,7 +17,7 @@ def known_arguments(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that build a student whose name and arguments a file from elsewhere gives.
 
     Whatever would read another file or the network is left out. Raises UsageError for any name but
-    a registered student, `timm:<name>` and `torchvision:<name>`: importing a module runs it.
+    a registered student and those of `ZOOS`: importing a module runs it.
     """
     package, colon, network = name.partition(":")
     if colon and package not in ZOOS:

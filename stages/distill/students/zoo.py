@@ -1,6 +1,6 @@
 """`timm:<name>` and `torchvision:<name>`: networks of these packages without their classifiers.
 
-Both packages are extras of this one; neither is imported before a network of it is asked for.
+Both packages are extras of this one; none is imported before a network of it is asked for.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.machine.extras import require
 from egapipe.stages.distill.students.backbone import Backbone
+from egapipe.stages.distill.students.transformers import transformers_factory
 
 
 class TimmBackbone(Backbone):
@@ -77,14 +78,21 @@ def torchvision_factory(name: str) -> Callable[..., nn.Module]:
 
 
 def _without_classifier(name: str, network: Any) -> nn.Module:
-    linear = [path for path, part in network.named_modules() if isinstance(part, nn.Linear)]
-    if not linear:
+    classifier = last_linear(network)
+    if not classifier:
         raise UsageError(f"student {name!r} has no linear classifier to leave out: take another")
     if getattr(network, "aux_logits", False):
         raise UsageError(f"student {name!r} has auxiliary outputs: give it aux_logits: false")
-    network.num_features = network.get_submodule(linear[-1]).in_features
-    network.set_submodule(linear[-1], nn.Identity())
+    network.num_features = network.get_submodule(classifier).in_features
+    network.set_submodule(classifier, nn.Identity())
     return cast(nn.Module, network)
+
+
+def last_linear(network: nn.Module) -> str:
+    """The place of a network's last linear layer, which in torchvision is its classifier; empty
+    without any."""
+    linear = [path for path, part in network.named_modules() if isinstance(part, nn.Linear)]
+    return linear[-1] if linear else ""
 
 
 def _unknown(name: str, network: str, known: Iterable[str]) -> UsageError:
@@ -96,5 +104,6 @@ def _unknown(name: str, network: str, known: Iterable[str]) -> UsageError:
 ZOOS: dict[str, Callable[[str], Callable[..., nn.Module]]] = {
     "timm": timm_factory,
     "torchvision": torchvision_factory,
+    "transformers": transformers_factory,
 }
 """Package -> function of `package:<name>` that gives a factory of networks."""

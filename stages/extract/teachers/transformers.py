@@ -13,6 +13,7 @@ from transformers.utils.hub import cached_file
 
 from egapipe.pipeline.config.teachers import TransformersTeacher as Settings
 from egapipe.pipeline.errors import TeacherError
+from egapipe.pipeline.machine.quiet import quiet
 from egapipe.pipeline.results.durable import durable
 from egapipe.stages.extract.teachers.base import Outputs
 from egapipe.stages.extract.teachers.grid import to_grid
@@ -21,7 +22,6 @@ from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import check_logits
 from egapipe.stages.extract.teachers.pooling import before_patches, embed, resolve_pooling
 from egapipe.stages.extract.teachers.processor import read_preprocessing
-from egapipe.stages.extract.teachers.quiet import quiet
 from egapipe.stages.extract.teachers.taps import Taps
 from egapipe.stages.extract.teachers.weights import weights_sha256_of
 

@@ -18,7 +18,7 @@ from egapipe.pipeline.errors import EgapipeError, UsageError
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages import distill, evaluate, export, predict
 from egapipe.stages.export.module import OUTPUTS, Inference
-from egapipe.stages.export.programs import open_onnx
+from egapipe.stages.export.onnx_files import open_onnx
 from tests.command import egapipe
 from tests.stages.evaluate.conftest import CopyRun
 
@@ -220,8 +220,7 @@ def test_the_preprocessing_is_said_in_the_file(report: "export.ExportReport") ->
 
     session = onnxruntime.InferenceSession(str(report.folder / "model.onnx"))
     said = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
-    record = json.loads((report.folder / "export.json").read_text("utf-8"))
-    assert said == record["preprocessing"]
+    assert said == json.loads((report.folder / "preprocessor.json").read_text("utf-8"))
     assert said["resize"] == {"height": 8, "width": 8, "resample": "bilinear", "crop": None}
 
 
@@ -234,6 +233,7 @@ def test_another_export_replaces_the_first_and_nothing_else(finished: Path, tmp_
         "config.json",
         "export.json",
         "model.safetensors",
+        "preprocessor.json",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -291,7 +291,9 @@ def test_a_student_that_cannot_be_traced_says_so_and_leaves_nothing(
 
 
 def test_bad_input_is_one_line(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="choose from safetensors, torch, onnx"):
+    with pytest.raises(
+        UsageError, match="choose from safetensors, torch, onnx, onnx-fp16, onnx-int8, native"
+    ):
         export.run(finished, formats=["tflite"])
     with pytest.raises(UsageError, match="not a run folder"):
         export.run(tmp_path)

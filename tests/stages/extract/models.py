@@ -9,7 +9,7 @@ import transformers
 from torch import nn
 
 from egapipe.pipeline.config.teachers import TransformersTeacher as Settings
-from egapipe.stages.extract.teachers.quiet import quiet
+from egapipe.pipeline.machine.quiet import quiet
 
 SIDE, PATCH = 16, 4
 PATCHES = (SIDE // PATCH) ** 2

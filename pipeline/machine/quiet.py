@@ -3,12 +3,12 @@
 import contextlib
 from collections.abc import Iterator
 
-import transformers
-
 
 @contextlib.contextmanager
 def quiet(local: bool = True) -> Iterator[None]:
     """No reports on loading; bars only where something may be downloaded."""
+    import transformers
+
     log = transformers.utils.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()

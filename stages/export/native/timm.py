@@ -1,0 +1,69 @@
+"""timm's own format: `timm.create_model("local-dir:FOLDER", pretrained=True)` loads the folder.
+
+timm says in config.json, too, how a picture becomes the input.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors.torch import save
+from torch import nn
+
+from egapipe.pipeline.disk.files import replace_file
+from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.machine.extras import require
+from egapipe.stages.distill.model.spec import StudentSpec
+from egapipe.stages.distill.students.imported import known_arguments
+from egapipe.stages.distill.students.zoo import TimmBackbone
+from egapipe.stages.export.folder import CONFIG, WEIGHTS
+from egapipe.stages.export.native.folded import fold
+from egapipe.stages.export.native.pictures import class_names, cropped
+from egapipe.stages.export.written import Order
+
+
+def write(order: Order, folder: str) -> nn.Module:
+    """Write a `timm:<name>` student; give it as timm loads it again.
+
+    Raises UsageError if timm's classifier of this network is not one linear layer.
+    """
+    timm = require("timm", "timm", "a checkpoint of timm")
+    spec, student = order.spec, order.module.student
+    name = spec.student.name.partition(":")[2]
+    args = known_arguments(spec.student.name, spec.student.args)
+    network = timm.create_model(name, **{**args, "num_classes": spec.classes})
+    classifier = network.get_classifier()
+    if not isinstance(classifier, nn.Linear) or classifier.in_features != spec.features:
+        raise UsageError(
+            f"timm's classifier of {name} is not one linear layer: leave --format native"
+        )
+    network.load_state_dict(cast(TimmBackbone, student.backbone).network.state_dict(), strict=False)
+    weight, bias = fold(student.head)
+    classifier.load_state_dict({"weight": weight, "bias": bias})
+    state = {k: v.contiguous().clone() for k, v in network.state_dict().items()}
+    replace_file(Path(folder) / WEIGHTS, save(state, {"format": "pt"}))
+    config = _config(spec, name, args, network)
+    replace_file(Path(folder) / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    return cast(nn.Module, timm.create_model(f"local-dir:{folder}", pretrained=True))
+
+
+def _config(spec: StudentSpec, name: str, args: dict[str, Any], network: Any) -> dict[str, Any]:
+    names = class_names(spec)
+    return {
+        "architecture": name.partition(".")[0],
+        "num_classes": spec.classes,
+        "num_features": network.num_features,
+        "label_names": names,
+        "model_args": args,
+        "pretrained_cfg": {
+            "num_classes": spec.classes,
+            "input_size": [3, *spec.size],
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "crop_mode": "center" if cropped(spec) else "squash",
+            "mean": list(spec.normalize.mean),
+            "std": list(spec.normalize.std),
+            "first_conv": network.default_cfg.get("first_conv"),
+            "classifier": network.default_cfg.get("classifier"),
+        },
+    }
