@@ -31,7 +31,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def in_tree() -> set[str]:
     files = (p for folder in FOLDERS for p in (ROOT / folder).rglob("*") if p.is_file())
     kept = (p for p in files if p.suffix == ".py" or p.suffix in DATA)
-    return {f"egapipe/{p.relative_to(ROOT).as_posix()}" for p in kept}
+    return {packaged_as(p.relative_to(ROOT).as_posix()) for p in kept}
+
+
+def packaged_as(path: str) -> str:
+    """Where a file of the tree is found after installation: that of the package itself is the
+    facade's."""
+    return f"egapipe/{path.removeprefix('pipeline/facade/')}"
 
 
 def test_the_wheel_has_every_module_and_data_file_and_nothing_else(wheel: zipfile.ZipFile) -> None:
@@ -43,6 +49,53 @@ def test_the_wheel_alone_runs_the_command(wheel: zipfile.ZipFile, tmp_path: Path
     wheel.extractall(tmp_path / "site")
     code = (
         "import sys; sys.argv = ['egapipe', 'config', 'list'];"
+        "import egapipe.pipeline.cli as cli; print(cli.__file__); cli.main()"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    where, *configs = run.stdout.split()
+    assert where.startswith(str(tmp_path))
+    assert "quickstart" in configs
+
+
+def test_the_wheel_alone_is_a_package_with_plain_names(
+    wheel: zipfile.ZipFile, tmp_path: Path
+) -> None:
+    wheel.extractall(tmp_path / "site")
+    code = (
+        "import sys, egapipe; print(egapipe.__file__); config = egapipe.load_config();"
+        "print(egapipe.__version__, config.name); import egapipe.stages.report.command;"
+        "print(*{'torch', 'ray'} & set(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    where, about, *heavy = run.stdout.splitlines()
+    assert where.startswith(str(tmp_path))
+    assert about == "0.1.0 quickstart"
+    assert heavy == [""]
+
+
+def test_a_checkout_runs_without_being_installed(tmp_path: Path) -> None:
+    """Through a link called egapipe: there it is a namespace, and has the commands alone."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "egapipe").symlink_to(ROOT)
+    hide = "sys.meta_path = [f for f in sys.meta_path if 'Editable' not in repr(f)]"
+    code = (
+        f"import sys; {hide}; sys.argv = ['egapipe', 'config', 'list'];"
         "import egapipe.pipeline.cli as cli; print(cli.__file__); cli.main()"
     )
     run = subprocess.run(

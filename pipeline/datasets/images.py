@@ -114,6 +114,22 @@ def _decoded(data: bytes) -> Image.Image:
         raise ImageError(_reason(error)) from None
 
 
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The same of an image that is in memory already, of any mode, as `decode` gives it of a file.
+
+    Raises ImageError if its pixels cannot be read or have no known range.
+    """
+    try:
+        return _upright(_rgb(image), _orientation(image))
+    except ImageError:
+        raise
+    except Exception as error:
+        # One that was opened and not read yet is decoded here.
+        if of_machine(error):
+            raise
+        raise ImageError(_reason(error)) from None
+
+
 def _memory_is_free() -> bool:
     """Whether the largest image that is decoded would find room at this moment."""
     try:

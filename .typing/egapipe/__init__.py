@@ -1,0 +1,1 @@
+../../pipeline/facade/__init__.py

@@ -1,0 +1,1 @@
+"""The commands as functions, with plain names and values: what `import egapipe` gives."""
