@@ -53,6 +53,10 @@ class S3:
         """Answer the next requests with 503 Slow Down."""
         self._order("fail", requests)
 
+    def damage(self, requests: int) -> None:
+        """Let the next objects that are put arrive with a wrong bit."""
+        self._order("damage", requests)
+
     @contextmanager
     def killing(self, pid: int, step: int, *, after: bool) -> Iterator[None]:
         """SIGKILL a process at the step-th request to write, counted from 0 and whoever sends it:

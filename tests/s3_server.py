@@ -4,6 +4,9 @@
 orders: see `tests.objectstore.S3`.
 """
 
+import base64
+import hashlib
+import io
 import json
 import os
 import signal
@@ -20,6 +23,7 @@ Start = Callable[..., Any]
 
 WRITES = {"PUT", "POST", "DELETE"}
 BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+DAMAGED = b"<Error><Code>BadDigest</Code><Message>The SHA256 did not match.</Message></Error>"
 
 
 class Faulty:
@@ -29,6 +33,7 @@ class Faulty:
         self.app = app
         self.log: list[str] = []
         self.fail = 0
+        self.damage = 0
         self.kill: dict[str, Any] = {}
         self.lock = threading.Lock()
 
@@ -41,11 +46,17 @@ class Faulty:
             self.log.append(f"{method} {path}")
             self.fail -= 1
             refused = self.fail >= 0
+            damaged = method == "PUT" and self._damages()
             victim = self._victim(method)
         if refused:
             _read(environ)
             start("503 Slow Down", [("Content-Type", "application/xml")])
             return [BUSY]
+        if damaged:
+            _damage(environ)
+        if method == "PUT" and not _arrived(environ):
+            start("400 Bad Request", [("Content-Type", "application/xml")])
+            return [DAMAGED]
         if victim and not self.kill["after"]:
             os.kill(victim, signal.SIGKILL)
             return _nothing(environ, start)
@@ -53,6 +64,11 @@ class Faulty:
         if victim:
             os.kill(victim, signal.SIGKILL)
         return answer
+
+    def _damages(self) -> bool:
+        """Whether this object arrives with a wrong bit."""
+        self.damage -= 1
+        return self.damage >= 0
 
     def _victim(self, method: str) -> int | None:
         """Whom this request kills."""
@@ -76,6 +92,21 @@ class Faulty:
 def _read(environ: Environ) -> bytes:
     data: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     return data
+
+
+def _damage(environ: Environ) -> None:
+    data = _read(environ)
+    environ["wsgi.input"] = io.BytesIO(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def _arrived(environ: Environ) -> bool:
+    """Whether the body has the checksum that the client sends along, as S3 looks; moto does not."""
+    expected = environ.get("HTTP_X_AMZ_CHECKSUM_SHA256")
+    if expected is None:
+        return True
+    data = _read(environ)
+    environ["wsgi.input"] = io.BytesIO(data)
+    return base64.b64encode(hashlib.sha256(data).digest()).decode() == expected
 
 
 def _nothing(environ: Environ, start: Start) -> Iterable[bytes]:

@@ -8,6 +8,7 @@ from typing import Any
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.locations.remote import AT_ONCE, code, file_system, is_trouble, reason
 from egapipe.pipeline.store.objects import Objects
+from egapipe.pipeline.store.vouched import put_vouched
 
 # What botocore, google-auth and gcsfs raise where the environment has no credentials.
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
@@ -55,6 +56,12 @@ class RemoteObjects(Objects):
         with self.explained("write", key):
             fs, root = self._open()
             fs.pipe_file(f"{root}/{key}", data)
+
+    def put_vouched(self, key: str, data: bytes, sha256: str) -> bool:
+        """One put; S3 and GCS compare checksums of what has arrived."""
+        with self.explained("write", key):
+            fs, root = self._open()
+            return put_vouched(fs, f"{root}/{key}", data, sha256)
 
     def create(self, key: str, data: bytes) -> bool:
         """One put that the store refuses if there is an object (S3: `If-None-Match: *`)."""
