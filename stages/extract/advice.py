@@ -10,8 +10,8 @@ _LEAST_SECONDS = 5.0
 def advise(shares: Mapping[str, float], *, working: float, seconds: float) -> str:
     """One line on the bottleneck; empty for a run that was too short to say.
 
-    shares: of the workers' time, `decode` (the wait for images), `infer` and `write`. working:
-    seconds of all workers together. seconds: of the run, start-up included.
+    shares: of the workers' time, `decode` (the wait for images), `infer` and `write` (the wait for
+    the storage). working: seconds of all workers together. seconds: of the run, start-up included.
     """
     decode, infer, write = (shares.get(phase, 0.0) for phase in ("decode", "infer", "write"))
     if seconds < _LEAST_SECONDS:
@@ -25,8 +25,8 @@ def advise(shares: Mapping[str, float], *, working: float, seconds: float) -> st
         )
     if write > _NOTABLE:
         return (
-            f"the storage is the bottleneck, writing took {write:.0%} of the time: choose a nearer "
-            "or faster store.url, or a smaller store.dtype"
+            f"the storage is the bottleneck, the teacher waited {write:.0%} of the time for it: "
+            "choose a nearer or faster store.url, or a smaller store.dtype"
         )
     return (
         f"the teacher is the bottleneck, busy {infer:.0%} of the time: more devices "

@@ -7,8 +7,9 @@ from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import Commit, Failure
 from egapipe.stages.extract.advice import advise
 
-# Decoding runs ahead in threads of its own: what it costs the run is the wait for its images.
-_PHASES = {"decode": "wait", "infer": "infer", "write": "write"}
+# Decoding runs ahead in threads of its own, and a shard is stored beside the next one: what they
+# cost the run is the wait for images, and for the shard before to be stored.
+_PHASES = {"decode": "wait", "infer": "infer", "write": "hold"}
 _QUOTED = 3
 
 
@@ -28,8 +29,8 @@ class ExtractReport:
     seconds: float
     """Wall-clock seconds of this run, start-up of Ray and its workers included."""
     shares: dict[str, float]
-    """Share of the workers' time: `decode` (the wait for images), `infer`, `write`. Empty if
-    nothing was extracted."""
+    """Share of the workers' time: `decode` (the wait for images), `infer`, `write` (the wait for
+    the storage). Empty if nothing was extracted."""
     working: float = 0.0
     """Seconds that all workers together spent in these phases."""
 

@@ -12,12 +12,9 @@ from egapipe.pipeline.store import Commit
 from egapipe.stages.extract.planning.host import Samples, check_images, check_teacher, named_host
 from egapipe.stages.extract.planning.job import Job
 from egapipe.stages.extract.workers.faults import reported
-from egapipe.stages.extract.workers.member import Where
+from egapipe.stages.extract.workers.member import Encoded, Pulse, Where
 from egapipe.stages.extract.workers.tuned import open_teacher
 from egapipe.stages.extract.workers.worker import Worker
-
-PULSE = "pulse"
-"""The concurrency group of `pulse`, which is answered while the worker works."""
 
 
 class ExtractActor:
@@ -25,16 +22,19 @@ class ExtractActor:
 
     # Everything is given to `prepare`: an error in a constructor would come back as the death of an
     # actor instead of as itself.
-    _worker: Worker
-    _moved = 0
+    _worker: Worker | None = None
+    _views = 0
+    _doing = ""
 
     def where(self) -> Where:
         """The machine that it is on: the first answer, as soon as Ray has room for the worker."""
         machine = ray.get_runtime_context().get_node_id()
         return Where(machine, socket.gethostname(), available_cpus())
 
-    def prepare(self, job: bytes, samples: Samples, device: str, folder: str, cores: int) -> None:
-        """Load the teacher.
+    def prepare(
+        self, job: bytes, samples: Samples, device: str, folder: str, cores: int
+    ) -> dict[str, str]:
+        """Load the teacher; what it computes on, see `Commit`.
 
         job: a pickled `Job`; unpickled here, because an error on Ray's way to an argument comes
         back as text. samples: of its images. folder: working directory of the command, where
@@ -45,19 +45,35 @@ class ExtractActor:
             os.chdir(folder)
         with reported(), named_host(), explaining("the start of a worker"):
             work: Job = pickle.loads(job)  # noqa: S301  (from the command that started this actor)
+            self._doing = "compares images with those of the command"
             check_images(work.dataset, samples)
+            self._doing = "loads the teacher"
             teacher = open_teacher(work.config)
             check_teacher(teacher, work.store.manifest, work.software)
+            self._doing = f"brings the teacher to {device}"
             self._worker = work.worker(teacher, device, cores, self._move)
+        return self._worker.computed
 
-    def extract(self, shard: int, upcoming: int | None, isolated: bool) -> Commit:
-        """See `Worker.extract`; raises a FaultError."""
+    def encode(self, shard: int, upcoming: int | None, isolated: bool) -> Encoded:
+        """See `Worker.encode`; raises a FaultError."""
+        assert self._worker is not None  # noqa: S101  (the pool asks the ready ones)
+        before = self._views
         with reported(), explaining(f"shard {shard}"):
-            return self._worker.extract(shard, upcoming, isolated)
+            self._worker.encode(shard, upcoming, isolated)
+        return Encoded(self._views - before, self._worker.computed)
 
-    def pulse(self) -> int:
-        """A number that grows as the worker comes further."""
-        return self._moved + self._worker.decoded
+    def written(self, shard: int) -> Commit:
+        """See `Worker.written`; raises a FaultError."""
+        assert self._worker is not None  # noqa: S101  (the pool asks for what is encoded)
+        with reported(), explaining(f"shard {shard}"):
+            return self._worker.written(shard)
+
+    def pulse(self) -> Pulse:
+        """How far it is."""
+        if self._worker is None:
+            return Pulse(0, 0, self._doing)
+        point = self._views + self._worker.decoded
+        return Pulse(point, self._views, self._worker.doing)
 
     def _move(self, views: int) -> None:
-        self._moved += views
+        self._views += views

@@ -18,20 +18,26 @@ def extract_inline(
 ) -> Generator[Commit, None, None]:
     """Extract shards one after the other; `moved` is told the number of views of every batch.
 
-    A shard in which an image hangs is done again with its images in processes of their own. Raises
-    UsageError if the device is not there.
+    A shard is stored beside the inference of the next one, and yielded after that. One in which an
+    image hangs is done again with its images in processes of their own. Raises UsageError if the
+    device is not there.
     """
     settings = job.config.extract
     cores = settings.cpus_per_worker or cpu_threads()
     worker = job.worker(teacher, _device(settings.device), cores, moved)
     with closing(worker):
+        before: int | None = None
         for shard, upcoming in zip(shards, [*shards[1:], None], strict=True):
             try:
-                commit = worker.extract(shard, upcoming)
+                worker.encode(shard, upcoming)
             except HungError:
                 # Whether it was the image shows in a process that can be ended.
-                commit = worker.extract(shard, isolated=True)
-            yield commit
+                worker.encode(shard, isolated=True)
+            if before is not None:
+                yield worker.written(before)
+            before = shard
+        if before is not None:
+            yield worker.written(before)
 
 
 def _device(asked: str) -> str:

@@ -1,6 +1,7 @@
 """One worker of a pool, as the pool sees it."""
 
 import time
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ class Stage(Enum):
 
     PLACING = "waits for its machine"
     LOADING = "loads the teacher"
-    READY = "can be given shards"
+    READY = "waits for a shard"
 
 
 class Where(NamedTuple):
@@ -21,6 +22,27 @@ class Where(NamedTuple):
     machine: str
     host: str
     cores: int
+
+
+class Pulse(NamedTuple):
+    """What a worker says while it works.
+
+    point: a number that grows as it comes further. views: that it has encoded so far. doing: what
+    it does at the moment, in words.
+    """
+
+    point: int
+    views: int
+    doing: str
+
+
+class Encoded(NamedTuple):
+    """What a worker answers to a shard that is encoded, and not stored yet. notes: for the user.
+    computed: on what, see `Commit`."""
+
+    views: int
+    computed: Mapping[str, str]
+    notes: Sequence[str] = ()
 
 
 class Member:
@@ -32,15 +54,34 @@ class Member:
         self.stage = Stage.PLACING
         self.machine = asked
         self.host = ""
+        self.computed: Mapping[str, str] = {}
+        """What it computes on, see `Commit`, once it is ready."""
+        self.shard: int | None = None
+        """The one it encodes."""
+        self.rate = 0.0
+        """Views a second, of its last shard."""
         self.isolated = False
         self.relieved = False
         """Whether it was killed because it was slow."""
         self.ended: str | None = None
         """Why the pool has killed it, where that counts as a failure."""
         self.asked_pulse = 0.0
-        self._pulse: Any = None
+        self.pulse: Pulse | None = None
         self._watch = Watch()
         self._began = time.monotonic()
+
+    def encoded(self, answer: Encoded) -> Sequence[str]:
+        """It has encoded its shard. Returns what it has to say."""
+        self.rate = answer.views / max(self.seconds, 1e-9)
+        self.computed = answer.computed
+        self.shard = None
+        return answer.notes
+
+    @property
+    def doing(self) -> str:
+        """What it does at the moment, in words, as far as it has said."""
+        said = "" if self.pulse is None else self.pulse.doing
+        return said or self.stage.value
 
     @property
     def ready(self) -> bool:
@@ -60,14 +101,10 @@ class Member:
     def begin(self) -> None:
         """It is given something to do."""
         self._began = time.monotonic()
-        self._pulse = None
+        self.pulse = None
         self._watch = Watch()
-
-    def beats(self, pulse: Any) -> None:
-        """It has told how far it is."""
-        self._pulse = pulse
 
     @property
     def still(self) -> float:
         """Seconds since it was seen to come further."""
-        return self._watch.seconds(self._pulse)
+        return self._watch.seconds(None if self.pulse is None else self.pulse.point)

@@ -6,7 +6,7 @@ from egapipe.stages.extract.report import Tally
 
 
 class Meter:
-    """Shows the tally of a run, and what the current shard adds to it."""
+    """Shows the tally of a run, and what shards that are not stored yet add to it."""
 
     def __init__(self, progress: Progress, tally: Tally, view_count: int) -> None:
         self._progress = progress
@@ -15,7 +15,7 @@ class Meter:
         self._views = 0
 
     def moved(self, views: int) -> None:
-        """So many views of the current shard are encoded."""
+        """So many views are encoded."""
         self._views += views
         self._show()
 
@@ -23,7 +23,7 @@ class Meter:
         """A shard is finished; None: nothing new."""
         if commit is not None:
             self._tally.add(commit)
-            self._views = 0
+            self._views = max(0, self._views - (commit.stop - commit.start) * self._view_count)
         self._show()
 
     def note(self, text: str) -> None:
@@ -33,5 +33,6 @@ class Meter:
     def _show(self) -> None:
         shares = {f"{name}_share": round(v, 3) for name, v in self._tally.shares().items()}
         failed = {"failed": len(self._tally.failures)} if self._tally.failures else {}
-        done = self._tally.done + self._views // self._view_count
+        # A shard that is done again is encoded twice.
+        done = min(self._tally.rows, self._tally.done + self._views // self._view_count)
         self._progress.update(done, **shares, **failed)

@@ -30,7 +30,8 @@ def extract_pooled(
     """
     with ray_session(job.config.cluster):
         # Ray reads its environment when it is imported, so the session comes first.
-        from egapipe.stages.extract.workers.pool import Ground, Pool
+        from egapipe.stages.extract.workers.pool import Pool
+        from egapipe.stages.extract.workers.terms import Ground
 
         fleet = _fleet(job, note)
         known: dict[str, Node] = {}
@@ -58,7 +59,7 @@ def extract_pooled(
 
 
 def _terms(settings: ExtractConfig, fleet: Fleet) -> Any:
-    from egapipe.stages.extract.workers.pool import Terms
+    from egapipe.stages.extract.workers.terms import Terms
 
     return Terms(
         minimum=fleet.minimum,
@@ -93,9 +94,10 @@ def _hire(fleet: Fleet, node: Node | None, avoid: Collection[str]) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from egapipe.stages.extract.workers.actor import PULSE, ExtractActor
+    from egapipe.stages.extract.workers.actor import ExtractActor
+    from egapipe.stages.extract.workers.calls import PULSE, STORE
 
-    groups: Any = {"concurrency_groups": {PULSE: 1}}
+    groups: Any = {"concurrency_groups": {PULSE: 1, STORE: 1}}
     actor = ray.remote(**groups)(ExtractActor)
     if node is not None:
         there = NodeAffinitySchedulingStrategy(node.name, soft=False)

@@ -27,12 +27,14 @@ class Schedule(Generic[W]):
 
     Every worker holds its current shard and, while there are enough, an upcoming one. When nothing
     else is left, an idle worker takes over the upcoming shard of another. A shard that is under
-    suspicion is nobody's upcoming one, and has none beside it.
+    suspicion is nobody's upcoming one, and has none beside it. One that is encoded is still held by
+    its worker, idle or not, until it is stored.
     """
 
-    def __init__(self, shards: Iterable[int]) -> None:
+    def __init__(self, shards: Iterable[int] = ()) -> None:
         self._pending = deque(shards)
         self._current: dict[W, int] = {}
+        self._storing: dict[int, W] = {}
         self._upcoming: dict[W, int] = {}
         self._lost: Counter[int] = Counter()
         self._suspicion: Counter[int] = Counter()
@@ -43,11 +45,16 @@ class Schedule(Generic[W]):
     @property
     def unfinished(self) -> int:
         """Shards that are being worked on or wait."""
-        return len(self._pending) + len(self._current) + len(self._upcoming)
+        held = len(self._current) + len(self._storing) + len(self._upcoming)
+        return len(self._pending) + held
 
-    def current(self, worker: W) -> int:
-        """The shard that a busy worker is at."""
-        return self._current[worker]
+    def add(self, shards: Iterable[int]) -> None:
+        """More to do, behind everything else."""
+        self._pending.extend(shards)
+
+    def storing(self, worker: W) -> list[int]:
+        """Shards that a worker has encoded and not stored yet."""
+        return [shard for shard, by in self._storing.items() if by == worker]
 
     def assign(
         self, worker: W, *, now: float = 0.0, avoid: Collection[int] = ()
@@ -65,25 +72,32 @@ class Schedule(Generic[W]):
             self._look_ahead(worker, now, avoid)
         return Assignment(shard, self._upcoming.get(worker), isolated)
 
-    def finish(self, worker: W) -> int:
-        """The worker has finished its current shard, which is returned; it is idle now."""
-        return self._current.pop(worker)
+    def encoded(self, worker: W) -> int:
+        """The worker's current shard, which is returned, is being stored; it is idle now."""
+        shard = self._current.pop(worker)
+        self._storing[shard] = worker
+        return shard
+
+    def stored(self, shard: int) -> None:
+        """A shard is finished."""
+        del self._storing[shard]
 
     def relieve(self, worker: W) -> bool:
-        """Whether a busy worker may be given up because it is slow: once a shard.
+        """Whether a worker may be given up because it is slow: once a shard.
 
         A shard that is slow for a second worker is slow by itself.
         """
-        shard = self._current[worker]
+        shard = self._current[worker] if worker in self._current else self.storing(worker)[0]
         again = shard in self._relieved
         self._relieved.add(shard)
         return not again
 
-    def lose(self, worker: W, *, counted: bool = True) -> tuple[int, int] | None:
-        """The worker is gone: its shards wait again, the current one first.
+    def lose(self, worker: W, *, counted: bool = True) -> list[tuple[int, int]]:
+        """The worker is gone: its shards wait again, those that were being stored first.
 
-        Returns its current shard and how often that one has failed or lost its worker; None if it
-        was idle. counted: whether this loss is one of them, and makes its shards suspicious.
+        Returns these and its current shard, and how often each has failed or lost its worker; none
+        if it had nothing to do. counted: whether this loss is one of them. What was being encoded
+        or decoded then becomes suspicious; the images of what was being stored are decoded.
         """
         upcoming, current = self._upcoming.pop(worker, None), self._current.pop(worker, None)
         for shard in (upcoming, current):
@@ -92,20 +106,27 @@ class Schedule(Generic[W]):
                 self._suspicion[shard] += counted
                 if self._suspicion[shard] >= SUSPECT:
                     self.suspect(shard)
-        if current is None:
-            return None
-        self._lost[current] += counted
-        return current, self._lost[current]
+        storing = self.storing(worker)
+        for shard in reversed(storing):
+            del self._storing[shard]
+            self._pending.appendleft(shard)
+        held = [*storing, *([] if current is None else [current])]
+        for shard in held:
+            self._lost[shard] += counted
+        return [(shard, self._lost[shard]) for shard in held]
 
-    def fail(self, worker: W) -> tuple[int, int]:
-        """The worker could not do its current shard and is idle: the shard waits again, last.
+    def fail(self, worker: W, shard: int) -> int:
+        """The worker could not do a shard, which it encodes or stores: it waits again, last.
 
-        Returns the shard, and how often it has failed or lost its worker.
+        Returns how often the shard has failed or lost its worker.
         """
-        shard = self._current.pop(worker)
+        if self._current.get(worker) == shard:
+            del self._current[worker]
+        else:
+            del self._storing[shard]
         self._pending.append(shard)
         self._lost[shard] += 1
-        return shard, self._lost[shard]
+        return self._lost[shard]
 
     def rest(self, shard: int, until: float) -> None:
         """A waiting shard is not to be tried before then."""
@@ -114,6 +135,10 @@ class Schedule(Generic[W]):
     def suspect(self, shard: int) -> None:
         """An image of a shard is known to do harm."""
         self._suspects.add(shard)
+
+    def suspected(self, shard: int) -> bool:
+        """Whether the images of a shard are decoded in processes of their own."""
+        return shard in self._suspects
 
     def drop(self, shard: int) -> None:
         """A waiting shard turned out to be finished."""

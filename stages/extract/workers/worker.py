@@ -17,6 +17,13 @@ from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.teachers import Teacher, check_distinct
 from egapipe.stages.extract.workers.inference import Arrays, Pending, computed_on, open_inference
+from egapipe.stages.extract.workers.writer import Writer
+
+_DOING = {
+    "wait": "waits for images",
+    "infer": "runs the teacher",
+    "hold": "waits for the storage",
+}
 
 
 class Worker:
@@ -55,44 +62,68 @@ class Worker:
         )
         self._decoder = self._open(by=decode)
         self._decoders = [self._decoder]
+        self._writer = Writer()
+        self._clock = Clock()
 
     def extract(self, shard: int, upcoming: int | None = None, isolated: bool = False) -> Commit:
-        """Encode and store a shard; images of the upcoming one are decoded as threads get free.
+        """`encode` a shard, and wait until it is stored."""
+        self.encode(shard, upcoming, isolated)
+        return self.written(shard)
+
+    def encode(self, shard: int, upcoming: int | None = None, isolated: bool = False) -> None:
+        """Encode a shard and begin to store it; images of the upcoming one are decoded as threads
+        get free.
 
         isolated: decode in processes, whatever the worker does else, and nothing of another shard:
         an image that ends or hangs its process becomes a failure.
 
         The record's seconds: `decode` (of all threads or processes), `wait` (for decoded images),
-        `infer` and `write`. Raises TeacherError if different images have equal embeddings,
-        StoreError if the shard cannot be stored, HungError if an image hangs a thread: the worker
-        can be used on, but the thread is lost.
+        `infer`, `hold` (until the shard before it was stored) and `write` (beside the next shard).
+        Raises TeacherError if different images have equal embeddings, HungError if an image hangs a
+        thread: the worker can be used on, but the thread is lost.
         """
         if isolated and self._decode != "processes":
             with closing(self._open(by="processes")) as decoder:
                 self._decoders.append(decoder)
-                return self._extract(decoder, shard, None)
+                self._encode(decoder, shard, None)
+            return
         try:
-            return self._extract(self._decoder, shard, None if isolated else upcoming)
+            self._encode(self._decoder, shard, None if isolated else upcoming)
         except HungError:
             hung, self._decoder = self._decoder, self._open(by=self._decode)
             self._decoders.append(self._decoder)
             hung.close()
             raise
 
-    def _extract(self, decoder: Decoder, shard: int, upcoming: int | None) -> Commit:
+    def written(self, shard: int) -> Commit:
+        """Wait until an encoded shard is stored. Raises StoreError if it cannot be."""
+        return self._writer.written(shard)
+
+    def _encode(self, decoder: Decoder, shard: int, upcoming: int | None) -> None:
         shards = self._store.shards
         images = decoder.open(shards[shard], None if upcoming is None else shards[upcoming])
-        clock = Clock()
-        arrays = self._encode(decoder.batches(images), len(shards[shard]), clock)
+        self._clock = clock = Clock()
+        arrays = self._outputs(decoder.batches(images), len(shards[shard]), clock)
+        with clock.phase("hold"):
+            self._writer.wait()
         seconds = {"decode": round(images.seconds, 6), **clock.seconds}
-        return self._store.write_shard(
+        self._writer.begin(
             shard,
-            arrays,
-            failures=images.failures,
-            seconds=seconds,
-            versions=software(),
-            computed=self.computed,
+            partial(
+                self._store.write_shard,
+                shard,
+                arrays,
+                failures=images.failures,
+                seconds=seconds,
+                versions=software(),
+                computed=self.computed,
+            ),
         )
+
+    @property
+    def doing(self) -> str:
+        """What it does at the moment, in words; nothing while it has nothing to do."""
+        return _DOING.get(self._clock.now, "")
 
     @property
     def decoded(self) -> int:
@@ -100,11 +131,12 @@ class Worker:
         return sum(decoder.decoded for decoder in self._decoders)
 
     def close(self) -> None:
-        """Stop all threads and processes."""
+        """Stop all threads and processes; what is being stored is stored to its end."""
+        self._writer.close()
         self._decoder.close()
         self._inference.close()
 
-    def _encode(self, batches: Iterator[Batch], rows: int, clock: "Clock") -> Arrays:
+    def _outputs(self, batches: Iterator[Batch], rows: int, clock: "Clock") -> Arrays:
         """All embeddings of a shard, float32 [rows, V, *shape] a name."""
         manifest = self._store.manifest
         views = rows * manifest.view_count
@@ -135,10 +167,13 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.now = ""
+        """The phase that it is in."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the time of a block to a phase."""
-        began = time.perf_counter()
+        began, self.now = time.perf_counter(), name
         yield
+        self.now = ""
         self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - began, 6)

@@ -12,7 +12,8 @@ import ray
 
 from egapipe.pipeline.errors import MachineError, StoreError, TeacherError
 from egapipe.pipeline.store import Commit
-from egapipe.stages.extract.workers.member import Where
+from egapipe.stages.extract.workers.calls import PULSE, STORE
+from egapipe.stages.extract.workers.member import Encoded, Pulse, Where
 
 FAULTS = {
     "network": ConnectionResetError("the server hung up"),
@@ -24,7 +25,7 @@ FAULTS = {
 
 def actor(**options: float) -> Any:
     """The class of `Actor` for Ray."""
-    groups: Any = {"concurrency_groups": {"pulse": 1}}
+    groups: Any = {"concurrency_groups": {PULSE: 1, STORE: 1}}
     return ray.remote(**groups)(Actor).options(**options)
 
 
@@ -49,12 +50,13 @@ def committed(folder: Path, shard: int) -> Commit | None:
 class Actor:
     """Writes a file a shard, and `die<N>-<shard>` files tell it to die at that shard.
 
-    `die` kills before the shard's file is written, `late` between that and the answer. Each such
-    file kills once. `stillborn` files kill in `prepare`, and `sleeper`
-    files make it last an hour. `hang<N>-<shard>` makes it stop there for
-    an hour, `mute<N>-<shard>` after the shard's file is written, once. While there is a file
+    `die` kills before the shard is encoded, `torn` while it is stored and before its file is
+    written, `late` between that and the answer. Each such file kills once. `stillborn` files kill
+    in `prepare`, and `sleeper` files make it last an hour. `hang<N>-<shard>` makes it stop there
+    for an hour, `mute<N>-<shard>` after the shard's file is written, once. While there is a file
     `gate-<shard>`, all shards from that one on wait. `<kind><N>-<shard>`, of FAULTS, makes it raise
-    that, once. A shard that it is given isolated leaves a file.
+    that, once, and `<kind><N>+<shard>` while it stores the shard. A shard that it is given isolated
+    leaves a file.
     """
 
     moved = 0
@@ -62,10 +64,10 @@ class Actor:
     def where(self) -> Where:
         return Where(ray.get_runtime_context().get_node_id(), socket.gethostname(), 1)
 
-    def pulse(self) -> int:
-        return self.moved
+    def pulse(self) -> Pulse:
+        return Pulse(self.moved, self.moved, "moves")
 
-    def prepare(self, folder: str, slow: float = 0.0) -> str:
+    def prepare(self, folder: str, slow: float = 0.0) -> dict[str, str]:
         self.folder, self.slow = Path(folder), slow
         self._die_if_told("stillborn*")
         if self._obeys("sleeper*"):
@@ -73,9 +75,9 @@ class Actor:
         if (self.folder / "refuse").exists():
             raise TeacherError("teacher is not the manifest's: give every host the same")
         (self.folder / f"ready-{os.getpid()}").touch()
-        return "here"
+        return {"device": "actor"}
 
-    def extract(self, shard: int, upcoming: int | None, isolated: bool) -> Commit:
+    def encode(self, shard: int, upcoming: int | None, isolated: bool) -> Encoded:
         self.moved += 1
         if isolated:
             assert upcoming is None
@@ -88,14 +90,22 @@ class Actor:
         self._die_if_told(f"die*-{shard}")
         if (self.folder / f"bug-{shard}").exists():
             raise ZeroDivisionError("a bug")
-        for kind, error in FAULTS.items():
-            if self._obeys(f"{kind}*-{shard}"):
-                raise error
+        self._fail_if_told("-", shard)
+        return Encoded(1, {"device": "actor"})
+
+    def written(self, shard: int) -> Commit:
+        self._die_if_told(f"torn*-{shard}")
+        self._fail_if_told("+", shard)
         (self.folder / f"shard{shard}").touch()
         self._die_if_told(f"late*-{shard}")
         if self._obeys(f"mute*-{shard}"):
             time.sleep(3600)
         return record(shard)
+
+    def _fail_if_told(self, when: str, shard: int) -> None:
+        for kind, error in FAULTS.items():
+            if self._obeys(f"{kind}*{when}{shard}"):
+                raise error
 
     def _die_if_told(self, pattern: str) -> None:
         if self._obeys(pattern):

@@ -31,7 +31,8 @@ def content(url: str) -> dict[str, object]:
             record = json.loads(data)
             assert record.pop("host")
             assert record.pop("checksum")
-            assert set(record.pop("seconds")) == {"decode", "wait", "infer", "write"}
+            parts = {"decode", "wait", "infer", "hold", "write"}
+            assert set(record.pop("seconds")) == parts
             found[path] = record
         elif path == layout.COMMIT_TABLE:
             found[path] = pq.read_table(pa.BufferReader(data)).select(_OF_SHARDS).to_pydict()

@@ -77,7 +77,8 @@ class Play:
         return True
 
     def run(self) -> list[int]:
-        from egapipe.stages.extract.workers.pool import Pool, Terms
+        from egapipe.stages.extract.workers.pool import Pool
+        from egapipe.stages.extract.workers.terms import Terms
 
         terms = Terms(1, 4, 2, wait=120, resources="0.5 GPU", patience=1000)
         hired = actor(num_cpus=0.5, num_gpus=0.5)

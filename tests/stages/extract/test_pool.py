@@ -44,7 +44,8 @@ class Run:
     def __call__(
         self, shards: list[int], slow: float = 0.0, cpus: float = 1, size: int = 2, **terms: Any
     ) -> list[Commit]:
-        from egapipe.stages.extract.workers.pool import Pool, Terms
+        from egapipe.stages.extract.workers.pool import Pool
+        from egapipe.stages.extract.workers.terms import Terms
 
         # Patience: a machine that is busy with something else makes no worker late.
         default = Terms(
@@ -66,7 +67,7 @@ class Run:
             return list(self.commits(pool.run(shards)))
 
     def ground(self) -> Any:
-        from egapipe.stages.extract.workers.pool import Ground
+        from egapipe.stages.extract.workers.terms import Ground
 
         left = bool(self.leave_after) and (self.folder / self.leave_after).exists()
         return self.grounds[left] if self.grounds else Ground({})
@@ -135,6 +136,25 @@ def test_a_shard_that_was_committed_before_the_death_is_not_done_again(run: Run)
     assert hosts == {0: "actor", 1: "store", 2: "actor"}
 
 
+def test_a_worker_that_dies_while_it_stores_loses_that_shard_and_the_next(run: Run) -> None:
+    """One worker: beside the shard that it stores it holds the next one, and one ahead."""
+    run.order("torn1-1", "torn2-1")
+    run.order("gate-2")
+
+    def commits(answers: Iterator[Commit | None]) -> Iterator[Commit]:
+        for answer in answers:
+            if len(run.notes) >= 2:
+                (run.folder / "gate-2").unlink(missing_ok=True)
+            if answer is not None:
+                yield answer
+
+    run.commits = commits  # type: ignore[method-assign]
+    assert shards_of(run(list(range(5)), size=1)) == list(range(5))
+    lost = [note.partition(" lost")[0] for note in run.notes if " lost its worker" in note]
+    assert sorted(set(lost)) == ["shard 1", "shard 2"]
+    assert "isolated1" not in {path.name for path in run.folder.glob("isolated*")}
+
+
 def test_a_shard_that_kills_every_worker_ends_the_run_in_one_line(run: Run) -> None:
     run.order("die1-3", "die2-3", "die3-3")
     with pytest.raises(EgapipeError) as error:
@@ -167,7 +187,7 @@ class SpoiledLater(Run):
         """Room for one worker, and for another one once that is ready."""
         import ray
 
-        from egapipe.stages.extract.workers.pool import Ground
+        from egapipe.stages.extract.workers.terms import Ground
 
         [machine] = [node["NodeID"] for node in ray.nodes()]
         return Ground({machine: 2 if any(self.folder.glob("ready-*")) else 1})
@@ -279,6 +299,23 @@ def test_what_fails_once_is_tried_again(run: Run, kind: str) -> None:
     assert re.fullmatch(rf"shard 2 failed: worker on .*: {said}; it is tried again", note)
 
 
+@pytest.mark.parametrize("kind", ["network", "store"])
+def test_what_cannot_be_stored_once_is_tried_again_beside_what_goes_on(run: Run, kind: str) -> None:
+    run.order(f"{kind}1+2")
+    assert shards_of(run(list(range(6)), size=1)) == list(range(6))
+    assert len(run.hired) == 1
+    [note] = run.notes
+    said = re.escape(str(FAULTS[kind]))
+    assert re.fullmatch(rf"shard 2 failed: worker on .*: {said}; it is tried again", note)
+
+
+def test_a_broken_device_that_shows_while_a_shard_is_stored_costs_the_worker(run: Run) -> None:
+    run.order("device1+1")
+    assert shards_of(run(list(range(4)), size=1)) == list(range(4))
+    assert len(run.hired) == 2
+    assert any("shard 1 lost its worker" in note and "ECC" in note for note in run.notes)
+
+
 def test_what_passes_ends_the_run_only_after_a_few_tries(run: Run) -> None:
     run.order("machine1-1", "machine2-1", "machine3-1")
     with pytest.raises(MachineError, match=r"^shard 1 failed 3 times: worker on .*EIO\)$"):
@@ -334,7 +371,7 @@ def test_machines_that_are_leaving_get_nothing_more(run: Run) -> None:
     """The only machine is about to go: what is under way is finished, and nothing is begun."""
     import ray
 
-    from egapipe.stages.extract.workers.pool import Ground
+    from egapipe.stages.extract.workers.terms import Ground
 
     [machine] = [node["NodeID"] for node in ray.nodes()]
     run.grounds = [Ground({machine: 1}), Ground({}, frozenset({machine}))]

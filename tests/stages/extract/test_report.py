@@ -34,7 +34,7 @@ def report(**fields: Any) -> ExtractReport:
 def test_shards_of_earlier_runs_count_as_done_and_not_as_extracted() -> None:
     tally = Tally(rows=40)
     tally.resume(20, commit(0, failures=2, wait=9.0).failures)
-    tally.add(commit(1, failures=1, decode=5.0, wait=1.0, infer=2.0, write=1.0))
+    tally.add(commit(1, failures=1, decode=5.0, wait=1.0, infer=2.0, hold=1.0, write=5.0))
     assert (tally.done, tally.extracted) == (30, 10)
     assert [failure.row for failure in tally.failures] == [0, 1, 10]
     assert tally.shares() == {"decode": 0.25, "infer": 0.5, "write": 0.25}
@@ -54,7 +54,11 @@ def test_the_rate_is_of_this_run() -> None:
     ("decode", "write", "advice"),
     [
         (0.5, 0.1, "the teacher waited 50% of the time: raise extract.decode_threads"),
-        (0.2, 0.4, "writing took 40% of the time: choose a nearer or faster store.url"),
+        (
+            0.2,
+            0.4,
+            "the teacher waited 40% of the time for it: choose a nearer or faster store.url",
+        ),
         (0.05, 0.05, "busy 90% of the time: more devices (extract.max_workers)"),
     ],
 )

@@ -18,11 +18,14 @@ class Workers(RuleBasedStateMachine):
         self.shards = shards
         self.idle = set(range(workers))
         self.busy: dict[int, int] = {}
+        self.storing: dict[int, int] = {}
+        """Shard -> its worker."""
         self.hired = workers
         self.finished: list[int] = []
         self.relieved: set[int] = set()
         self.losses: Counter[int] = Counter()
         self.resting: set[int] = set()
+        self.lost: list[int] = []
         self.now = 0.0
 
     @precondition(lambda self: self.idle)
@@ -30,27 +33,33 @@ class Workers(RuleBasedStateMachine):
     def assign(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(self.idle)))
         work = self.schedule.assign(worker, now=self.now)
-        waiting = self.shards - len(self.finished) - len(self.busy)
+        held = [*self.busy.values(), *self.storing]
+        waiting = self.shards - len(self.finished) - len(held)
         assert work is not None or waiting == len(self.resting)
         assert work is None or work.shard not in self.resting
         if work is not None:
-            assert work.shard not in {*self.busy.values(), *self.finished}
-            assert work.upcoming is None or work.upcoming not in {
-                work.shard,
-                *self.busy.values(),
-                *self.finished,
-            }
+            assert work.shard not in {*held, *self.finished}
+            assert work.upcoming not in {work.shard, *held, *self.finished}
             self.idle.remove(worker)
             self.busy[worker] = work.shard
 
     @precondition(lambda self: self.busy)
     @rule(data=st.data())
-    def finish(self, data: st.DataObject) -> None:
+    def encode(self, data: st.DataObject) -> None:
+        """A worker is idle, and stores what it has encoded."""
         worker = data.draw(st.sampled_from(sorted(self.busy)))
         shard = self.busy.pop(worker)
-        assert self.schedule.finish(worker) == shard
-        self.finished.append(shard)
+        assert self.schedule.encoded(worker) == shard
+        self.storing[shard] = worker
         self.idle.add(worker)
+
+    @precondition(lambda self: self.storing)
+    @rule(data=st.data())
+    def store(self, data: st.DataObject) -> None:
+        shard = data.draw(st.sampled_from(sorted(self.storing)))
+        assert shard in self.schedule.storing(self.storing.pop(shard))
+        self.schedule.stored(shard)
+        self.finished.append(shard)
 
     @precondition(lambda self: self.busy)
     @rule(data=st.data())
@@ -58,51 +67,60 @@ class Workers(RuleBasedStateMachine):
         """A worker cannot do its shard, which is put off; it lives."""
         worker = data.draw(st.sampled_from(sorted(self.busy)))
         shard = self.busy.pop(worker)
+        self._failed(worker, shard)
+        self.idle.add(worker)
+
+    @precondition(lambda self: self.storing)
+    @rule(data=st.data())
+    def fail_to_store(self, data: st.DataObject) -> None:
+        """Whatever the worker does beside it goes on."""
+        shard = data.draw(st.sampled_from(sorted(self.storing)))
+        self._failed(self.storing.pop(shard), shard)
+
+    def _failed(self, worker: int, shard: int) -> None:
         self.losses[shard] += 1
-        assert self.schedule.fail(worker) == (shard, self.losses[shard])
+        assert self.schedule.fail(worker, shard) == self.losses[shard]
         self.schedule.rest(shard, self.now + 1)
         self.resting.add(shard)
-        self.idle.add(worker)
 
     @rule()
     def time_passes(self) -> None:
         self.now += 1
         self.resting.clear()
 
-    @precondition(lambda self: self.busy)
     @rule(data=st.data(), committed=st.booleans())
     def die(self, data: st.DataObject, committed: bool) -> None:
-        """A busy worker is lost, perhaps just after it had committed its shard."""
-        worker = data.draw(st.sampled_from(sorted(self.busy)))
-        shard = self.busy.pop(worker)
-        self.losses[shard] += 1
-        assert self.schedule.lose(worker) == (shard, self.losses[shard])
-        if committed:
+        """A worker is lost, perhaps just after it had committed what it held."""
+        worker = data.draw(st.sampled_from(sorted({*self.idle, *self.busy})))
+        self._lose(worker, counted=True)
+        for shard in self.lost if committed else ():
             self.schedule.drop(shard)
             self.finished.append(shard)
-        self.idle.add(self.hired)
-        self.hired += 1
 
-    @precondition(lambda self: self.busy)
     @rule(data=st.data())
     def relieve(self, data: st.DataObject) -> None:
         """A slow worker is given up, once a shard; that counts as no loss."""
-        worker = data.draw(st.sampled_from(sorted(self.busy)))
-        shard = self.busy[worker]
+        slow = sorted({*self.busy, *self.storing.values()})
+        if not slow:
+            return
+        worker = data.draw(st.sampled_from(slow))
+        shard = self.busy.get(worker, next((s for s, w in self.storing.items() if w == worker), 0))
         assert self.schedule.relieve(worker) == (shard not in self.relieved)
         if shard not in self.relieved:
             self.relieved.add(shard)
-            del self.busy[worker]
-            assert self.schedule.lose(worker, counted=False) == (shard, self.losses[shard])
-            self.idle.add(self.hired)
-            self.hired += 1
+            self._lose(worker, counted=False)
 
-    @precondition(lambda self: self.idle)
-    @rule(data=st.data())
-    def die_idle(self, data: st.DataObject) -> None:
-        worker = data.draw(st.sampled_from(sorted(self.idle)))
-        self.idle.remove(worker)
-        assert self.schedule.lose(worker) is None
+    def _lose(self, worker: int, *, counted: bool) -> None:
+        self.lost = [shard for shard, by in self.storing.items() if by == worker]
+        for shard in self.lost:
+            del self.storing[shard]
+        if worker in self.busy:
+            self.lost.append(self.busy.pop(worker))
+        for shard in self.lost:
+            self.losses[shard] += counted
+        told = [(shard, self.losses[shard]) for shard in self.lost]
+        assert self.schedule.lose(worker, counted=counted) == told
+        self.idle.discard(worker)
         self.idle.add(self.hired)
         self.hired += 1
 
@@ -120,7 +138,7 @@ def test_shards_go_out_in_order_with_the_next_one_announced() -> None:
     schedule: Schedule[str] = Schedule([4, 5, 7, 9])
     assert schedule.assign("a") == Assignment(4, upcoming=5)
     assert schedule.assign("b") == Assignment(7, upcoming=9)
-    assert schedule.finish("a") == 4
+    assert schedule.encoded("a") == 4
     assert schedule.assign("a") == Assignment(5, upcoming=None)
 
 
@@ -128,7 +146,7 @@ def test_an_idle_worker_takes_over_what_another_has_not_begun() -> None:
     schedule: Schedule[str] = Schedule([0, 1])
     schedule.assign("slow")
     assert schedule.assign("fast") == Assignment(1, upcoming=None)
-    schedule.finish("slow")
+    schedule.encoded("slow")
     assert schedule.assign("slow") is None
 
 
@@ -136,8 +154,19 @@ def test_a_lost_workers_shards_come_first() -> None:
     schedule: Schedule[str] = Schedule(range(6))
     schedule.assign("a")
     schedule.assign("b")
-    assert schedule.lose("a") == (0, 1)
+    assert schedule.lose("a") == [(0, 1)]
     assert schedule.assign("c") == Assignment(0, upcoming=1)
+
+
+def test_what_a_lost_worker_was_storing_is_lost_too_and_not_suspected() -> None:
+    schedule: Schedule[str] = Schedule(range(4))
+    for times in (1, 2):
+        assert schedule.assign("a") == Assignment(0, upcoming=1)
+        assert schedule.encoded("a") == 0
+        assert schedule.assign("a") == Assignment(1, upcoming=2)
+        assert schedule.lose("a") == [(0, times), (1, times)]
+    assert not schedule.suspected(0)
+    assert schedule.suspected(1)
 
 
 def test_what_kills_two_workers_is_isolated_and_so_is_what_they_looked_ahead_to() -> None:
@@ -147,7 +176,7 @@ def test_what_kills_two_workers_is_isolated_and_so_is_what_they_looked_ahead_to(
         schedule.lose(worker)
     assert schedule.assign("c") == Assignment(0, upcoming=None, isolated=True)
     assert schedule.assign("d") == Assignment(1, upcoming=None, isolated=True)
-    schedule.finish("c")
+    schedule.encoded("c")
     assert schedule.assign("c") == Assignment(2, upcoming=3)
 
 
@@ -155,7 +184,7 @@ def test_a_loss_that_does_not_count_makes_nothing_suspicious() -> None:
     schedule: Schedule[str] = Schedule(range(2))
     for _ in range(5):
         schedule.assign("a")
-        assert schedule.lose("a", counted=False) == (0, 0)
+        assert schedule.lose("a", counted=False) == [(0, 0)]
     assert schedule.assign("a") == Assignment(0, upcoming=1)
 
 
