@@ -1,5 +1,7 @@
 """What extraction asks of a teacher, whichever library it comes from."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +15,8 @@ EMBEDDING = "embedding"
 """The output that students learn from."""
 Outputs = dict[str, Tensor]
 """Name of an output -> float32 [B, *shape]."""
+
+CPU = torch.device("cpu")
 
 _PROBE_IMAGES = 2
 
@@ -44,8 +48,32 @@ class Teacher(Protocol):
         ...
 
 
-def probe(teacher: Teacher) -> dict[str, tuple[int, ...]]:
-    """Shapes of a teacher's outputs for one image, found by encoding noise.
+@dataclass(frozen=True)
+class Known:
+    """What a manifest says of a teacher, so that a worker need not find it out again.
+
+    spec, outputs: see `Teacher`.
+    """
+
+    spec: Mapping[str, Any]
+    outputs: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What is known of the teacher that is loaded, and where it is tried if nothing is."""
+
+    known: Known | None = None
+    device: torch.device = CPU
+    """The teacher is on the CPU afterwards: whoever runs it may be another process."""
+
+
+UNKNOWN = Loading()
+
+
+def probe(teacher: Teacher, device: torch.device = CPU) -> dict[str, tuple[int, ...]]:
+    """Shapes of a teacher's outputs for one image, found by encoding noise on the device that it is
+    on.
 
     Raises TeacherError if an output is not finite, is the same for different images, or differs
     between two passes over the same ones: nothing could be resumed or reproduced with it.
@@ -53,7 +81,7 @@ def probe(teacher: Teacher) -> dict[str, tuple[int, ...]]:
     rng = np.random.default_rng(0)
     shape = (_PROBE_IMAGES, *teacher.preprocessing.shape)
     noise = torch.from_numpy(rng.integers(0, 256, shape, np.uint8))
-    first, second = (teacher.forward(noise) for _ in range(2))
+    first, second = (_on_host(teacher.forward(noise.to(device))) for _ in range(2))
     for name, output in first.items():
         _check_finite(teacher, name, output)
         if not torch.equal(output, second[name]):
@@ -63,6 +91,10 @@ def probe(teacher: Teacher) -> dict[str, tuple[int, ...]]:
             )
     check_distinct(teacher, noise, {name: output.numpy() for name, output in first.items()})
     return {name: tuple(output.shape[1:]) for name, output in first.items()}
+
+
+def _on_host(outputs: Outputs) -> Outputs:
+    return {name: output.cpu() for name, output in outputs.items()}
 
 
 def check_distinct(teacher: Teacher, pixels: Tensor, outputs: dict[str, np.ndarray]) -> None:

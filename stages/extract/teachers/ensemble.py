@@ -13,7 +13,7 @@ from egapipe.pipeline.config.teachers import EnsembleTeacher as Settings
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.results.durable import durable
 from egapipe.stages.extract.teachers import load_teacher
-from egapipe.stages.extract.teachers.base import EMBEDDING, Outputs, Teacher
+from egapipe.stages.extract.teachers.base import EMBEDDING, UNKNOWN, Loading, Outputs, Teacher
 from egapipe.stages.extract.teachers.joint import JointPreprocessing
 
 # From the most exact to the least.
@@ -91,9 +91,14 @@ def concatenate(embeddings: list[Tensor], same_length: bool) -> Tensor:
     return torch.cat(embeddings, dim=1)
 
 
-def load(settings: Settings) -> Ensemble:
-    """Load every member, see `load_teacher`. Raises what they raise."""
-    return Ensemble(settings, {n: load_teacher(member) for n, member in settings.teachers.items()})
+def load(settings: Settings, loading: Loading = UNKNOWN) -> Ensemble:
+    """Load every member, see `load_teacher`. Raises what they raise.
+
+    What is known is of all together: each member is tried, on the device.
+    """
+    each = Loading(device=loading.device)
+    members = {name: load_teacher(member, each) for name, member in settings.teachers.items()}
+    return Ensemble(settings, members)
 
 
 def _spec(settings: Settings, members: Mapping[str, Teacher]) -> dict[str, Any]:

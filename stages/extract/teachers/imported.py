@@ -6,8 +6,9 @@ from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.errors import UsageError
 
 
-def load(config: ImportedTeacher) -> NoReturn:
+def load(config: ImportedTeacher, loading: object = None) -> NoReturn:
     """Raise UsageError: there is no network to run."""
+    del loading
     raise UsageError(
         f"teacher.backend is imported: {config.model} cannot be run here, bring its embeddings "
         "with `egapipe store import FILE`"

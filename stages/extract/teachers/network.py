@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from egapipe.stages.extract.teachers.base import Outputs, probe
+from egapipe.stages.extract.teachers.base import CPU, UNKNOWN, Loading, Outputs, probe
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
 
 
@@ -25,9 +25,13 @@ class NetworkTeacher:
     """A `Teacher` around a network, whichever library it comes from."""
 
     def __init__(
-        self, spec: dict[str, Any], network: Network, preprocessing: Preprocessing
+        self,
+        spec: dict[str, Any],
+        network: Network,
+        preprocessing: Preprocessing,
+        loading: Loading = UNKNOWN,
     ) -> None:
-        """Probe a network on the CPU.
+        """Try a network with noise, unless its outputs are known.
 
         spec: see `Teacher.spec`; its `precision` is that of the forward pass. Raises TeacherError
         if the outputs are unusable.
@@ -38,13 +42,23 @@ class NetworkTeacher:
         self._type: torch.dtype = getattr(torch, spec["precision"])
         self._scale, self._shift = _affine(preprocessing)
         self._device = torch.device("cpu")
-        self.outputs = probe(self)
+        known = loading.known
+        self.outputs = self._tried(loading.device) if known is None else dict(known.outputs)
 
     def to(self, device: torch.device) -> None:
         """Move the weights to a device."""
         self._device = device
         self._network.to(device)
         self._scale, self._shift = self._scale.to(device), self._shift.to(device)
+
+    def _tried(self, device: torch.device) -> dict[str, tuple[int, ...]]:
+        if device.type == "cpu":
+            return probe(self)
+        self.to(device)
+        try:
+            return probe(self, device)
+        finally:
+            self.to(CPU)
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Outputs:

@@ -16,6 +16,7 @@ from egapipe.pipeline.errors import TeacherError, UsageError, one_line
 from egapipe.pipeline.machine.extras import require
 from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.results.weights import files_sha256
+from egapipe.stages.extract.teachers.base import UNKNOWN, Loading
 from egapipe.stages.extract.teachers.given import preprocessing_of
 from egapipe.stages.extract.teachers.location import located_file
 from egapipe.stages.extract.teachers.network import NetworkTeacher
@@ -148,8 +149,11 @@ def _explained() -> Iterator[None]:
         raise ValueError(one_line(error)) from error
 
 
-def load(settings: Settings) -> NetworkTeacher:
-    """Load an ONNX file, see `load_teacher`. Raises UsageError if onnxruntime is not installed."""
+def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:
+    """Load an ONNX file, see `load_teacher`. Raises UsageError if onnxruntime is not installed.
+
+    It is tried on the CPU: onnxruntime may have no other provider here.
+    """
     runtime = require("onnxruntime", "onnx", "teacher.backend=onnx")
     preprocessing = preprocessing_of(settings.preprocessing)
     path = located_file(settings.model)
@@ -164,7 +168,7 @@ def load(settings: Settings) -> NetworkTeacher:
             "sha256": cached_digest(network.files, "files", partial(files_sha256, network.files)),
         }
         pooled = Pooled(network, settings.pooling, settings.prefix_tokens, settings.grid)
-        return NetworkTeacher(spec, pooled, preprocessing)
+        return NetworkTeacher(spec, pooled, preprocessing, Loading(loading.known))
     except ValueError as error:
         raise TeacherError(f"teacher {settings.model} cannot be used: {error}") from error
 

@@ -8,15 +8,17 @@ from egapipe.pipeline.locations.places import is_place
 from egapipe.pipeline.locations.urls import path_of
 from egapipe.pipeline.machine.extras import require
 from egapipe.pipeline.results.durable import durable
+from egapipe.stages.extract.teachers.base import UNKNOWN, Loading
 from egapipe.stages.extract.teachers.location import expanded_name
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled
+from egapipe.stages.extract.teachers.precision import narrow, widen
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
 from egapipe.stages.extract.teachers.torchvision_crop import TorchvisionPreprocessing
 from egapipe.stages.extract.teachers.weights import weights_sha256
 
 
-def load(settings: Settings) -> NetworkTeacher:
+def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:
     """Load a pretrained image tower of open_clip, see `load_teacher`.
 
     Raises UsageError if open_clip is not installed.
@@ -30,15 +32,17 @@ def load(settings: Settings) -> NetworkTeacher:
             require_pretrained=True,
             weights_only=True,
         )
-        tower = model.visual.float().eval().requires_grad_(False)
+        tower = model.visual.eval().requires_grad_(False)
+        widen(tower, settings.precision)
         spec = {
             **durable(settings),
             "class": type(tower).__name__,
             "runtime": f"open_clip {open_clip.__version__}",
             "sha256": weights_sha256(tower),
         }
+        narrow(tower, settings.precision)
         preprocessing = translate(tower.preprocess_cfg)
-        return NetworkTeacher(spec, Pooled(tower, "auto", 0), preprocessing)
+        return NetworkTeacher(spec, Pooled(tower, "auto", 0), preprocessing, loading)
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
         raise TeacherError(
             f"teacher {settings.model} cannot be loaded by open_clip: {one_line(error)}"

@@ -16,10 +16,12 @@ from egapipe.pipeline.machine.imports import (
     typed_line,
 )
 from egapipe.pipeline.results.durable import durable
+from egapipe.stages.extract.teachers.base import UNKNOWN, Loading
 from egapipe.stages.extract.teachers.given import preprocessing_of
 from egapipe.stages.extract.teachers.location import PACKAGE, located_file
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled, Raw
+from egapipe.stages.extract.teachers.precision import widen
 from egapipe.stages.extract.teachers.taps import Taps, submodule
 from egapipe.stages.extract.teachers.weights import weights_sha256
 
@@ -44,7 +46,7 @@ class Tapped:
         return Raw(taken.get("output", own), taken.get("logits"))
 
 
-def load(settings: Settings) -> NetworkTeacher:
+def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:
     """Build a teacher with `module:callable`, see `load_teacher`.
 
     Raises UsageError if there is no such callable, TeacherError if what it gives is no network or
@@ -59,7 +61,10 @@ def load(settings: Settings) -> NetworkTeacher:
     if not isinstance(module, nn.Module):
         kind = type(module).__name__
         raise TeacherError(f"teacher {settings.model} returned a {kind}: return a torch.nn.Module")
-    module = module.float().eval().requires_grad_(False)
+    module = module.eval().requires_grad_(False)
+    # What its own code does with a weight nobody knows: what it gives in a low precision stays so,
+    # and nothing else is rounded.
+    widen(module, settings.precision)
     spec = {
         **durable(settings),
         "class": type(module).__name__,
@@ -68,7 +73,7 @@ def load(settings: Settings) -> NetworkTeacher:
     try:
         network = Tapped(module, settings.output, settings.logits)
         pooled = Pooled(network, settings.pooling, settings.prefix_tokens, settings.grid)
-        return NetworkTeacher(spec, pooled, preprocessing_of(settings.preprocessing))
+        return NetworkTeacher(spec, pooled, preprocessing_of(settings.preprocessing), loading)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = typed_line(error)
         raise TeacherError(f"teacher {settings.model} cannot be used: {reason}") from error

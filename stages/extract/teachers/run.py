@@ -8,13 +8,15 @@ from egapipe.pipeline.config.teachers import RunTeacher as Settings
 from egapipe.pipeline.locations.urls import path_of
 from egapipe.pipeline.results.durable import durable
 from egapipe.stages.distill import TrainedStudent, load_student
+from egapipe.stages.extract.teachers.base import UNKNOWN, Loading
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled
+from egapipe.stages.extract.teachers.precision import narrow
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
 from egapipe.stages.extract.teachers.weights import weights_sha256
 
 
-def load(settings: Settings) -> NetworkTeacher:
+def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:
     """Load the student of a run folder, see `load_teacher`.
 
     Raises UsageError if the folder is no run, has no such checkpoint, or the weights do not fit.
@@ -31,7 +33,8 @@ def load(settings: Settings) -> NetworkTeacher:
         "class": type(trained.student.backbone).__name__,
         "sha256": weights_sha256(network),
     }
-    return NetworkTeacher(spec, Pooled(network, "auto", 0), _preprocessing(trained))
+    narrow(network, settings.precision)
+    return NetworkTeacher(spec, Pooled(network, "auto", 0), _preprocessing(trained), loading)
 
 
 def _network(trained: TrainedStudent, output: str) -> nn.Module:

@@ -8,15 +8,17 @@ from egapipe.pipeline.config.teachers import TimmTeacher as Settings
 from egapipe.pipeline.errors import TeacherError, UsageError, one_line
 from egapipe.pipeline.machine.extras import require
 from egapipe.pipeline.results.durable import durable
+from egapipe.stages.extract.teachers.base import UNKNOWN, Loading
 from egapipe.stages.extract.teachers.location import expanded_name
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import Pooled
+from egapipe.stages.extract.teachers.precision import narrow, widen
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
 from egapipe.stages.extract.teachers.torchvision_crop import TorchvisionPreprocessing
 from egapipe.stages.extract.teachers.weights import weights_sha256
 
 
-def load(settings: Settings) -> NetworkTeacher:
+def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:
     """Load a pretrained network of timm, see `load_teacher`.
 
     Raises UsageError if timm is not installed, or is so old that weights could run code.
@@ -28,7 +30,8 @@ def load(settings: Settings) -> NetworkTeacher:
         # Some of its loaders only warn where there are no weights, and leave random ones.
         if not any(module.pretrained_cfg.get(place) for place in ("file", "url", "hf_hub_id")):
             raise ValueError("there are no pretrained weights of it")  # noqa: TRY301
-        module = module.float().eval().requires_grad_(False)
+        module = module.eval().requires_grad_(False)
+        widen(module, settings.precision)
         preprocessing = translate(timm.data.resolve_model_data_config(module))
         spec = {
             **durable(settings),
@@ -36,7 +39,8 @@ def load(settings: Settings) -> NetworkTeacher:
             "runtime": f"timm {timm.__version__}",
             "sha256": weights_sha256(module),
         }
-        return NetworkTeacher(spec, Pooled(module, "auto", 0), preprocessing)
+        narrow(module, settings.precision)
+        return NetworkTeacher(spec, Pooled(module, "auto", 0), preprocessing, loading)
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         raise TeacherError(
             f"teacher {settings.model} cannot be loaded by timm: {one_line(error)}"

@@ -15,12 +15,13 @@ from egapipe.pipeline.config.teachers import TransformersTeacher as Settings
 from egapipe.pipeline.errors import TeacherError
 from egapipe.pipeline.machine.quiet import quiet
 from egapipe.pipeline.results.durable import durable
-from egapipe.stages.extract.teachers.base import Outputs
+from egapipe.stages.extract.teachers.base import UNKNOWN, Loading, Outputs
 from egapipe.stages.extract.teachers.grid import to_grid
 from egapipe.stages.extract.teachers.location import located
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.pooled import check_logits
 from egapipe.stages.extract.teachers.pooling import before_patches, embed, resolve_pooling
+from egapipe.stages.extract.teachers.precision import narrow, widen
 from egapipe.stages.extract.teachers.processor import read_preprocessing
 from egapipe.stages.extract.teachers.taps import Taps
 from egapipe.stages.extract.teachers.weights import weights_sha256_of
@@ -35,8 +36,15 @@ _CLASSIFIER = "ForImageClassification"
 class Encoder(nn.Module):
     """A vision tower, what is behind it (a projection or a classifier), a resolved pooling."""
 
-    def __init__(self, model: nn.Module, settings: Settings, input_size: tuple[int, int]) -> None:
-        """Raises ValueError if the model does not take such images, or has no such outputs."""
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: Settings,
+        input_size: tuple[int, int],
+        pooling: str | None = None,
+    ) -> None:
+        """pooling: what the settings come to, where that is known. Raises ValueError if the model
+        does not take such images, or has no such outputs."""
         super().__init__()
         self.vision = _tower(model)
         # The classifier's own forward pass decides what it makes of the tower's output.
@@ -45,11 +53,7 @@ class Encoder(nn.Module):
         self._grid = settings.grid
         self.projection: nn.Module | None = getattr(model, "visual_projection", None)
         self._patches = _patches(self.vision.config, input_size)
-        hidden = self._trial(input_size)
-        family = self.vision.config.model_type
-        self.pooling = resolve_pooling(
-            settings.pooling, family, hidden, self._patches, self.projection
-        )
+        self.pooling = pooling or self._resolved(settings, input_size)
         if self.pooling != "projection":
             self.projection = None
 
@@ -64,6 +68,14 @@ class Encoder(nn.Module):
         if logits is not None:
             outputs["logits"] = check_logits(logits)
         return outputs
+
+    def _resolved(self, settings: Settings, input_size: tuple[int, int]) -> str:
+        """The pooling that the settings come to for what the network gives."""
+        low = settings.precision != "float32"
+        with torch.autocast("cpu", getattr(torch, settings.precision), enabled=low):
+            hidden = self._trial(input_size)
+        family = self.vision.config.model_type
+        return resolve_pooling(settings.pooling, family, hidden, self._patches, self.projection)
 
     @torch.inference_mode()
     def _trial(self, input_size: tuple[int, int]) -> Any:
@@ -92,17 +104,19 @@ class Encoder(nn.Module):
         return self.vision(pixel_values=x, noise=order.expand(len(x), -1))
 
 
-def load(settings: Settings) -> NetworkTeacher:
+def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:
     """Load a vision encoder, see `load_teacher`."""
     with located(settings.model) as (source, local), quiet(local), _explained(settings.model):
         where = {"revision": settings.revision} if settings.revision and not local else {}
         config = _read_config(settings.model, source, where)
         preprocessing = read_preprocessing(settings.model, source, where)
         model = _load_model(settings, config, source, where)
-        encoder = Encoder(model, settings, preprocessing.input_size)
+        known = None if loading.known is None else loading.known.spec.get("resolved_pooling")
+        encoder = Encoder(model, settings, preprocessing.input_size, known)
         encoder.eval().requires_grad_(False)
         spec = _spec(settings, encoder, _files(source, where))
-        return NetworkTeacher(spec, encoder, preprocessing)
+        narrow(encoder, settings.precision)
+        return NetworkTeacher(spec, encoder, preprocessing, loading)
 
 
 def _spec(settings: Settings, encoder: Encoder, files: Sequence[Path]) -> dict[str, Any]:
@@ -146,7 +160,8 @@ def _load_model(settings: Settings, config: Any, source: str, where: dict[str, s
             f"teacher {settings.model} is a {type(model).__name__}: not an image encoder"
         )
     _check_complete(settings, model, sorted(info["missing_keys"]))
-    return model.float().eval()  # type: ignore[no-any-return]
+    widen(model, settings.precision)
+    return model.eval()  # type: ignore[no-any-return]
 
 
 def _model_class(config: Any, logits: bool) -> Any:

@@ -48,7 +48,7 @@ class ExtractActor:
             self._doing = "compares images with those of the command"
             check_images(work.dataset, samples)
             self._doing = "loads the teacher"
-            teacher = open_teacher(work.config)
+            teacher = open_teacher(work.config, work.store.manifest)
             check_teacher(teacher, work.store.manifest, work.software)
             self._doing = f"brings the teacher to {device}"
             self._worker = work.worker(teacher, device, cores, self._move)

@@ -11,16 +11,24 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import TeacherError
 from egapipe.pipeline.mathematics.timing import one_thread
-from egapipe.stages.extract.teachers import Outputs, Teacher, load_teacher
+from egapipe.pipeline.store import Manifest
+from egapipe.stages.extract.teachers import Known, Loading, Outputs, Teacher, load_teacher
 from egapipe.stages.extract.workers.inference import out_of_memory
 
 
-def open_teacher(config: Config) -> Teacher:
-    """The teacher of a configuration, as `extract` runs it, see `load_teacher`."""
+def open_teacher(config: Config, manifest: Manifest | None = None) -> Teacher:
+    """The teacher of a configuration, as `extract` runs it, see `load_teacher`.
+
+    manifest: of a store that it is for, which tells its outputs: it is not tried then. Else it is,
+    on a GPU where there is one that may be used.
+    """
     use_cache(config.store.cache_dir)
     settings = config.extract
+    gpu = settings.device != "cpu" and torch.cuda.is_available()
+    known = None if manifest is None else Known(manifest.teacher, manifest.outputs)
+    loading = Loading(known, torch.device("cuda" if gpu else "cpu"))
     return tuned(
-        load_teacher(config.teacher),
+        load_teacher(config.teacher, loading),
         settings.batch_size,
         channels_last=settings.channels_last,
         compiled=settings.compile,

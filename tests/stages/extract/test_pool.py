@@ -361,10 +361,17 @@ def test_a_second_late_worker_is_relieved_while_the_first_is_dying(run: Run) -> 
     assert shards_of(commits) == list(range(12))
 
 
-def test_a_worker_that_never_has_its_teacher_is_given_up(run: Run) -> None:
+def test_a_worker_that_never_has_its_teacher_is_given_up_and_said_to_be_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("egapipe.stages.extract.workers.roster._TELL_SECONDS", 0.3)
     run.order("sleeper1", "sleeper2", "sleeper3")
     with pytest.raises(EgapipeError, match="still loading the teacher after 1 s: raise extract"):
         run([0, 1], size=1, start_timeout=1, machine_failures=2)
+    told = [note for note in run.notes if note.startswith("waiting for the teacher: ")]
+    assert told
+    said = r"0 of 1 workers are ready, \S+ loads the teacher for \d+ s, of 1 at most .*"
+    assert re.fullmatch("waiting for the teacher: " + said, told[0])
 
 
 def test_machines_that_are_leaving_get_nothing_more(run: Run) -> None:

@@ -65,8 +65,8 @@ def test_two_workers_that_are_killed_mid_shard_make_the_store_of_one_process(
     config = quick(*many, "extract.min_workers=2", "extract.cpus_per_worker=1")
     report = extract.run(config, split="train", progress=watching)
     assert len(killed) == 2
-    # One that had just finished a shard was idle, or died with the next one.
-    assert len([note for note in watching.notes if "lost its worker" in note]) <= 2
+    # What each had just encoded was being stored, or was stored, when it died with the next one.
+    assert len([note for note in watching.notes if "lost its worker" in note]) <= 4
     assert report.extracted == 144
     assert set(report.shares) == {"decode", "infer", "write"}
     assert watching.states[-1]["done"] == 144
