@@ -7,14 +7,17 @@ from pydantic import model_validator
 from egapipe.pipeline.config.base import AboveZero, Count, Fraction, Positive, Section
 from egapipe.pipeline.config.located import Address
 
+_USUAL_BATCH = 128
+
 DecodeBy = Literal["threads", "processes"]
 
 
 class ExtractConfig(Section):
     """How the teacher is run over the images."""
 
-    batch_size: Positive = 128
-    """Views in one forward pass."""
+    batch_size: Positive | Literal["auto"] = 128
+    """Views in one forward pass, fewer where memory runs out; `auto` doubles them until memory or
+    speed ends."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the teacher runs; `auto` takes the GPUs of the cluster, else the CPU."""
     min_workers: Positive = 1
@@ -59,6 +62,11 @@ class ExtractConfig(Section):
     """Seconds that a worker may take to load the teacher once it has its machine."""
     stall_timeout: AboveZero = 1800.0
     """Seconds that a worker may go without a further batch of its shard before it is replaced."""
+
+    @property
+    def usual_batch(self) -> int:
+        """Views in one forward pass where nobody has tried which number is best."""
+        return _USUAL_BATCH if self.batch_size == "auto" else self.batch_size
 
     @model_validator(mode="after")
     def _workers(self) -> Self:

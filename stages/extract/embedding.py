@@ -30,6 +30,6 @@ def embed(config: Config, images: Sequence[Image.Image]) -> dict[str, npt.NDArra
     gpu = torch.cuda.is_available() and config.extract.device != "cpu"
     device = torch.device("cuda" if gpu else "cpu")
     with closing(open_inference(teacher, device, cpu_threads())) as inference:
-        parts = torch.from_numpy(clean).split(config.extract.batch_size)
+        parts = torch.from_numpy(clean).split(config.extract.usual_batch)
         batches: list[Arrays] = [inference.submit(part).result() for part in parts]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in teacher.outputs}

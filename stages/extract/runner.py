@@ -132,7 +132,7 @@ class Extraction:
         self, shards: Sequence[int], local: bool, meter: Meter
     ) -> Generator[Commit | None, None, None]:
         if shards and local:
-            yield from extract_inline(self.job, self.teacher, shards, meter.moved)
+            yield from extract_inline(self.job, self.teacher, shards, meter.moved, meter.note)
         elif shards:
             yield from extract_pooled(self.job, shards, meter.note)
 

@@ -17,6 +17,8 @@ from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.workers.inference import computed_on
+from egapipe.stages.extract.workers.passes import Note, unheard
+from egapipe.stages.extract.workers.sizing import batch_for
 from egapipe.stages.extract.workers.worker import Worker
 
 # Of a larger shard a worker holds no more at once.
@@ -52,15 +54,19 @@ class Job:
         device: str,
         cores: int,
         moved: Callable[[int], None] = lambda views: None,
+        note: Note = unheard,
     ) -> Worker:
         """A worker of this job on a device; `moved` is told the number of views of every batch.
 
-        cores: CPU cores for the teacher, on the CPU. Raises UsageError where another device,
-        precision or batch has begun the store and `extract.same_device` forbids that.
+        cores: CPU cores for the teacher, on the CPU. note: told what the user should know. Raises
+        UsageError where another device, precision or batch has begun the store and
+        `extract.same_device` forbids that.
         """
-        settings = self.config.extract
+        settings, place = self.config.extract, torch.device(device)
+        like = computed_on(teacher, place)
+        batch = batch_for(settings.batch_size, teacher, place, before=self.before, like=like)
         if settings.same_device and self.before:
-            here = computed_on(teacher, torch.device(device), settings.batch_size)
+            here = computed_on(teacher, place, batch)
             if here not in self.before:
                 raise UsageError(
                     f"{begun_elsewhere(self.store.url, self.before, here)}: continue it there, or "
@@ -70,13 +76,14 @@ class Job:
             teacher,
             Reader(self.images, teacher.preprocessing, self.store.manifest.plan),
             self.store,
-            batch_size=settings.batch_size,
+            batch_size=batch,
             decode_threads=settings.decode_threads,
-            device=torch.device(device),
+            device=place,
             cores=cores,
             decode=settings.decode,
             limits=Limits(seconds=settings.row_timeout),
             moved=moved,
+            note=note,
         )
 
 

@@ -52,9 +52,9 @@ def measure_speed(
     to all of them, so that none idles. An unreadable image counts like any other.
     """
     on_gpu = device == "cuda"
-    tried = rows[: -(-_BATCHES * settings.batch_size // reader.view_count)]
+    tried = rows[: -(-_BATCHES * settings.usual_batch // reader.view_count)]
     decoder = Decoder(
-        reader, settings.batch_size, settings.decode_threads, pinned=on_gpu, by=settings.decode
+        reader, settings.usual_batch, settings.decode_threads, pinned=on_gpu, by=settings.decode
     )
     with closing(decoder):
         images = decoder.open(tried)

@@ -160,7 +160,7 @@ def _encode(config: Config, teacher: Teacher, reader: Reader, pairs: Pairs) -> A
     """Output -> float32 [n, *shape], as an extraction computes it."""
     gpu = torch.cuda.is_available() and config.extract.device != "cpu"
     device = torch.device("cuda" if gpu else "cpu")
-    size = config.extract.batch_size
+    size = config.extract.usual_batch
     pixels = torch.from_numpy(np.stack(list(_pixels(reader, pairs))))
     with closing(open_inference(teacher, device, cpu_threads())) as inference:
         batches = [inference.submit(batch).result() for batch in pixels.split(size)]

@@ -24,7 +24,11 @@ class ExtractActor:
     # actor instead of as itself.
     _worker: Worker | None = None
     _views = 0
+    _notes: list[str]
     _doing = ""
+
+    def __init__(self) -> None:
+        self._notes = []
 
     def where(self) -> Where:
         """The machine that it is on: the first answer, as soon as Ray has room for the worker."""
@@ -51,7 +55,7 @@ class ExtractActor:
             teacher = open_teacher(work.config, work.store.manifest)
             check_teacher(teacher, work.store.manifest, work.software)
             self._doing = f"brings the teacher to {device}"
-            self._worker = work.worker(teacher, device, cores, self._move)
+            self._worker = work.worker(teacher, device, cores, self._move, self._notes.append)
         return self._worker.computed
 
     def encode(self, shard: int, upcoming: int | None, isolated: bool) -> Encoded:
@@ -60,7 +64,8 @@ class ExtractActor:
         before = self._views
         with reported(), explaining(f"shard {shard}"):
             self._worker.encode(shard, upcoming, isolated)
-        return Encoded(self._views - before, self._worker.computed)
+        notes, self._notes[:] = list(self._notes), []
+        return Encoded(self._views - before, self._worker.computed, notes)
 
     def written(self, shard: int) -> Commit:
         """See `Worker.written`; raises a FaultError."""

@@ -27,6 +27,7 @@ from egapipe.pipeline.errors import (
     one_line,
 )
 from egapipe.stages.extract.decoding.crew import HungError
+from egapipe.stages.extract.workers.memory import is_out_of_memory
 
 
 class Scope(StrEnum):
@@ -146,11 +147,11 @@ def _of_process(error: BaseException) -> bool:
     """Whether a process must not be used on: its device or its memory is in disorder."""
     if isinstance(error, HungError):
         return True
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) in _EXHAUSTED:
+    if is_out_of_memory(error) or getattr(error, "errno", None) in _EXHAUSTED:
         return True
     name = type(error).__name__
     of_torch = type(error).__module__.partition(".")[0] == "torch"
-    if of_torch and name in ("AcceleratorError", "OutOfMemoryError"):
+    if of_torch and name == "AcceleratorError":
         return True
     return isinstance(error, RuntimeError) and _DEVICE.search(str(error)) is not None
 

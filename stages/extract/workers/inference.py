@@ -8,12 +8,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from egapipe.pipeline.errors import TeacherError
 from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.stages.extract.teachers import Outputs, Teacher
+from egapipe.stages.extract.workers.passes import Note, Passes, unheard
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 """Name of an output -> float32 [B, *shape]."""
+
+
+# Batches of any size are taken whole; halving it gives every power of two.
+_ANY = 1 << 20
 
 
 class Pending(Protocol):
@@ -29,6 +33,8 @@ class Inference(Protocol):
 
     ahead: int
     """Batches worth having in flight before the first of them is waited for."""
+    passes: Passes
+    """Where batches are taken in parts if memory runs out."""
 
     def submit(self, pixels: Tensor) -> Pending:
         """Encode uint8 [B, *shape] of host memory."""
@@ -44,32 +50,37 @@ def cpu_threads() -> int:
     return min(available_cpus(), torch.get_num_threads())
 
 
-def computed_on(teacher: Teacher, device: torch.device, batch_size: int) -> dict[str, str]:
+def computed_on(teacher: Teacher, device: torch.device, *batch_sizes: int) -> dict[str, str]:
     """What decides the last bits of a teacher's outputs, for the record of a shard: `device` with
-    its kind, `precision` of the forward pass, and the shape of a `batch`."""
+    its kind, `precision` of the forward pass, and the shape of a `batch`, of which there are
+    several sizes where memory ran out."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
         name = torch.backends.cpu.get_cpu_capability()
+    sizes = ", ".join(map(str, batch_sizes))
     return {
         "device": f"{device.type} {name}",
         "precision": str(teacher.spec.get("precision", "float32")),
-        "batch": " x ".join(map(str, (batch_size, *teacher.preprocessing.shape))),
+        "batch": " x ".join(map(str, (sizes, *teacher.preprocessing.shape))),
     }
 
 
-def open_inference(teacher: Teacher, device: torch.device, threads: int) -> Inference:
-    """Put a teacher on a device. threads: CPU cores it may use, on the CPU."""
+def open_inference(
+    teacher: Teacher,
+    device: torch.device,
+    threads: int,
+    batch_size: int | None = None,
+    note: Note = unheard,
+) -> Inference:
+    """Put a teacher on a device.
+
+    threads: CPU cores it may use, on the CPU. batch_size: views in one pass; fewer are tried where
+    memory runs out, and `note` is told. None: as many as are submitted at once.
+    """
     teacher.to(device)
-    return OnCpu(teacher, threads) if device.type == "cpu" else OnGpu(teacher, device)
-
-
-def out_of_memory(teacher: Teacher, device: torch.device, views: int) -> TeacherError:
-    """What to say of a teacher that so many views at once are too much for."""
-    return TeacherError(
-        f"teacher {teacher.spec['model']} runs out of {device} memory with {views} images at once: "
-        f"set extract.batch_size lower, e.g. {max(1, views // 2)}"
-    )
+    passes = Passes(teacher, device, batch_size or _ANY, note)
+    return OnCpu(passes, threads) if device.type == "cpu" else OnGpu(passes, device)
 
 
 class OnCpu:
@@ -79,9 +90,9 @@ class OnCpu:
     the stored bytes would depend on the cores of whoever computed them.
     """
 
-    def __init__(self, teacher: Teacher, threads: int) -> None:
+    def __init__(self, passes: Passes, threads: int) -> None:
         self.ahead = threads
-        self._teacher = teacher
+        self.passes = passes
         self._threads_before = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(
             threads, "infer", initializer=torch.set_num_threads, initargs=(1,)
@@ -97,7 +108,7 @@ class OnCpu:
         torch.set_num_threads(self._threads_before)
 
     def _forward(self, pixels: Tensor) -> Arrays:
-        return {name: output.numpy() for name, output in self._teacher.forward(pixels).items()}
+        return {name: output.numpy() for name, output in self.passes.forward(pixels).items()}
 
 
 class OnGpu:
@@ -108,20 +119,17 @@ class OnGpu:
 
     ahead = 1
 
-    def __init__(self, teacher: Teacher, device: torch.device) -> None:
-        self._teacher = teacher
+    def __init__(self, passes: Passes, device: torch.device) -> None:
+        self.passes = passes
         self._device = device
 
     def submit(self, pixels: Tensor) -> Pending:
         """Queue a batch of pinned memory.
 
-        Raises TeacherError if it does not fit in the device's memory.
+        Raises TeacherError if not even one of its views fits in the device's memory.
         """
-        try:
-            outputs = self._teacher.forward(pixels.to(self._device, non_blocking=True))
-            host = {name: _to_pinned(output) for name, output in outputs.items()}
-        except torch.OutOfMemoryError as error:
-            raise out_of_memory(self._teacher, self._device, len(pixels)) from error
+        outputs = self.passes.forward(pixels.to(self._device, non_blocking=True))
+        host = {name: _to_pinned(output) for name, output in outputs.items()}
         event = torch.cuda.Event()
         event.record()
         return _Copied(host, event)

@@ -11,12 +11,18 @@ from egapipe.stages.extract.decoding.crew import HungError
 from egapipe.stages.extract.planning.job import Job
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.workers.inference import cpu_threads
+from egapipe.stages.extract.workers.passes import Note, unheard
 
 
 def extract_inline(
-    job: Job, teacher: Teacher, shards: Sequence[int], moved: Callable[[int], None]
+    job: Job,
+    teacher: Teacher,
+    shards: Sequence[int],
+    moved: Callable[[int], None],
+    note: Note = unheard,
 ) -> Generator[Commit, None, None]:
-    """Extract shards one after the other; `moved` is told the number of views of every batch.
+    """Extract shards one after the other; `moved` is told the number of views of every batch,
+    `note` what the user should know.
 
     A shard is stored beside the inference of the next one, and yielded after that. One in which an
     image hangs is done again with its images in processes of their own. Raises UsageError if the
@@ -24,7 +30,7 @@ def extract_inline(
     """
     settings = job.config.extract
     cores = settings.cpus_per_worker or cpu_threads()
-    worker = job.worker(teacher, _device(settings.device), cores, moved)
+    worker = job.worker(teacher, _device(settings.device), cores, moved, note)
     with closing(worker):
         before: int | None = None
         for shard, upcoming in zip(shards, [*shards[1:], None], strict=True):

@@ -13,7 +13,8 @@ from egapipe.pipeline.errors import TeacherError
 from egapipe.pipeline.mathematics.timing import one_thread
 from egapipe.pipeline.store import Manifest
 from egapipe.stages.extract.teachers import Known, Loading, Outputs, Teacher, load_teacher
-from egapipe.stages.extract.workers.inference import out_of_memory
+from egapipe.stages.extract.workers.memory import is_out_of_memory
+from egapipe.stages.extract.workers.passes import out_of_memory
 
 
 def open_teacher(config: Config, manifest: Manifest | None = None) -> Teacher:
@@ -29,7 +30,7 @@ def open_teacher(config: Config, manifest: Manifest | None = None) -> Teacher:
     loading = Loading(known, torch.device("cuda" if gpu else "cpu"))
     return tuned(
         load_teacher(config.teacher, loading),
-        settings.batch_size,
+        settings.usual_batch,
         channels_last=settings.channels_last,
         compiled=settings.compile,
     )
@@ -56,7 +57,8 @@ class TunedTeacher:
         self.spec: dict[str, Any] = {**teacher.spec, **{k: True for k, v in asked.items() if v}}
         self.preprocessing = teacher.preprocessing
         self.outputs = teacher.outputs
-        self._teacher = teacher
+        self.plain = teacher
+        """The one inside."""
         self._batch_size = batch_size
         self._channels_last = channels_last
         self._compiled = compiled
@@ -66,7 +68,7 @@ class TunedTeacher:
 
         Raises TeacherError if there is no compiler, or the network does not compile.
         """
-        self._teacher.to(device)
+        self.plain.to(device)
         shape = (self._batch_size, *self.preprocessing.shape)
         pixels = torch.zeros(shape, dtype=torch.uint8, device=device)
         networks = self._networks(pixels[:1])
@@ -80,6 +82,10 @@ class TunedTeacher:
             with one_thread() if device.type == "cpu" else nullcontext():
                 self._first_pass(pixels)
 
+    def resize(self, batch_size: int) -> None:
+        """Take batches of another size: code that is compiled already is compiled again for it."""
+        self._batch_size = batch_size
+
     def forward(self, pixels: Tensor) -> Outputs:
         """Encode uint8 [B, 3, H, W], see `Teacher`.
 
@@ -91,11 +97,11 @@ class TunedTeacher:
             pixels = torch.cat([pixels, rest])
         if self._channels_last and pixels.ndim == 4:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-        return {name: output[:count] for name, output in self._teacher.forward(pixels).items()}
+        return {name: output[:count] for name, output in self.plain.forward(pixels).items()}
 
     def _networks(self, pixels: Tensor) -> list[nn.Module]:
         with _outermost_modules() as found:
-            self._teacher.forward(pixels)
+            self.plain.forward(pixels)
         if not found:
             raise TeacherError(
                 f"teacher {self.spec['model']} does not run in torch: set extract.channels_last "
@@ -106,9 +112,9 @@ class TunedTeacher:
     def _first_pass(self, pixels: Tensor) -> None:
         try:
             self.forward(pixels)
-        except torch.OutOfMemoryError as error:
-            raise out_of_memory(self, pixels.device, len(pixels)) from error
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(self, pixels.device, len(pixels)) from error
             reason = next((line for line in str(error).splitlines() if line.strip()), "no reason")
             raise TeacherError(
                 f"teacher {self.spec['model']} cannot be compiled on {pixels.device}: {reason}: "

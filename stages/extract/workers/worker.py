@@ -17,6 +17,7 @@ from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.teachers import Teacher, check_distinct
 from egapipe.stages.extract.workers.inference import Arrays, Pending, computed_on, open_inference
+from egapipe.stages.extract.workers.passes import Note, unheard
 from egapipe.stages.extract.workers.writer import Writer
 
 _DOING = {
@@ -42,19 +43,22 @@ class Worker:
         decode: DecodeBy = "threads",
         limits: Limits = LIMITS,
         moved: Callable[[int], None] = lambda views: None,
+        note: Note = unheard,
     ) -> None:
         """Put the teacher on its device and start to decode ahead of it.
 
         batch_size: views in one forward pass. decode: whether `decode_threads` counts threads or
         processes. limits: of one row. cores: CPU cores for the teacher, on the CPU. moved: called
-        with the number of views of every batch that has been encoded.
+        with the number of views of every batch that has been encoded. note: told in a line that
+        memory ran out, after which smaller batches are encoded.
         """
         self._teacher = teacher
         self._store = store
         self._moved = moved
-        self.computed = computed_on(teacher, device, batch_size)
-        """What else decides the last bits, see `Commit`."""
-        self._inference = open_inference(teacher, device, cores)
+        self._device = device
+        self._inference = open_inference(teacher, device, cores, batch_size, note)
+        self.computed = computed_on(teacher, device, self._inference.passes.size)
+        """What else decided the last bits of the last shard, see `Commit`."""
         pinned = device.type == "cuda"
         self._decode = decode
         self._open = partial(
@@ -104,6 +108,8 @@ class Worker:
         images = decoder.open(shards[shard], None if upcoming is None else shards[upcoming])
         self._clock = clock = Clock()
         arrays = self._outputs(decoder.batches(images), len(shards[shard]), clock)
+        sizes = self._inference.passes.sizes()
+        self.computed = computed_on(self._teacher, self._device, *sizes)
         with clock.phase("hold"):
             self._writer.wait()
         seconds = {"decode": round(images.seconds, 6), **clock.seconds}
