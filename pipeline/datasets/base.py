@@ -99,3 +99,7 @@ class Dataset(Images, Protocol):
     def fingerprint(self) -> str:
         """SHA-256 over every row's key, label and image bytes: equal content, equal fingerprint."""
         ...
+
+    def digests(self, rows: int) -> list[bytes]:
+        """SHA-256 of every `rows` images, see `image_digests`. It reads all of them."""
+        ...

@@ -145,6 +145,10 @@ class Relabelled:
         """Of the data set by itself, whatever it is compared with."""
         return self._dataset.fingerprint()
 
+    def digests(self, rows: int) -> list[bytes]:
+        """See `Dataset`."""
+        return self._dataset.digests(rows)
+
 
 def by_number(dataset: Dataset, classes: int) -> Dataset:
     """A data set with its source's own numbers for classes, 0 to `classes` - 1.

@@ -12,11 +12,22 @@ from PIL import Image
 from egapipe.pipeline.config.data import Source
 from egapipe.pipeline.datasets.base import UNLABELLED, Images, Labels
 from egapipe.pipeline.datasets.choice import choose, notes
-from egapipe.pipeline.datasets.fingerprint import METHOD, fingerprint_of, listing_digest
+from egapipe.pipeline.datasets.fingerprint import (
+    DIGESTS_METHOD,
+    METHOD,
+    decode_digests,
+    encode_digests,
+    fingerprint_of,
+    image_digests,
+    listing_digest,
+)
 from egapipe.pipeline.datasets.images import decode
+from egapipe.pipeline.datasets.passing import passed_on
 from egapipe.pipeline.datasets.reading import attempt, naming
+from egapipe.pipeline.disk.caches import DIGESTS
 from egapipe.pipeline.disk.digests import cached_digest
 from egapipe.pipeline.disk.paths import moved_cache, use_cache
+from egapipe.pipeline.disk.remembered import remembered
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.keys import taken
 from egapipe.pipeline.results.durable import durable
@@ -84,7 +95,7 @@ class RowImages(ABC):
         """The stored bytes of a row's image. Raises ImageError, MachineError."""
         number = self._row(row)
         with naming(self.name, number, self.keys[number]):
-            return attempt(partial(self._read, self._listed(number)))
+            return passed_on(attempt(partial(self._read, self._listed(number))))
 
     def image(self, row: int) -> Image.Image:
         """The RGB image of a row, see `images.decode`. Raises ImageError, MachineError."""
@@ -141,14 +152,26 @@ class RowsDataset(RowImages):
         What was listed (keys, labels, class names) is compared at every start; only what the image
         bytes contribute is taken for unchanged while their files are.
         """
-        compute = partial(fingerprint_of, self)
         files = self.files()
         if not files:
+            return fingerprint_of(self)
+        return cached_digest(files, f"{METHOD}\n{self._listed_as()}", partial(fingerprint_of, self))
+
+    def digests(self, rows: int) -> list[bytes]:
+        """See `Dataset`; remembered on this node while the files stay the same."""
+        files, compute = self.files(), partial(image_digests, self, rows)
+        if not files:
             return compute()
+        known = f"{DIGESTS_METHOD} {rows}\n{self._listed_as()}"
+        return remembered(
+            DIGESTS, files, known, compute, encode=encode_digests, decode=decode_digests
+        )
+
+    def _listed_as(self) -> str:
+        """The configuration and what was listed."""
         # A setting that came later and is not used does not make the node forget.
         source = json.dumps(durable(self.source), separators=(",", ":"), ensure_ascii=False)
-        known = f"{METHOD}\n{source}\n{listing_digest(self)}"
-        return cached_digest(files, known, compute)
+        return f"{source}\n{listing_digest(self)}"
 
 
 def _check_named(rows: Rows) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError
 from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.results.identity import in_place
+from egapipe.pipeline.results.images import WHOLE_ROWS, changed_images, root_of
 from egapipe.pipeline.results.pairing import asked_of
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.store import FeatureStore, Manifest
@@ -117,9 +119,12 @@ def require_one_source(runs: Mapping[str, RunFolder]) -> None:
 
 
 def _record(store: FeatureStore) -> Record:
-    """embeddings_hash: of the shards alone, whatever the manifest says."""
+    """embeddings_hash: of the shards alone, whatever the manifest says. images: the identity of the
+    images, where the manifest has not got it."""
     found = store.finished()
+    images = found.images_root()
     return {
+        **({} if images is None else {"images": images}),
         "url": store.url,
         "manifest_hash": store.manifest.hash(),
         "content_hash": found.content_hash(),
@@ -195,7 +200,24 @@ def _since(then: Record, config: Config, split: Split) -> Iterator[str]:
         if listed:
             yield from listed
             return
+        known = then.get("images") if len(dataset) <= WHOLE_ROWS else None
+        if known is not None and root_of(dataset, made) != known:
+            changed = list(_changed(store, dataset))
+            if changed:
+                yield from changed
+                return
     yield from _content_since(then, store)
+
+
+def _changed(store: FeatureStore | None, dataset: Dataset) -> Iterator[str]:
+    """The first image that has changed, where there is a store to say which one."""
+    found = None if store is None else store.snapshot()
+    if store is None or found is None or not found.complete:
+        yield f"images of {dataset.name} are others"
+        return
+    # None where only rows that have failed can be read now, or are others.
+    for first in islice(changed_images(store, found, dataset), 1):
+        yield f"image {first.key} (row {first.row}) is another one"
 
 
 def _test_since(then: Record, config: Config) -> Iterator[str]:
@@ -211,8 +233,8 @@ def _content_since(then: Record, store: FeatureStore | None) -> Iterator[str]:
     """Of a store that is there, and was finished."""
     if store is None:
         return
-    content = store.finished_content()
-    if content is not None and content != then["content_hash"]:
+    end = store.ended()
+    if end is not None and end.content != then["content_hash"]:
         yield from _store_differences(then, _record(store))
 
 

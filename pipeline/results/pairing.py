@@ -9,6 +9,7 @@ from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.locations.places import FILES, is_place, same_place, with_files
 from egapipe.pipeline.results.durable import durable
+from egapipe.pipeline.results.images import fingerprint_of, require_images
 from egapipe.pipeline.store import Features, FeatureStore, Manifest
 from egapipe.pipeline.store.features import Rows
 from egapipe.pipeline.store.stored import found_by_loading
@@ -49,7 +50,8 @@ def open_pair(config: Config, dataset: Dataset, split: Split) -> tuple[FeatureSt
 def check_pair(store: FeatureStore, config: Config, dataset: Dataset, split: Split) -> None:
     """Raise StoreError, in one line, if a store was not made as the configuration says.
 
-    Compared without loading the teacher: the data set's content, the teacher as it was asked for
+    Compared without loading the teacher: the data set's keys, labels and images (see
+    `require_images`), the teacher as it was asked for
     (backend, model, revision, pooling, precision; names as text, local files by their content), the
     views and the stored type.
     """
@@ -60,6 +62,7 @@ def check_pair(store: FeatureStore, config: Config, dataset: Dataset, split: Spl
             f"store {store.url}: {'; '.join(differences)}: run `egapipe extract -c ...` with "
             "another store.url, or point store.url at the right store"
         )
+    require_images(store, dataset)
 
 
 def check_one_teacher(first: FeatureStore, other: FeatureStore) -> None:
@@ -87,7 +90,7 @@ def asked_of(stored: Manifest, config: Config, dataset: Dataset, split: Split) -
     settings = durable(config.teacher)
     # What loading the teacher has found out is not known here: it is what was found then.
     teacher = {**found_by_loading(stored.teacher), **_placed(stored.teacher, settings)}
-    record = {"fingerprint": dataset.fingerprint(), "rows": len(dataset)}
+    record = {"fingerprint": fingerprint_of(dataset, stored.dataset), "rows": len(dataset)}
     return stored.asking(
         dataset=stored.dataset.model_copy(update=record),
         teacher=with_files(teacher, settings),

@@ -12,10 +12,12 @@ from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import layout
 from egapipe.pipeline.store.commits import decode_commits
 from egapipe.pipeline.store.create import read_created
+from egapipe.pipeline.store.digests import Digests
 from egapipe.pipeline.store.dtypes import Stored, is_finite, not_a_number
 from egapipe.pipeline.store.index import index_problems
 from egapipe.pipeline.store.location import Place, open_objects
 from egapipe.pipeline.store.records import (
+    IMAGES,
     NOT_FINITE,
     Commit,
     Failure,
@@ -23,6 +25,7 @@ from egapipe.pipeline.store.records import (
     checksums_of,
     content_hash,
     failures_of,
+    images_root,
     sha256,
 )
 from egapipe.pipeline.store.store import FeatureStore
@@ -102,7 +105,7 @@ class _Check:
             yield f"{layout.CREATED} does not list the objects of this manifest"
         if plan_hash(manifest.plan) != manifest.views_hash:
             yield "views_hash is not the hash of the view plan: its views cannot be replayed"
-        for key in map(layout.array_key, manifest.outputs):
+        for key in map(layout.array_key, manifest.arrays):
             try:
                 data = read_created(self.objects, created, key)
             except StoreError as error:
@@ -144,6 +147,8 @@ class _Check:
             chunk = self.store.chunks.read(commit, name)
             self.report.bytes += chunk.nbytes
             yield from self.chunk(commit, name, chunk)
+        if self.manifest.dataset.images:
+            yield from self.images(commit, self.store.chunks.read(commit, IMAGES))
 
     def chunk(self, commit: Commit, name: str, chunk: Stored) -> Problems:
         """Failed rows and the padding are NaN as it is written here, all others finite numbers."""
@@ -157,6 +162,17 @@ class _Check:
         bits = np.full(1, not_a_number(dtype), chunk.dtype).tobytes()
         if chunk[empty].tobytes() != bits * chunk[empty].size:
             yield f"{name} of shard {commit.shard} has values in rows that failed or are padding"
+
+    def images(self, commit: Commit, digests: Digests) -> Problems:
+        """Rows without a digest have failed, and the padding has none."""
+        self.report.bytes += digests.nbytes
+        without = {commit.start + int(place) for place in np.flatnonzero(~digests.any(axis=1))}
+        padding = set(range(commit.stop, commit.start + len(digests)))
+        if not padding <= without:
+            yield f"{IMAGES} of shard {commit.shard} has values in its padding"
+        lacking = without - padding - {failure.row for failure in commit.failures}
+        if lacking:
+            yield f"{IMAGES} of shard {commit.shard} has no digest of row {min(lacking)}"
 
     def end(self) -> Problems:
         """The record that the store is complete, if there is one."""
@@ -181,8 +197,14 @@ class _Check:
         yield from problems
 
     def content(self, finished: Finished) -> Problems:
-        if content_hash(self.manifest.hash(), checksums_of(self.commits)) != finished.content:
+        dataset, checksums = self.manifest.dataset, checksums_of(self.commits)
+        if content_hash(self.manifest.hash(), checksums) != finished.content:
             yield f"{layout.FINISHED} is of other shards: {Finished.remedy()}"
+            return
+        checksums = checksums_of(self.commits)
+        root = images_root(dataset.fingerprint, checksums) if dataset.images else None
+        if root != finished.images:
+            yield f"{layout.FINISHED} is of other images: {Finished.remedy()}"
 
     def failures(self, finished: Finished) -> Problems:
         data = self.objects.get(layout.FAILURES)

@@ -7,7 +7,7 @@ import numpy as np
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import layout
 from egapipe.pipeline.store.create import read_created
-from egapipe.pipeline.store.dtypes import NUMPY, Stored, not_a_number
+from egapipe.pipeline.store.dtypes import NUMPY, Stored
 from egapipe.pipeline.store.manifest import Manifest
 from egapipe.pipeline.store.objects import Objects
 from egapipe.pipeline.store.records import Commit, Created, sha256
@@ -54,7 +54,7 @@ class Chunks:
         if len(data) != layout.chunk_bytes(self._manifest, name):
             raise StoreError(self._bad(commit.shard, f"{key} has {len(data)} bytes"))
         shape = layout.chunk_shape(self._manifest, name)
-        return np.frombuffer(data, NUMPY[self._manifest.dtype]).reshape(shape)
+        return np.frombuffer(data, layout.chunk_dtype(self._manifest, name)).reshape(shape)
 
     def read_view(self, shard: int, place: int, view: int, name: str) -> Stored:
         """One view of one row, [*shape], by itself: `place` is the row's in its shard.
@@ -74,18 +74,22 @@ class Chunks:
             raise StoreError(self._bad(shard, f"{key} ends before row {place}"))
         return np.frombuffer(data, dtype).reshape(shape)
 
+    def digest(self, name: str, block: Stored) -> str:
+        """SHA-256 of the chunk that a block makes, without writing it."""
+        return sha256(self._bytes(name, block))
+
     def _bytes(self, name: str, block: Stored) -> bytes:
-        """The chunk that a block makes: its numbers, then NaN to the chunk's length."""
+        """The chunk that a block makes: its numbers, then what fills it to the chunk's length."""
         missing = layout.chunk_bytes(self._manifest, name) - block.nbytes
-        dtype = self._manifest.dtype
-        nan = np.full(1, not_a_number(dtype), NUMPY[dtype]).tobytes()
-        return block.tobytes() + nan * (missing // len(nan))
+        dtype = layout.chunk_dtype(self._manifest, name)
+        fill = np.full(1, layout.fill_value(self._manifest, name), dtype).tobytes()
+        return block.tobytes() + fill * (missing // len(fill))
 
     def _require_metadata(self) -> None:
         """Whoever reads by zarr believes what these documents say of type and shape: they are read
         once before the first chunk is written. Raises StoreError."""
         if not self._verified:
-            for name in self._manifest.outputs:
+            for name in self._manifest.arrays:
                 read_created(self._objects, self._created, layout.array_key(name))
         self._verified = True
 

@@ -56,7 +56,7 @@ def create_store(objects: Objects, manifest: Manifest, index: Rows) -> None:
     documents = {**layout.metadata_documents(manifest), layout.INDEX: encoded}
     # The manifest is the first: whoever has made it has the place.
     same = {layout.GROUP: same_store, layout.INDEX: same_rows}
-    for key in map(layout.array_key, manifest.outputs):
+    for key in map(layout.array_key, manifest.arrays):
         same[key] = partial(_same_array, documents[key])
     order = sorted(documents, key=lambda key: key != layout.GROUP)
     checksums = {key: sha256(_settle(objects, key, documents[key], same[key])) for key in order}
@@ -165,7 +165,7 @@ def _is_other_content(objects: Objects, manifest: Manifest) -> bool:
                 f"{objects.url} is not empty and no store (it holds {name}): "
                 "set store.url to a new or empty folder"
             )
-    begun = {layout.GROUP, layout.INDEX, *(layout.array_key(name) for name in manifest.outputs)}
+    begun = {layout.GROUP, layout.INDEX, *(layout.array_key(name) for name in manifest.arrays)}
     for key in objects.sizes():
         if key in planned - begun:
             if objects.get(layout.CREATED) is not None:

@@ -6,8 +6,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, overload
 
+import numpy as np
+
 from egapipe.pipeline.store.dtypes import NUMPY, not_a_number
 from egapipe.pipeline.store.manifest import ATTRIBUTE, Manifest
+from egapipe.pipeline.store.records import IMAGES
 
 GROUP = "zarr.json"
 INDEX = "index/index.parquet"
@@ -17,6 +20,7 @@ CREATED = f"{COMMITS}/created.json"
 FINISHED = f"{COMMITS}/finished.json"
 FAILURES = "failures.parquet"
 COMMIT_TABLE = "commits.parquet"
+DIGEST_BYTES = 32
 
 # What makes stored bytes an array; a later zarr may add members that do not.
 _MEANING = (
@@ -75,22 +79,39 @@ def index_group_rows(rows: int, shard_rows: int) -> int:
 
 
 def chunk_shape(manifest: Manifest, name: str) -> tuple[int, ...]:
-    """Shape of a stored chunk, (R, V, *shape): one chunk, one object, is one shard.
+    """Shape of a stored chunk, (R, V, *shape), of the images' digests (R, 32): one chunk, one
+    object, is one shard.
 
     R is at most N, so that a small data set is not padded to a whole shard.
     """
-    rows = min(manifest.shard_rows, manifest.rows)
-    return (rows, manifest.view_count, *manifest.outputs[name])
+    return (min(manifest.shard_rows, manifest.rows), *row_shape(manifest, name))
+
+
+def row_shape(manifest: Manifest, name: str) -> tuple[int, ...]:
+    """Shape of what a row has in an array: (V, *shape), of the images' digests (32,)."""
+    if _is_digests(manifest, name):
+        return (DIGEST_BYTES,)
+    return (manifest.view_count, *manifest.outputs[name])
+
+
+def chunk_dtype(manifest: Manifest, name: str) -> np.dtype[Any]:
+    """Of the numbers in a chunk."""
+    return np.dtype(np.uint8 if _is_digests(manifest, name) else NUMPY[manifest.dtype])
+
+
+def fill_value(manifest: Manifest, name: str) -> Any:
+    """What rows without a value have, and the padding: NaN, of the images' digests 0."""
+    return 0 if _is_digests(manifest, name) else not_a_number(manifest.dtype)
 
 
 def chunk_bytes(manifest: Manifest, name: str) -> int:
     """Bytes of a stored chunk. The last one is as long as the others: Zarr pads it."""
-    return math.prod(chunk_shape(manifest, name)) * NUMPY[manifest.dtype].itemsize
+    return math.prod(chunk_shape(manifest, name)) * chunk_dtype(manifest, name).itemsize
 
 
 def chunk_key(manifest: Manifest, name: str, shard: int) -> str:
     """Key of a shard's chunk: Zarr's default encoding, `c/<shard>/0/0`."""
-    zeros = "/0" * (len(manifest.outputs[name]) + 1)
+    zeros = "/0" * len(row_shape(manifest, name))
     return f"{name}/c/{shard}{zeros}"
 
 
@@ -108,9 +129,9 @@ def planned_keys(manifest: Manifest) -> set[str]:
     """Every object of a finished store: no more, no less."""
     shards = range(len(plan_shards(manifest.rows, manifest.shard_rows)))
     keys = {GROUP, INDEX, CREATED, FINISHED, FAILURES, COMMIT_TABLE}
-    keys |= {array_key(name) for name in manifest.outputs}
+    keys |= {array_key(name) for name in manifest.arrays}
     keys |= {commit_key(shard) for shard in shards}
-    return keys | {chunk_key(manifest, name, i) for name in manifest.outputs for i in shards}
+    return keys | {chunk_key(manifest, name, i) for name in manifest.arrays for i in shards}
 
 
 def leftover_of(key: str) -> str | None:
@@ -141,15 +162,19 @@ def metadata_documents(manifest: Manifest) -> dict[str, bytes]:
     documents: dict[str, Buffer] = {}
     attributes = {ATTRIBUTE: manifest.model_dump(mode="json")}
     group = zarr.create_group(MemoryStore(documents), attributes=attributes)
-    for name, shape in manifest.outputs.items():
+    for name in manifest.arrays:
         group.create_array(
             name,
-            shape=(manifest.rows, manifest.view_count, *shape),
+            shape=(manifest.rows, *row_shape(manifest, name)),
             chunks=chunk_shape(manifest, name),
-            dtype=NUMPY[manifest.dtype],
-            fill_value=not_a_number(manifest.dtype),
+            dtype=chunk_dtype(manifest, name),
+            fill_value=fill_value(manifest, name),
             filters=None,
             # Embeddings are noise to a compressor, and plain bytes are read at the disk's speed.
             compressors=None,
         )
     return {key: buffer.to_bytes() for key, buffer in documents.items()}
+
+
+def _is_digests(manifest: Manifest, name: str) -> bool:
+    return name == IMAGES and manifest.dataset.images is not None

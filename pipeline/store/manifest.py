@@ -5,12 +5,22 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.locations.places import FILES, is_place, same_place
 from egapipe.pipeline.store.dtypes import DtypeName
+from egapipe.pipeline.store.records import IMAGES
 from egapipe.pipeline.store.stored import RUNTIME, StoredViews, unknown_members
 
 FORMAT = 1
@@ -43,8 +53,17 @@ class DatasetRecord(_Record):
 
     name: str
     fingerprint: str
-    """`Dataset.fingerprint()`: SHA-256 over keys, labels and image bytes."""
+    """SHA-256 over keys and labels: `listing_fingerprint`; where `images` is None over the bytes of
+    all images, too: `Dataset.fingerprint()`."""
     rows: Size
+    images: Literal["sha256"] | None = None
+    """`sha256`: the array `images` has the SHA-256 of each image's bytes, as whoever encoded it has
+    read them. None, and not there in a file: the fingerprint covers them."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = write(self)
+        return {key: value for key, value in tree.items() if value is not None}
 
 
 class Manifest(_Record):
@@ -73,10 +92,16 @@ class Manifest(_Record):
 
     @model_validator(mode="after")
     def _names(self) -> Self:
-        taken = {"index", "commits"} & self.outputs.keys()
+        own = {"index", "commits"} | ({IMAGES} if self.dataset.images else set())
+        taken = own & self.outputs.keys()
         if taken:
             raise ValueError(f"an output cannot be called {sorted(taken)[0]!r}")
         return self
+
+    @property
+    def arrays(self) -> list[str]:
+        """Names of the stored arrays: the outputs, and the images' digests where there are any."""
+        return [*self.outputs, *([IMAGES] if self.dataset.images else [])]
 
     @property
     def rows(self) -> int:

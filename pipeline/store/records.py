@@ -18,6 +18,8 @@ Count = Annotated[int, Field(ge=0)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 NOT_FINITE = "teacher output is not finite in {dtype}"
+IMAGES = "images"
+"""The array of the images' digests, [N, 32] uint8, in stores that have one."""
 _CHECKSUM = "checksum"
 
 
@@ -83,9 +85,10 @@ class Created(Record):
 class Commit(Record):
     """One finished shard: rows `start` to `stop` - 1.
 
-    sha256: array -> hex of the stored bytes of its chunk. nonfinite: rows whose teacher output was
-    not finite in the stored type; they are among `failures`. seconds: where the time went, by
-    phase. versions: of the software that made it. computed: `device`, `precision` and `batch`, what
+    sha256: array -> hex of the stored bytes of its chunk; that of `images`, the list of digests of
+    the shard's images, is the identity of these. nonfinite: rows whose teacher output was not
+    finite in the stored type; they are among `failures`. seconds: where the time went, by phase.
+    versions: of the software that made it. computed: `device`, `precision` and `batch`, what
     else decides the last bits. Both are empty in records of older egapipes: nobody knows.
     Everything but `seconds`, `host`, `versions` and `computed` is the same in every run.
     """
@@ -108,10 +111,14 @@ class Commit(Record):
 
 
 class Finished(Record):
-    """The store is complete. content: `content_hash`. sha256: hex of `failures.parquet`."""
+    """The store is complete. content: `content_hash`. sha256: hex of `failures.parquet`.
+
+    images: `images_root`, where the store has digests of its images.
+    """
 
     content: Hex
     sha256: dict[str, Hex]
+    images: Hex | None = None
 
     @classmethod
     def remedy(cls) -> str:
@@ -128,6 +135,15 @@ def content_hash(manifest_hash: str, checksums: Iterable[tuple[int, Mapping[str,
     for shard, arrays in checksums:
         for name in sorted(arrays):
             digest.update(f"\n{shard} {name} {arrays[name]}".encode())
+    return digest.hexdigest()
+
+
+def images_root(fingerprint: str, checksums: Iterable[tuple[int, Mapping[str, str]]]) -> str:
+    """SHA-256 over keys and labels, by their fingerprint, and every shard's digest of its images:
+    the identity of the data set that a store was made of."""
+    digest = hashlib.sha256(fingerprint.encode())
+    for shard, arrays in checksums:
+        digest.update(f"\n{shard} {arrays[IMAGES]}".encode())
     return digest.hexdigest()
 
 

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from egapipe.pipeline.store.digests import Digests
 from egapipe.pipeline.store.dtypes import Floats, Stored, is_finite, not_a_number, to_stored
 from egapipe.pipeline.store.manifest import Manifest
-from egapipe.pipeline.store.records import NOT_FINITE, Failure
+from egapipe.pipeline.store.records import IMAGES, NOT_FINITE, Failure
 
 
 @dataclass(frozen=True)
 class Shard:
     """What will be stored of a range of rows.
 
-    blocks: output -> [rows, V, *shape] in the stored type, NaN in failed rows. failures: by row.
+    blocks: array -> [rows, V, *shape] in the stored type, NaN in failed rows; the images' digests
+    as they are. failures: by row.
     nonfinite: how many of them failed because the teacher's output is not finite in that type.
     """
 
@@ -30,14 +32,18 @@ def prepare_shard(
     arrays: Mapping[str, Floats],
     failures: Sequence[Failure],
     keys: Callable[[Sequence[int]], list[str]],
+    digests: Digests | None = None,
 ) -> Shard:
     """Convert a shard, and find the rows that cannot be stored.
 
     arrays: output -> float32 [rows, V, *shape]. failures: of these rows, known already.
-    keys: rows -> their keys. Raises ValueError if the arguments do not belong to the shard.
+    keys: rows -> their keys. digests: of their images, where the store keeps them; only a row that
+    failed may be without. Raises ValueError if the arguments do not belong to the shard.
     """
     _check_arrays(manifest, rows, arrays)
     _check_failures(rows, failures, keys)
+    if digests is not None:
+        _check_digests(rows, failures, digests)
     blocks = {name: to_stored(arrays[name], manifest.dtype) for name in manifest.outputs}
     known = {failure.row for failure in failures}
     found = [r for r in _nonfinite_rows(manifest, rows, blocks) if r not in known]
@@ -46,6 +52,8 @@ def prepare_shard(
     failed = sorted([*failures, *added])
     for block in blocks.values():
         block[[failure.row - rows.start for failure in failed]] = not_a_number(manifest.dtype)
+    if digests is not None:
+        blocks[IMAGES] = digests
     return Shard(blocks, failed, len(added))
 
 
@@ -66,6 +74,13 @@ def _check_failures(
         raise ValueError(f"failures are not different rows of {rows}: {list(failures)}")
     if keys(failed) != [failure.key for failure in failures]:
         raise ValueError(f"failures have not the keys of their rows: {list(failures)}")
+
+
+def _check_digests(rows: range, failures: Sequence[Failure], digests: Digests) -> None:
+    without = {rows.start + int(place) for place in np.flatnonzero(~digests.any(axis=1))}
+    lacking = sorted(without - {failure.row for failure in failures})
+    if lacking:
+        raise ValueError(f"rows have no digest of their image and did not fail: {lacking}")
 
 
 def _nonfinite_rows(

@@ -1,6 +1,6 @@
 """A snapshot: what of a store was there when its records were listed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,18 +10,22 @@ from egapipe.pipeline.store.commits import Commits, decode_commits
 from egapipe.pipeline.store.create import require_equal, require_software
 from egapipe.pipeline.store.manifest import Manifest
 from egapipe.pipeline.store.records import (
+    IMAGES,
     Commit,
     Failure,
     Finished,
     checksums_of,
     content_hash,
     failures_of,
+    images_root,
     sha256,
 )
 from egapipe.pipeline.store.tables import decode_failures
 
 if TYPE_CHECKING:
     from egapipe.pipeline.store.store import FeatureStore
+
+Checksums = Iterator[tuple[int, Mapping[str, str]]]
 
 _RUN_EXTRACT = "run `egapipe extract` to finish it"
 
@@ -68,7 +72,7 @@ class Snapshot:
         record, failures, table = self._end
         if table is not None or record is None or failures is None or self.pending:
             return False
-        return record == finished(self.content_hash(), {layout.FAILURES: failures}).encode()
+        return record == self.finished_record(failures).encode()
 
     @cached_property
     def failures(self) -> list[Failure]:
@@ -91,11 +95,36 @@ class Snapshot:
 
         Raises StoreError if a shard is missing.
         """
-        return self._content_hash(self.store.manifest.hash())
+        return content_hash(self.store.manifest.hash(), self._checksums())
 
     def embeddings_hash(self) -> str:
-        """SHA-256 of every shard alone, whatever the manifest says. Raises as `content_hash`."""
-        return self._content_hash("")
+        """SHA-256 of every shard's embeddings alone, whatever the manifest says of them and of
+        which images they were. Raises as `content_hash`."""
+        outputs = self.store.manifest.outputs
+        embeddings = (
+            (shard, {name: digest for name, digest in arrays.items() if name in outputs})
+            for shard, arrays in self._checksums()
+        )
+        return content_hash("", embeddings)
+
+    def images_root(self) -> str | None:
+        """The identity of the images that the store was made of; None where the manifest has it.
+
+        Raises StoreError if a shard is missing.
+        """
+        dataset = self.store.manifest.dataset
+        return images_root(dataset.fingerprint, self._checksums()) if dataset.images else None
+
+    def image_digests(self) -> list[str]:
+        """Digest of the images of every shard, of a store that has them; raises likewise."""
+        return [arrays[IMAGES] for _, arrays in self._checksums()]
+
+    def finished_record(self, failures: bytes) -> Finished:
+        """The record that all this is complete, and vouches for the table of failures.
+
+        Raises StoreError if a shard is missing.
+        """
+        return _finished(self.store.manifest, self._checksums, failures)
 
     def require_continued(self, manifest: Manifest, *, same_software: bool) -> None:
         """Raise StoreError, with the differences, if the store is not that of a manifest.
@@ -122,11 +151,10 @@ class Snapshot:
                 f"{_RUN_EXTRACT}"
             )
 
-    def _content_hash(self, manifest_hash: str) -> str:
+    def _checksums(self) -> Checksums:
         self.require_all()
         vouched = self._vouched
-        checksums = checksums_of(self.commits) if vouched is None else vouched.checksums()
-        return content_hash(manifest_hash, checksums)
+        return checksums_of(self.commits) if vouched is None else vouched.checksums()
 
     @cached_property
     def _records(self) -> dict[int, Commit]:
@@ -160,11 +188,15 @@ class Snapshot:
         lengths = [self.sizes[layout.commit_key(shard)] for shard in self.committed]
         if commits.record_bytes != lengths:
             return None
-        content = content_hash(self.store.manifest.hash(), commits.checksums())
-        ours = finished(content, {layout.FAILURES: failures})
+        ours = _finished(self.store.manifest, commits.checksums, failures)
         return commits if record == ours.encode() else None
 
 
-def finished(content: str, objects: Mapping[str, bytes]) -> Finished:
-    """The record that a store of some content is complete, and vouches for these objects."""
-    return Finished(content=content, sha256={key: sha256(data) for key, data in objects.items()})
+def _finished(manifest: Manifest, checksums: Callable[[], Checksums], failures: bytes) -> Finished:
+    """The record that a store of some shards is complete. failures: bytes of their table."""
+    dataset = manifest.dataset
+    return Finished(
+        content=content_hash(manifest.hash(), checksums()),
+        sha256={layout.FAILURES: sha256(failures)},
+        images=images_root(dataset.fingerprint, checksums()) if dataset.images else None,
+    )

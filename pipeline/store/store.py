@@ -18,20 +18,16 @@ from egapipe.pipeline.store.create import (
     require_equal,
     require_same_rows,
 )
+from egapipe.pipeline.store.digests import Digests, changed_rows, image_digests
 from egapipe.pipeline.store.dtypes import Floats, Stored
 from egapipe.pipeline.store.index import Rows, StoredIndex
 from egapipe.pipeline.store.location import Place, open_objects
 from egapipe.pipeline.store.lock import locked
 from egapipe.pipeline.store.manifest import Manifest
 from egapipe.pipeline.store.objects import Objects
-from egapipe.pipeline.store.records import (
-    Commit,
-    Created,
-    Failure,
-    Finished,
-)
+from egapipe.pipeline.store.records import IMAGES, Commit, Created, Failure, Finished
 from egapipe.pipeline.store.shard import prepare_shard
-from egapipe.pipeline.store.snapshot import Snapshot, finished
+from egapipe.pipeline.store.snapshot import Snapshot
 from egapipe.pipeline.store.tables import encode_failures
 
 _RUN_EXTRACT = "run `egapipe extract` to finish it"
@@ -99,7 +95,7 @@ class FeatureStore:
 
     def commit(self, shard: int) -> Commit | None:
         """The record of a shard, None if it is not finished. Raises StoreError if it is damaged."""
-        self._require_planned(shard)
+        self._rows_of(shard)
         data = self.objects.get(layout.commit_key(shard))
         return None if data is None else self.decode(shard, data)
 
@@ -124,6 +120,7 @@ class FeatureStore:
         seconds: Mapping[str, float] | None = None,
         versions: Mapping[str, str] | None = None,
         computed: Mapping[str, str] | None = None,
+        images: Mapping[int, bytes] | None = None,
     ) -> Commit:
         """Store a whole shard: its data, then its commit record.
 
@@ -131,20 +128,25 @@ class FeatureStore:
         stored as NaN. A row with a value that is not finite in the stored type becomes one too.
         seconds: time by phase, recorded together with the time of this call as `write`. versions:
         of the software that made the arrays. computed: on which device they were, see `Commit`.
+        images: row -> SHA-256 of its image's bytes, 32 of them, for a store that keeps them; rows
+        that could not be read are left out.
 
         One writer a shard; different shards may be written by different processes at once. A shard
         that is committed is left as it is, and its record returned. Raises IndexError if no such
         shard is planned, ValueError if the arguments are not of it, StoreError if the bytes cannot
-        be stored.
+        be stored, or the shard was committed with other images.
         """
         started = time.perf_counter()
+        rows = self._rows_of(shard)
+        digests = image_digests(rows, images or {}) if self.manifest.dataset.images else None
         done = self.commit(shard)
         if done is not None:
+            if digests is not None:
+                self.require_images(done, digests)
             return done
         if not self._reopened:
             self.reopen()
-        rows = self.shards[shard]
-        ready = prepare_shard(self.manifest, rows, arrays, failures, self.keys)
+        ready = prepare_shard(self.manifest, rows, arrays, failures, self.keys, digests)
         checksums = {n: self.chunks.write(shard, n, b) for n, b in ready.blocks.items()}
         commit = Commit(
             shard=shard,
@@ -198,13 +200,12 @@ class FeatureStore:
         self._remove_leftovers(found.sizes)
         if found.complete:
             return
-        commits = found.commits
-        failures = encode_failures(found.failures)
+        commits, failures = found.commits, encode_failures(found.failures)
         # What vouches for the others comes last.
         for key, data in (
             (layout.FAILURES, failures),
             (layout.COMMIT_TABLE, encode_commits(commits)),
-            (layout.FINISHED, finished(found.content_hash(), {layout.FAILURES: failures}).encode()),
+            (layout.FINISHED, found.finished_record(failures).encode()),
         ):
             # An interrupted `finish` may have put it.
             if self.objects.get(key) != data:
@@ -232,6 +233,30 @@ class FeatureStore:
             raise StoreError(f"store {self.url} has no shard {shard} yet: {_RUN_EXTRACT}")
         return self.chunks.read(commit, name)[: len(self.shards[shard])]
 
+    def read_digests(self, commit: Commit) -> Digests:
+        """[rows, 32] uint8: the SHA-256 of the bytes of each image of a shard, of a store that has
+        them; zeros where none could be read.
+
+        Raises StoreError if they are missing or have not the recorded checksum.
+        """
+        return self.chunks.read(commit, IMAGES)[: len(self.shards[commit.shard])]
+
+    def require_images(self, commit: Commit, digests: Digests) -> None:
+        """Raise StoreError, which names the row, if a shard was made of other images than those of
+        some digests, [rows, 32]. Rows of which one of both has none are not compared."""
+        if self.chunks.digest(IMAGES, digests) == commit.sha256[IMAGES]:
+            return
+        changed = changed_rows(self.read_digests(commit), digests)
+        if len(changed):
+            row = commit.start + int(changed[0])
+            raise StoreError(
+                f"shard {commit.shard} of store {self.url} was made of other images on "
+                f"{commit.host} than there are on {socket.gethostname()}: {len(changed)} of "
+                f"{len(digests)} differ, the first is row {row} ({self.keys([row])[0]}): give both "
+                f"hosts the same images; if those of {commit.host} are wrong, delete "
+                f"{layout.commit_key(commit.shard)} there and run `egapipe extract` again"
+            )
+
     def read_view(self, row: int, view: int, name: str = "embedding") -> Stored:
         """[*shape]: one view of one row, in the stored type, without reading the rest of its shard.
 
@@ -239,8 +264,7 @@ class FeatureStore:
         """
         self.require_output(name)
         shard = row // self.manifest.shard_rows
-        self._require_planned(shard)
-        return self.chunks.read_view(shard, row - self.shards[shard].start, view, name)
+        return self.chunks.read_view(shard, row - self._rows_of(shard).start, view, name)
 
     def require_output(self, name: str) -> None:
         """Raise StoreError, listing the arrays there are, unless `name` is one of them."""
@@ -267,15 +291,15 @@ class FeatureStore:
         """
         return self.snapshot().content_hash()
 
-    def finished_content(self) -> str | None:
-        """The content hash that the last record names, None if the store was never finished.
+    def ended(self) -> Finished | None:
+        """The last record, None if the store was never finished.
 
         One small object: shards that were removed since do not show. Raises StoreError if it is
         damaged.
         """
         record = self.objects.get(layout.FINISHED)
         where = f"{self.url}/{layout.FINISHED}"
-        return None if record is None else Finished.decode(record, where).content
+        return None if record is None else Finished.decode(record, where)
 
     def decode(self, shard: int, data: bytes) -> Commit:
         """The record in the stored bytes of a shard's. Raises StoreError if it is damaged, or is
@@ -285,7 +309,7 @@ class FeatureStore:
         rows = self.shards[shard]
         if (commit.shard, commit.start, commit.stop) != (shard, rows.start, rows.stop):
             raise StoreError(f"{where} is damaged (it is of another shard): {Commit.remedy()}")
-        if commit.sha256.keys() != self.manifest.outputs.keys():
+        if commit.sha256.keys() != set(self.manifest.arrays):
             raise StoreError(f"{where} is damaged (it has other arrays): {Commit.remedy()}")
         if not all(rows.start <= failure.row < rows.stop for failure in commit.failures):
             raise StoreError(
@@ -293,10 +317,11 @@ class FeatureStore:
             )
         return commit
 
-    def _require_planned(self, shard: int) -> None:
+    def _rows_of(self, shard: int) -> range:
         # A negative number would count from the end, and overwrite another shard's chunk.
         if not 0 <= shard < len(self.shards):
             raise IndexError(f"shard {shard} is not in 0..{len(self.shards) - 1}")
+        return self.shards[shard]
 
     def _remove_leftovers(self, keys: Iterable[str]) -> None:
         planned = layout.planned_keys(self.manifest)

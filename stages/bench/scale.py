@@ -22,7 +22,7 @@ from PIL import Image
 from torch import nn
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.datasets.fingerprint import fingerprint_of
+from egapipe.pipeline.datasets.fingerprint import fingerprint_of, image_digests
 from egapipe.pipeline.keys import NumberedKeys
 from egapipe.pipeline.machine.quiet import quiet
 from egapipe.pipeline.store import Features, FeatureStore, check_store, layout
@@ -77,6 +77,10 @@ class Numbered(Whole):
     def fingerprint(self) -> str:
         """Of every row, as that of a real data set."""
         return fingerprint_of(self)
+
+    def digests(self, rows: int) -> list[bytes]:
+        """Of every row, as those of a real data set."""
+        return image_digests(self, rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.rows,))

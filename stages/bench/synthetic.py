@@ -11,6 +11,7 @@ import pyarrow as pa
 from PIL import Image
 
 from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.datasets.fingerprint import image_digests
 from egapipe.pipeline.keys import NumberedKeys
 from egapipe.pipeline.store import DatasetRecord, FeatureStore, Manifest
 from egapipe.pipeline.store.stored import StoredViews
@@ -75,6 +76,10 @@ class NoiseImages(Whole):
     def fingerprint(self) -> str:
         """A name for what `__init__` makes of its arguments."""
         return f"noise-{self.pixels.shape}"
+
+    def digests(self, rows: int) -> list[bytes]:
+        """Of the pixels."""
+        return image_digests(self, rows)
 
 
 def noise_store(folder: Path, rows: int, dim: int, views: ViewsConfig) -> FeatureStore:

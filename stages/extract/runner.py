@@ -1,15 +1,21 @@
 """Stage one from end to end: resolve the manifest, extract what is missing, finish the store."""
 
+import socket
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
-from egapipe.pipeline.store import Commit, FeatureStore
+from egapipe.pipeline.datasets.fingerprint import digests_of
+from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.results.images import require_images
+from egapipe.pipeline.store import Commit, FeatureStore, layout
 from egapipe.pipeline.store.snapshot import Snapshot
 from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
 from egapipe.stages.extract.planning.job import Job, begun_elsewhere
@@ -60,6 +66,8 @@ class Extraction:
 
     job: Job
     teacher: Teacher
+    planned: Snapshot | None = None
+    """Of the store when it was planned, where there was one."""
 
     @property
     def complete(self) -> bool:
@@ -69,7 +77,7 @@ class Extraction:
     @cached_property
     def _found(self) -> Snapshot:
         """The store when it was first asked for; a command lists its records once."""
-        return self.job.store.snapshot()
+        return self.planned or self.job.store.snapshot()
 
     def retry_failures(self) -> list[int]:
         """Make the shards with recorded failures pending, which `run` then does again.
@@ -79,7 +87,7 @@ class Extraction:
         """
         with self.job.store.exclusive():
             forgotten = self.job.store.forget_failed()
-        self.__dict__.pop("_found", None)
+        self.__dict__["_found"] = self.job.store.snapshot()
         return forgotten
 
     def run(self, *, local: bool, progress: OpenProgress = silent_progress) -> ExtractReport:
@@ -120,6 +128,8 @@ class Extraction:
             known = list(self.job.before)
             with closing(self._commits(shards, local, meter)) as commits:
                 for commit in commits:
+                    if commit is not None:
+                        self._look_again(commit)
                     meter.settle(commit)
                     if commit is not None and commit.computed not in [*known, {}]:
                         if known:
@@ -127,6 +137,22 @@ class Extraction:
                         known.append(commit.computed)
                     tally.check_failures(allowed)
         store.finish()
+
+    def _look_again(self, commit: Commit) -> None:
+        """Raise StoreError if another host has read another image of a shard than is here: one row,
+        drawn by the shard's number. The shard is then to be done again."""
+        store = self.job.store
+        if not store.manifest.dataset.images or commit.host == socket.gethostname():
+            return
+        rows = store.shards[commit.shard]
+        row = int(np.random.default_rng(commit.shard).choice(rows))
+        digests = store.read_digests(commit).copy()
+        [digests[row - rows.start]] = digests_of(self.job.dataset, [row])
+        try:
+            store.require_images(commit, digests)
+        except StoreError:
+            store.objects.delete(layout.commit_key(commit.shard))
+            raise
 
     def _commits(
         self, shards: Sequence[int], local: bool, meter: Meter
@@ -139,17 +165,14 @@ class Extraction:
 
 def _extraction(config: Config, plan: StorePlan, dataset: Dataset, teacher: Teacher) -> Extraction:
     """Of a store that was begun everything but the images was compared when it was planned."""
-    stored = None if plan.found is None else plan.manifest
-    manifest = manifest_for(config, plan.split, Origin.of(teacher), dataset, stored=stored)
     same = config.extract.same_software
-    if plan.found is not None:
-        plan.found.require_continued(manifest, same_software=same)
-        store = plan.found.store
+    if plan.found is None:
+        url, index = config.store_url(plan.split), index_of(dataset)
+        store = FeatureStore.create(url, plan.manifest, index, same_software=same)
     else:
-        store = FeatureStore.create(
-            config.store_url(plan.split),
-            manifest,
-            index_of(dataset),
-            same_software=same,
-        )
-    return Extraction(Job(config, plan.split, dataset, store), teacher)
+        store = plan.found.store
+        origin = Origin.of(teacher)
+        manifest = manifest_for(config, plan.split, origin, dataset, stored=plan.manifest)
+        plan.found.require_continued(manifest, same_software=same)
+        require_images(store, dataset, plan.found)
+    return Extraction(Job(config, plan.split, dataset, store), teacher, plan.found)

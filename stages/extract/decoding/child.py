@@ -18,7 +18,14 @@ import numpy as np
 from rich.filesize import decimal
 
 from egapipe.pipeline.errors import EgapipeError, MachineError, UsageError, one_line
-from egapipe.stages.extract.decoding.crew import Decoded, Limits, RowReader, Watch, look_seconds
+from egapipe.stages.extract.decoding.crew import (
+    Decoded,
+    Limits,
+    RowReader,
+    Watch,
+    look_seconds,
+    together,
+)
 
 _STARTS = 2
 _END_SECONDS = 10.0
@@ -187,8 +194,7 @@ def _decode(
             parts.append(reader.read(row, slots[number]))
         except Exception as error:
             return _TOO_LARGE.format(decimal(memory)) if _of_memory(error) else _sendable(error)
-    failures = [failure for part in parts for failure in part.failures]
-    return Decoded(failures, sum(part.seconds for part in parts))
+    return together(parts)
 
 
 def limit_memory(further: int) -> None:

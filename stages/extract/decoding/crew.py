@@ -1,7 +1,7 @@
 """Who reads and decodes images, beside the thread that asks for them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -17,10 +17,19 @@ _LOOKS = 4
 
 
 class Decoded(NamedTuple):
-    """Rows that were tried. seconds: of one thread or process."""
+    """Rows that were tried. seconds: of one thread or process. digests: row -> SHA-256 of the bytes
+    of its image, 32 of them; a row of which none could be read has none."""
 
     failures: "list[Failure]"
     seconds: float
+    digests: Mapping[int, bytes] = {}
+
+
+def together(parts: Sequence[Decoded]) -> Decoded:
+    """Of several what is known of all their rows."""
+    failures = [failure for part in parts for failure in part.failures]
+    digests = {row: digest for part in parts for row, digest in part.digests.items()}
+    return Decoded(failures, sum(part.seconds for part in parts), digests)
 
 
 class RowReader(Protocol):

@@ -48,6 +48,8 @@ class ShardImages:
         self.view_count = len(rows) * reader.view_count
         self.batch_count = -(-self.view_count // batch_size)
         self.failures: list[Failure] = []
+        self.digests: dict[int, bytes] = {}
+        """Row -> SHA-256 of its image's bytes, of the batches taken so far."""
         self.seconds = 0.0
         """Seconds that all threads or processes together spent on the images so far."""
         self._reader = reader
@@ -88,6 +90,7 @@ class ShardImages:
             decoded = awaited(future, crew, self._limits)
             self.seconds += decoded.seconds
             self.failures += decoded.failures
+            self.digests |= decoded.digests
         return Batch(self._buffers.pop(number), number * self._batch_size)
 
     def cancel(self) -> None:

@@ -14,7 +14,14 @@ import numpy as np
 
 from egapipe.pipeline.store import Failure
 from egapipe.stages.extract.decoding.child import Child, LostChildError, Room
-from egapipe.stages.extract.decoding.crew import LIMITS, Decoded, Limits, RowReader, Task
+from egapipe.stages.extract.decoding.crew import (
+    LIMITS,
+    Decoded,
+    Limits,
+    RowReader,
+    Task,
+    together,
+)
 
 # Parts of a batch for each process: few messages, and at a batch's end none idles for long.
 _PARTS = 2
@@ -124,8 +131,7 @@ class Processes:
                 lost[error.row] += 1
         pairs = zip(rows, part.places, strict=True)
         found = [self._alone(child, row, place, lost) for row, place in pairs]
-        failures = [failure for one in found for failure in one.failures]
-        return Decoded(failures, sum(one.seconds for one in found))
+        return together(found)
 
     def _alone(self, child: Child, row: int, place: int, lost: Counter[int]) -> Decoded:
         """A row by itself, until it is decoded or has taken too many processes with it."""

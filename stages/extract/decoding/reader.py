@@ -1,5 +1,6 @@
 """One row of a data set as the views that a teacher sees."""
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.datasets import Images
 from egapipe.pipeline.datasets.images import IN_FLIGHT
+from egapipe.pipeline.datasets.passing import Passed, passing
 from egapipe.pipeline.datasets.reading import naming
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.store import Failure
@@ -60,7 +62,7 @@ class Reader:
         """
         began, failures, key = time.perf_counter(), [], self.dataset.keys[row]
         try:
-            with IN_FLIGHT.row(), naming(self.dataset.name, row, key):
+            with IN_FLIGHT.row(), naming(self.dataset.name, row, key), passing() as passed:
                 views = self.views(row)
                 for slot, pixels in zip(slots, views, strict=True):
                     slot[...] = pixels
@@ -68,4 +70,14 @@ class Reader:
             failures = [Failure(row, key, str(error))]
             for slot in slots:
                 slot[...] = 0
-        return Decoded(failures, time.perf_counter() - began)
+        return Decoded(failures, time.perf_counter() - began, self._digest(row, passed))
+
+    def _digest(self, row: int, passed: Passed) -> dict[int, bytes]:
+        """Of the bytes that were decoded; a source of its own kind is asked for them."""
+        data = passed.data
+        if data is None:
+            try:
+                data = self.dataset.encoded(row)
+            except ImageError:
+                return {}
+        return {row: hashlib.sha256(data).digest()}

@@ -67,7 +67,7 @@ def import_embeddings(
         preprocessing=_preprocessing(teacher),
         outputs={"embedding": (dim,)},
     )
-    manifest = manifest_for(config, split, origin, dataset)
+    manifest = manifest_for(config, split, origin, dataset, whole=True)
     store = FeatureStore.create(
         config.store_url(split),
         manifest,

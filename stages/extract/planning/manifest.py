@@ -10,6 +10,7 @@ import pyarrow as pa
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.datasets.fingerprint import listing_fingerprint
 from egapipe.pipeline.locations.places import with_files
 from egapipe.pipeline.machine.versions import installed
 from egapipe.pipeline.results.durable import durable
@@ -44,20 +45,25 @@ def manifest_for(
     *,
     fingerprint: str | None = None,
     stored: Manifest | None = None,
+    whole: bool = False,
 ) -> Manifest:
     """The manifest of a split's store: dataset, teacher, preprocessing, views, layout, software.
 
-    fingerprint: of the data set; without one every image's bytes are read, and none is decoded.
-    stored: of the store that is there already, which has what the configuration leaves open. Raises
-    ImageError if one cannot be read.
+    stored: of the store that is there already, which has what the configuration leaves open: also
+    what its fingerprint covers. whole: of a new store, the bytes of all images, which nobody reads
+    later. Then they are read for it, unless a fingerprint is given.
     """
+    whole = whole if stored is None else stored.dataset.images is None
+    if fingerprint is None:
+        fingerprint = dataset.fingerprint() if whole else listing_fingerprint(dataset)
     left_open = _aspect(origin.preprocessing) if stored is None else stored.views.aspect
     plan = settled(config.view_plan(split), left_open)
     return Manifest(
         dataset=DatasetRecord(
             name=dataset.name,
-            fingerprint=dataset.fingerprint() if fingerprint is None else fingerprint,
+            fingerprint=fingerprint,
             rows=len(dataset),
+            images=None if whole else "sha256",
         ),
         teacher=with_files(origin.spec, durable(config.teacher)),
         preprocessing=origin.preprocessing,

@@ -27,8 +27,7 @@ _RECORD_BYTES = 4096
 class StorePlan:
     """One store as it will be, and what of it is still to be written.
 
-    begun: whether the store exists. pending: its shards without a record, by number. The manifest's
-    data set fingerprint is not that of the images, which nobody has read for this.
+    begun: whether the store exists. pending: its shards without a record, by number.
     """
 
     split: Split
@@ -83,7 +82,7 @@ class StorePlan:
 
     @property
     def _shard_bytes(self) -> int:
-        return sum(chunk_bytes(self.manifest, name) for name in self.manifest.outputs)
+        return sum(chunk_bytes(self.manifest, name) for name in self.manifest.arrays)
 
 
 def plan_store(config: Config, split: Split, dataset: Dataset, teacher: Teacher) -> StorePlan:
@@ -94,12 +93,13 @@ def plan_store(config: Config, split: Split, dataset: Dataset, teacher: Teacher)
     """
     objects, origin = open_objects(config.store_url(split)), Origin.of(teacher)
     if not FeatureStore.exists(objects):
-        manifest = manifest_for(config, split, origin, dataset, fingerprint="not read")
+        manifest = manifest_for(config, split, origin, dataset)
         shards = len(plan_shards(manifest.rows, manifest.shard_rows))
         return StorePlan(split, objects, manifest, begun=False, pending=tuple(range(shards)))
     store = FeatureStore.open(objects)
     found = store.snapshot()
     stored = store.manifest
+    # Rows are compared one by one, which names the first that differs.
     known = stored.dataset.fingerprint
     asked = manifest_for(config, split, origin, dataset, fingerprint=known, stored=stored)
     require_equal(stored, asked, store.url)

@@ -123,6 +123,7 @@ class Worker:
                 seconds=seconds,
                 versions=software(),
                 computed=self.computed,
+                images=images.digests,
             ),
         )
 

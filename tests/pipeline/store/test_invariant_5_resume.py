@@ -12,7 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import Failure, FeatureStore, Manifest, check_store, layout
-from egapipe.pipeline.store.snapshot import finished as finished_record
 from tests.pipeline.store.conftest import forget, make_folder
 from tests.pipeline.store.kill import killed_before
 from tests.pipeline.store.samples import (
@@ -138,7 +137,7 @@ class Resuming(RuleBasedStateMachine):
         self.store.objects.put(layout.commit_key(shard), commit.encode())
         if again:
             failures = self.store.objects.get(layout.FAILURES) or b""
-            ours = finished_record(self.store.content_hash(), {layout.FAILURES: failures})
+            ours = self.store.snapshot().finished_record(failures)
             self.store.objects.put(layout.FINISHED, ours.encode())
         assert not self.store.complete
         assert self.store.commits()[shard].host == "another"

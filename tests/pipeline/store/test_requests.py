@@ -1,5 +1,6 @@
 """What a command asks of an object store does not grow with the number of shards."""
 
+import hashlib
 import io
 from collections.abc import Callable, Iterator
 
@@ -48,7 +49,7 @@ def config(
         }
     )
     [extraction] = prepare(config, ["train"])
-    fill(extraction.job.store)
+    fill(extraction.job.store, hashlib.sha256(image.getvalue()).digest())
     yield config
     forget(f"requests-{rows}")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.datasets import open_dataset, reading
+from egapipe.pipeline.datasets.fingerprint import listing_fingerprint
 from egapipe.pipeline.errors import MachineError, StoreError, TeacherError, UsageError
 from egapipe.pipeline.results.pairing import check_pair
 from egapipe.pipeline.store import Failure, FeatureStore, check_store
@@ -85,7 +86,8 @@ def test_the_manifest_says_what_was_done(quick: MakeConfig) -> None:
     extract.run(config, split="train", local=True)
     manifest = FeatureStore.open(config.store_url("train")).manifest
     dataset, teacher = open_dataset(config.dataset.train), load_teacher(config.teacher)
-    assert manifest.dataset.fingerprint == dataset.fingerprint()
+    assert manifest.dataset.fingerprint == listing_fingerprint(dataset)
+    assert manifest.dataset.images == "sha256"
     assert manifest.teacher == {**teacher.spec, "files": manifest.teacher["files"]}
     assert len(manifest.teacher["files"]) == 64
     assert manifest.preprocessing == teacher.preprocessing.to_json()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from egapipe.pipeline.datasets.fingerprint import image_digests
 from egapipe.pipeline.mathematics.correlation import correlations
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages.distill import load_student
@@ -198,6 +199,9 @@ class Noise:
 
     def fingerprint(self) -> str:
         return "noise"
+
+    def digests(self, rows: int) -> list[bytes]:
+        return image_digests(self, rows)
 
 
 def test_the_page_of_ten_thousand_images_stays_small(tmp_path: Path) -> None:
