@@ -89,14 +89,14 @@ def changed_images(
         ours = dataset.digests(store.manifest.shard_rows)
         for shard, (now, was) in enumerate(zip(ours, found.image_digests(), strict=True)):
             if now.hex() != was:
-                yield from _in_shard(store, found.commits[shard], dataset, store.shards[shard])
+                yield from changed_of(store, found.commits[shard], dataset, store.shards[shard])
         return
     shards = found.committed if whole else spread(found.committed, _SHARDS)
     for shard in shards:
         commit = store.commit(shard)
         if commit is not None:
             rows = store.shards[shard]
-            yield from _in_shard(store, commit, dataset, rows if whole else spread(rows, _EACH))
+            yield from changed_of(store, commit, dataset, rows if whole else spread(rows, _EACH))
 
 
 def spread(places: Sequence[int], count: int) -> list[int]:
@@ -106,9 +106,12 @@ def spread(places: Sequence[int], count: int) -> list[int]:
     return [places[int(i)] for i in np.linspace(0, len(places) - 1, count).round()]
 
 
-def _in_shard(
+def changed_of(
     store: FeatureStore, commit: Commit, dataset: Dataset, rows: Sequence[int]
 ) -> Iterator[Changed]:
+    """Of some rows of a committed shard those whose images have changed, by row; see `Changed`."""
+    if not store.manifest.dataset.images:
+        return
     was = store.read_digests(commit)[np.asarray(rows) - commit.start]
     now = digests_of(dataset, rows)
     gone = set(gone_rows(was, now).tolist())

@@ -16,10 +16,12 @@ from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.locations.places import with_files
 from egapipe.pipeline.mathematics.correlation import correlations
 from egapipe.pipeline.results.durable import durable
+from egapipe.pipeline.results.images import Changed, changed_images, changed_of
 from egapipe.pipeline.store import FeatureStore, Manifest
 from egapipe.pipeline.store.create import require_equal, require_same_rows
 from egapipe.pipeline.store.diff import cosine_differences
 from egapipe.pipeline.store.dtypes import DtypeName, to_floats
+from egapipe.pipeline.store.layout import commit_key
 from egapipe.pipeline.views import plan_hash, settled
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import index_of, software
@@ -71,35 +73,42 @@ class Agreement:
 @dataclass(frozen=True)
 class VerifyReport:
     """pairs: int64 [n, 2], the rows and views compared. worst: key and view of the least similar
-    pair. software: `name old -> new` where versions are no longer those of the store."""
+    pair. software: `name old -> new` where versions are no longer those of the store. changed:
+    images that are not those that the store was made of, among the pairs' or, if asked, all."""
 
     url: str
     pairs: Pairs
     worst: tuple[str, int]
     outputs: list[Agreement]
     software: list[str]
+    changed: list[Changed]
 
     @property
     def ok(self) -> bool:
-        """Whether every output agrees."""
-        return all(output.ok for output in self.outputs)
+        """Whether every output agrees, and no image has changed."""
+        return all(output.ok for output in self.outputs) and not self.changed
 
     def lines(self) -> list[str]:
         """The result, for people."""
         lines = [f"{self.url}: {len(self.pairs)} embeddings computed again"]
         lines += [f"  {output.line()}" for output in self.outputs]
-        if not self.ok:
+        lines += [f"  {_named(changed)}" for changed in self.changed]
+        if not all(output.ok for output in self.outputs):
             lines.append(f"  least similar: view {self.worst[1]} of {self.worst[0]}")
         if self.software:
             lines.append(f"  software is another: {', '.join(self.software)}")
         return lines
 
 
-def verify_store(config: Config, *, split: Split, count: int = 16, seed: int = 0) -> VerifyReport:
+def verify_store(
+    config: Config, *, split: Split, count: int = 16, seed: int = 0, images: bool = False
+) -> VerifyReport:
     """Run the teacher again on random (row, view) pairs of a split and compare with what is stored.
 
     count: pairs, all different, of committed rows that did not fail; fewer if there are fewer.
-    seed: which ones. The store may be unfinished. Software may be newer than the store's.
+    seed: which ones. images: read every image that was stored, and compare its digest; else those
+    of the pairs, where the store has digests. The store may be unfinished. Software may be newer
+    than the store's.
 
     Raises UsageError (no such split, embeddings that were imported), TeacherError (the teacher
     cannot be used), ImageError (an image that was stored cannot be read) or StoreError (no store,
@@ -118,7 +127,31 @@ def verify_store(config: Config, *, split: Split, count: int = 16, seed: int = 0
     fresh, kept = _encode(config, teacher, reader, pairs), _stored(store, pairs)
     agreements = [_agreement(store.manifest, n, kept[n], fresh[n]) for n in store.manifest.outputs]
     row, view = pairs[_worst(kept, fresh)]
-    return VerifyReport(store.url, pairs, (dataset.keys[row], int(view)), agreements, _newer(store))
+    worst = (dataset.keys[row], int(view))
+    changed = list(_changed(store, dataset, None if images else pairs[:, 0]))
+    return VerifyReport(store.url, pairs, worst, agreements, _newer(store), changed)
+
+
+def _changed(
+    store: FeatureStore, dataset: Dataset, rows: npt.NDArray[np.int64] | None
+) -> Iterator[Changed]:
+    """Images that have changed, of some rows or all that are committed."""
+    if rows is None:
+        yield from changed_images(store, store.snapshot(), dataset, whole=True)
+        return
+    shards = rows // store.manifest.shard_rows
+    for shard in np.unique(shards):
+        commit = store.commit(int(shard))
+        if commit is not None:
+            yield from changed_of(store, commit, dataset, np.unique(rows[shards == shard]).tolist())
+
+
+def _named(changed: Changed) -> str:
+    what = "cannot be read" if changed.gone else "is another one"
+    return (
+        f"image {changed.key} (row {changed.row}, shard {changed.shard}) {what}: restore it, or "
+        f"delete {commit_key(changed.shard)} and run `egapipe extract` again to redo the shard"
+    )
 
 
 def _draw(store: FeatureStore, count: int, seed: int) -> Pairs:

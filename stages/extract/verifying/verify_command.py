@@ -25,6 +25,10 @@ def verify(
         int, typer.Option("--count", "-n", min=1, help="Embeddings to compute again.")
     ] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Which ones are drawn.")] = 0,
+    images: Annotated[
+        bool,
+        typer.Option("--images", help="Read every image, and list those that have changed."),
+    ] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Run the teacher again on some images and views. Exit code 1 if the store has others."""
@@ -32,7 +36,7 @@ def verify(
     from egapipe.stages.extract.verifying.verify import verify_store
 
     loaded = load_config(config, overrides or [], trust_remote_code=trust_remote_code)
-    report = verify_store(loaded, split=split, count=count, seed=seed)
+    report = verify_store(loaded, split=split, count=count, seed=seed, images=images)
     say(*report.lines())
     if not report.ok:
         raise typer.Exit(1)

@@ -1,5 +1,6 @@
 """Small stores, made through the public interface."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,12 +24,15 @@ def make_manifest(
     view_count: int = 2,
     dtype: str = "float16",
     outputs: Mapping[str, tuple[int, ...]] = OUTPUTS,
+    images: bool = False,
     **changes: Any,
 ) -> Manifest:
-    """view_count: V, the clean one included. changes: other fields of the manifest."""
+    """view_count: V, the clean one included. images: whether it keeps their digests. changes: other
+    fields of the manifest."""
     plan = ViewsConfig(count=view_count - 1)
     content: dict[str, Any] = {
-        "dataset": {"name": "sample", "fingerprint": "f" * 64, "rows": rows},
+        "dataset": {"name": "sample", "fingerprint": "f" * 64, "rows": rows}
+        | ({"images": "sha256"} if images else {}),
         "teacher": {"model": "vit", "sha256": "a" * 64},
         "preprocessing": {"size": 224},
         "views": plan,
@@ -67,13 +71,29 @@ def make_arrays(manifest: Manifest, rows: range) -> Arrays:
     }
 
 
+def make_digests(manifest: Manifest, rows: range) -> dict[int, bytes] | None:
+    """Of the images of some rows, where the store keeps them."""
+    if not manifest.dataset.images:
+        return None
+    return {row: hashlib.sha256(str(row).encode()).digest() for row in rows}
+
+
 def create(url: str, manifest: Manifest | None = None) -> FeatureStore:
     manifest = manifest or make_manifest()
     return FeatureStore.create(url, manifest, make_index(manifest.rows))
 
 
 def write(store: FeatureStore, shard: int) -> Commit:
-    return store.write_shard(shard, make_arrays(store.manifest, store.shards[shard]))
+    rows = store.shards[shard]
+    return store.write_shard(
+        shard, make_arrays(store.manifest, rows), images=make_digests(store.manifest, rows)
+    )
+
+
+def digests_of(store: FeatureStore, shard: int) -> dict[int, bytes]:
+    """Of the images of a committed shard, as `write_shard` takes them."""
+    commit = store.commits()[shard]
+    return dict(zip(store.shards[shard], map(bytes, store.read_digests(commit)), strict=True))
 
 
 def complete(store: FeatureStore, shards: Iterable[int] | None = None) -> FeatureStore:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from egapipe.pipeline.store import Commit, Failure, FeatureStore, Manifest, layout
 from egapipe.pipeline.store.command import register
 from egapipe.pipeline.store.records import Created, Finished
-from tests.pipeline.store.samples import create, make_arrays, make_manifest
+from tests.pipeline.store.samples import create, make_arrays, make_digests, make_manifest
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "store.md"
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
@@ -28,11 +28,13 @@ def blocks(language: str) -> list[str]:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
     """stores/quickstart/train.zarr in the working folder, with a failed row."""
     monkeypatch.chdir(tmp_path)
-    manifest = make_manifest(outputs={"embedding": (3,)})
+    manifest = make_manifest(outputs={"embedding": (3,)}, images=True)
     store = create("stores/quickstart/train.zarr", manifest)
     for shard, rows in enumerate(store.shards):
         failures = [Failure(6, "train/6", "no image")] if 6 in rows else []
-        store.write_shard(shard, make_arrays(manifest, rows), failures=failures)
+        digests = make_digests(manifest, rows)
+        arrays = make_arrays(manifest, rows)
+        store.write_shard(shard, arrays, failures=failures, images=digests)
     store.finish()
     return store
 

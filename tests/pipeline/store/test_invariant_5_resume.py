@@ -19,12 +19,13 @@ from tests.pipeline.store.samples import (
     create,
     finished,
     make_arrays,
+    make_digests,
     make_manifest,
     snapshot,
     write,
 )
 
-SMALL = make_manifest(rows=5, shard_rows=3, outputs={"embedding": (3,)})
+SMALL = make_manifest(rows=5, shard_rows=3, outputs={"embedding": (3,)}, images=True)
 
 
 def test_killed_at_any_step_of_a_run_it_ends_byte_identical(tmp_path: Path) -> None:
@@ -68,7 +69,8 @@ def with_a_failure(store: FeatureStore) -> FeatureStore:
     for shard in store.pending():
         rows = store.shards[shard]
         failures = [Failure(1, "train/1", "damaged")] if 1 in rows else []
-        store.write_shard(shard, make_arrays(store.manifest, rows), failures=failures)
+        arrays, images = (make(store.manifest, rows) for make in (make_arrays, make_digests))
+        store.write_shard(shard, arrays, failures=failures, images=images)
     store.finish()
     return store
 

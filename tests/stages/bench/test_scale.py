@@ -72,7 +72,9 @@ def test_the_page_computes_what_it_says() -> None:
         f"| finishing, at 300 reads/s | {found['finish_minutes']:.0f} min |",
         f"| a command on the finished store: requests, seconds | "
         f"{found['command_requests']:.0f}, {found['command_seconds']:.0f} s |",
-        f"| fingerprint, at 1 GB/s of images | {found['fingerprint_hours']:.0f} h |",
+        f"| fingerprint of keys and labels | {found['fingerprint_minutes']:.0f} min |",
+        f"| digests of the images, of one core; the workers share it | "
+        f"{found['digest_hours']:.0f} h |",
         f"| GPU hours at 2,000 views/s a GPU | {found['gpu_hours'](2000):.0f} |",
         f"{found['dollars'](0, 1, 5e-6, 4e-7, 0, 0):.2f} dollars",
         f"{found['dollars'](0, 1, 0, 0, 23, 1):.0f} dollars a month",

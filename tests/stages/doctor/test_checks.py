@@ -15,6 +15,7 @@ from egapipe.stages.doctor.examination import CHECKS, examine
 from egapipe.stages.doctor.machine import EXTRAS, needed_extras
 from egapipe.stages.doctor.parts import Parts
 from egapipe.stages.extract.planning.manifest import index_of
+from tests.pipeline.store.samples import digests_of
 from tests.stages.doctor.conftest import MakeParts
 from tests.stages.extract import models
 
@@ -149,8 +150,9 @@ def test_other_embeddings_under_the_same_manifest_are_found(own_teacher: Parts) 
     store = own_teacher.store("train")
     kept = {shard: store.read_shard(shard).astype("float32") for shard in range(5)}
     for shard, values in kept.items():
+        images = digests_of(store, shard)
         store.objects.delete(f"commits/{shard:06d}.json")
-        store.write_shard(shard, {"embedding": -values[::-1].copy()})
+        store.write_shard(shard, {"embedding": -values[::-1].copy()}, images=images)
     message = said("embeddings", Parts(own_teacher.config), "FAIL")
     assert "DIFFERS" in message
     assert "extract into another store.url" in message

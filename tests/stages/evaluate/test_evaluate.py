@@ -19,6 +19,7 @@ from egapipe.pipeline.store import Failure, FeatureStore
 from egapipe.stages import distill, evaluate, extract
 from egapipe.stages.evaluate.command import table_lines
 from tests.command import egapipe
+from tests.pipeline.store.samples import digests_of
 from tests.stages.evaluate.conftest import CopyRun
 from tests.stages.evaluate.photos import write_digits
 
@@ -251,7 +252,8 @@ def test_images_that_the_teacher_failed_on_still_count_for_the_student(
     for shard, rows in enumerate(original.shards):
         values = original.read_shard(shard).astype(np.float32)
         failed = [Failure(row, original.keys([row])[0], "not finite") for row in rows if row % 3]
-        store.write_shard(shard, {"embedding": values}, failures=failed)
+        images = digests_of(original, shard)
+        store.write_shard(shard, {"embedding": values}, failures=failed, images=images)
     store.finish()
     found, whole = evaluate.run(copy_run(store__url=str(tmp_path))), evaluate.run(finished)
     assert found.predictions == whole.predictions

@@ -18,6 +18,7 @@ from egapipe.pipeline.results.pairing import check_pair
 from egapipe.pipeline.store import FeatureStore, check_store, layout
 from egapipe.stages import extract
 from egapipe.stages.extract import prepare
+from egapipe.stages.extract.verifying.verify import verify_store
 
 ROWS, SHARD_ROWS = 10, 4
 DAMAGED, MISSING = 3, 8
@@ -198,3 +199,19 @@ def test_a_store_of_one_fingerprint_goes_on_under_its_own_rule(
     image(config, 2).write_bytes(png(20))
     with pytest.raises(StoreError, match=r"dataset\.fingerprint"):
         pair(config)
+
+
+def test_verifying_lists_every_image_that_has_changed(config: Config) -> None:
+    run(config)
+    assert verify_store(config, split="train", images=True).ok
+    for row in (5, 9):
+        image(config, row).write_bytes(png(50 + row))
+    report = verify_store(config, split="train", count=1, images=True)
+    assert not report.ok
+    assert [(one.key, one.row, one.shard) for one in report.changed] == [
+        ("05.png", 5, 1),
+        ("09.png", 9, 2),
+    ]
+    assert any("image 09.png (row 9, shard 2) is another one" in line for line in report.lines())
+    drawn = verify_store(config, split="train", count=8)
+    assert [one.row for one in drawn.changed] == [5, 9]

@@ -12,6 +12,7 @@ from egapipe.pipeline.store.dtypes import to_floats
 from egapipe.stages import extract
 from egapipe.stages.extract.verifying.verify import VerifyReport, verify_store
 from tests.command import egapipe
+from tests.pipeline.store.samples import digests_of
 from tests.stages.extract.conftest import MakeConfig, Sets, as_options
 
 
@@ -30,7 +31,8 @@ def rewritten(config: Config, url: str, order: np.ndarray) -> None:
     values = to_floats(np.concatenate(shards), old.manifest.dtype)[order[..., 0], order[..., 1]]
     new = FeatureStore.create(url, old.manifest, old.index())
     for shard, rows in enumerate(new.shards):
-        new.write_shard(shard, {"embedding": values[rows.start : rows.stop]})
+        part = {"embedding": values[rows.start : rows.stop]}
+        new.write_shard(shard, part, images=digests_of(old, shard))
     new.finish()
 
 
@@ -106,7 +108,8 @@ def test_software_of_another_version_is_named(quick: MakeConfig) -> None:
     older = quick("store.url=" + config.store_url("train") + "-older")
     manifest = old.manifest.model_copy(update={"versions": versions})
     new = FeatureStore.create(older.store_url("train"), manifest, old.index())
-    new.write_shard(0, {"embedding": old.read_shard(0).astype(np.float32)})
+    part = {"embedding": old.read_shard(0).astype(np.float32)}
+    new.write_shard(0, part, images=digests_of(old, 0))
     report = verify_store(older, split="train")
     assert report.ok
     assert [line.partition(" -> ")[0] for line in report.software] == [
