@@ -3,11 +3,14 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from egapipe.pipeline.terminal.text import visible
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 Value = float | int | str
 Clock = Callable[[], float]
@@ -24,6 +27,10 @@ class Display(Protocol):
 
     def note(self, text: str) -> None:
         """Show a message that stays."""
+        ...
+
+    def detail(self, lines: Sequence[str]) -> None:
+        """Show lines beside the state, in place of those before."""
         ...
 
     def close(self, state: Mapping[str, Value]) -> None:
@@ -46,8 +53,14 @@ class Progress:
         done: int = 0,
         unit: str = "rows",
         clock: Clock = time.monotonic,
+        detailed: bool = False,
     ) -> None:
-        """Start the clock. `done` of `total` were there before and count in no rate."""
+        """Start the clock.
+
+        `done` of `total` were there before and count in no rate. detailed: whether `detail` shows
+        anything.
+        """
+        self._detailed = detailed
         self._display = display
         self._task, self._total, self._unit = task, total, unit
         self._before = self._done = done
@@ -62,6 +75,11 @@ class Progress:
     def note(self, text: str) -> None:
         """Show a message that stays, such as the loss of a worker."""
         self._display.note(text)
+
+    def detail(self, lines: Sequence[str]) -> None:
+        """Show lines beside the state, such as one a worker, if they were asked for."""
+        if self._detailed:
+            self._display.detail(lines)
 
     def close(self) -> None:
         """Show the last state and stop."""
@@ -108,6 +126,9 @@ class Silence:
     def note(self, text: str) -> None:
         """Show nothing."""
 
+    def detail(self, lines: Sequence[str]) -> None:
+        """Show nothing."""
+
     def close(self, state: Mapping[str, Value]) -> None:
         """Show nothing."""
 
@@ -120,17 +141,22 @@ class JsonLines:
     ) -> None:
         self._stream, self._every, self._clock = stream, every, clock
         self._last = clock()
+        self._details: Mapping[str, Sequence[str]] = {}
 
     def show(self, state: Mapping[str, Value]) -> None:
         """Write the state if the last line is old enough."""
         now = self._clock()
         if now - self._last >= self._every:
             self._last = now
-            self._write(state)
+            self._write({**state, **self._details})
 
     def note(self, text: str) -> None:
         """Write the message at once."""
         self._write({"note": text})
+
+    def detail(self, lines: Sequence[str]) -> None:
+        """Write them with the next state, as `details`."""
+        self._details = {"details": list(lines)}
 
     def close(self, state: Mapping[str, Value]) -> None:
         """Write the last state."""
@@ -148,12 +174,23 @@ class TerminalBar:
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
         from rich.table import Column
+        from rich.text import Text
+
+        self._lines: Sequence[str] = ()
+        shown = self
+
+        class Detailed(Bar):
+            """The bar, and below it the details."""
+
+            def get_renderables(self) -> "Iterable[RenderableType]":
+                yield from super().get_renderables()
+                yield from (Text(f"  {line}", no_wrap=True) for line in shown._lines)
 
         text = TextColumn("{task.fields[text]}", markup=False)
         name = TextColumn("{task.description}", markup=False)
         # The bar takes what the words leave of the line.
         bar = BarColumn(bar_width=None, table_column=Column(ratio=1))
-        self._bar = Bar(name, bar, text, console=Console(stderr=True), expand=True)
+        self._bar = Detailed(name, bar, text, console=Console(stderr=True), expand=True)
         self._bar.start()
         self._task = self._bar.add_task("", text="", total=None)
 
@@ -171,16 +208,25 @@ class TerminalBar:
         """Print the message above the bar."""
         self._bar.console.print(visible(text), markup=False, highlight=False)
 
+    def detail(self, lines: Sequence[str]) -> None:
+        """Show lines below the bar, as many as fit on the screen."""
+        room = max(1, self._bar.console.height - 4)
+        cut = [f"... and {len(lines) - room + 1} more"] if len(lines) > room else []
+        self._lines = [*map(visible, lines[: room - len(cut)]), *cut]
+
     def close(self, state: Mapping[str, Value]) -> None:
         """Leave the bar in its last state."""
+        self._lines = ()
         self.show(state)
         self._bar.stop()
 
 
-def open_progress(task: str, total: int, *, done: int = 0, unit: str = "rows") -> Progress:
-    """Progress on stderr: a bar if it is a terminal, else JSON lines."""
+def open_progress(
+    task: str, total: int, *, done: int = 0, unit: str = "rows", detailed: bool = False
+) -> Progress:
+    """Progress on stderr: a bar if it is a terminal, else JSON lines. detailed: see `Progress`."""
     display: Display = TerminalBar() if sys.stderr.isatty() else JsonLines(sys.stderr)
-    progress = Progress(display, task, total, done=done, unit=unit)
+    progress = Progress(display, task, total, done=done, unit=unit, detailed=detailed)
     progress.update(done)
     return progress
 

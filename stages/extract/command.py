@@ -1,6 +1,7 @@
 """`egapipe extract`: teacher embeddings of every view of every image, into the store."""
 
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,6 +40,9 @@ def extract(
             "--retry-failures", help="Do shards again in which an image failed, finished or not."
         ),
     ] = False,
+    workers: Annotated[
+        bool, typer.Option("--workers", help="Show a line a worker: where, what, how fast.")
+    ] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Run the teacher over every view of every image, once, and store its embeddings.
@@ -54,6 +58,8 @@ def extract(
     splits: list[Split] = loaded.splits() if split == "all" else [split]
     if dry and retry_failures:
         raise UsageError("--dry-run writes nothing, --retry-failures does: give one of them")
+    if local and workers:
+        raise UsageError("--workers shows workers of Ray, --local has none: give one of them")
     if dry:
         _rehearse(loaded, splits, local)
         return
@@ -68,10 +74,11 @@ def extract(
             again = len(extraction.retry_failures())
             say(f"{extraction.job.split}: shards with failures are done again: {again}")
     on_ray = not local and any(not extraction.complete for extraction in extractions)
+    shown = partial(open_progress, detailed=workers)
     # One Ray for all splits: it takes longer to start than a small split to extract.
     with ray_session(loaded.cluster) if on_ray else nullcontext():
         for extraction in extractions:
-            report = extraction.run(local=local, progress=open_progress)
+            report = extraction.run(local=local, progress=shown)
             say(report.line())
 
 

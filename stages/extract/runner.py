@@ -160,7 +160,7 @@ class Extraction:
         if shards and local:
             yield from extract_inline(self.job, self.teacher, shards, meter.moved, meter.note)
         elif shards:
-            yield from extract_pooled(self.job, shards, meter.note)
+            yield from extract_pooled(self.job, shards, meter.note, meter.workers)
 
 
 def _extraction(config: Config, plan: StorePlan, dataset: Dataset, teacher: Teacher) -> Extraction:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from egapipe.pipeline.mathematics.resampling import resized, weights
+
 Size = tuple[int, int]
 
 
@@ -44,13 +46,9 @@ def crop_and_resize(
     """
     full = (canvas.shape[1] - 2 * margin[0], canvas.shape[2] - 2 * margin[1])
     views = crop(canvas, index, box, torch.zeros_like(flip), full, margin).float()
-    across = _triangles(box[:, 3], full[1], size[1])
+    across = weights(box[:, 3], full[1], size[1])
     across = torch.where(flip[:, None, None], across.flip(1), across)
-    down = _triangles(box[:, 2], full[0], size[0])
-    batch = len(index)
-    # [B, 3H, W] times [B, W, w], then [B, h, H] times [B, H, w] of each channel.
-    wide = _rounded(views.reshape(batch, -1, full[1]) @ across.mT).view(batch, 3, full[0], size[1])
-    return _rounded(down[:, None] @ wide).to(torch.uint8)
+    return resized(views, across, weights(box[:, 2], full[0], size[0]))
 
 
 def pad(pixels: Tensor, margin: Size) -> Tensor:
@@ -82,19 +80,3 @@ def _pixels(canvas: Tensor, index: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 def _inside(position: Tensor, length: int) -> Tensor:
     return (position >= 0) & (position < length)
-
-
-def _triangles(length: Tensor, full: int, out: int) -> Tensor:
-    """Weights [B, out, full] of `full` positions, of which the first `length` [B] count."""
-    scale = (length / out)[:, None, None]
-    centre = (torch.arange(out, device=length.device) + 0.5)[:, None] * scale
-    place = torch.arange(full, device=length.device)
-    weight = 1 - (place + 0.5 - centre).abs() / scale.clamp(min=1)
-    weight = weight.clamp(min=0) * (place < length[:, None, None])
-    return weight / weight.sum(dim=2, keepdim=True)
-
-
-def _rounded(pixels: Tensor) -> Tensor:
-    # Halves go up, as in PIL, and so does what a rounding error makes a little less than a half:
-    # they are common (the mean of two pixels), and another device has other errors.
-    return (pixels + (0.5 + 2.0**-10)).floor().clamp(0, 255)

@@ -13,6 +13,7 @@ from egapipe.stages.extract.planning.host import Samples, check_images, check_te
 from egapipe.stages.extract.planning.job import Job
 from egapipe.stages.extract.workers.faults import reported
 from egapipe.stages.extract.workers.member import Encoded, Pulse, Where
+from egapipe.stages.extract.workers.metrics import Metrics
 from egapipe.stages.extract.workers.tuned import open_teacher
 from egapipe.stages.extract.workers.worker import Worker
 
@@ -23,6 +24,7 @@ class ExtractActor:
     # Everything is given to `prepare`: an error in a constructor would come back as the death of an
     # actor instead of as itself.
     _worker: Worker | None = None
+    _metrics: Metrics
     _views = 0
     _notes: list[str]
     _doing = ""
@@ -56,6 +58,8 @@ class ExtractActor:
             check_teacher(teacher, work.store.manifest, work.software)
             self._doing = f"brings the teacher to {device}"
             self._worker = work.worker(teacher, device, cores, self._move, self._notes.append)
+        on = self._worker.computed["device"]
+        self._metrics = Metrics(work.config.name, work.split, on)
         return self._worker.computed
 
     def encode(self, shard: int, upcoming: int | None, isolated: bool) -> Encoded:
@@ -71,7 +75,9 @@ class ExtractActor:
         """See `Worker.written`; raises a FaultError."""
         assert self._worker is not None  # noqa: S101  (the pool asks for what is encoded)
         with reported(), explaining(f"shard {shard}"):
-            return self._worker.written(shard)
+            commit = self._worker.written(shard)
+        self._metrics.stored(commit)
+        return commit
 
     def pulse(self) -> Pulse:
         """How far it is."""

@@ -1,5 +1,7 @@
 """The running totals of an extraction, as its progress shows them."""
 
+from collections.abc import Sequence
+
 from egapipe.pipeline.store import Commit
 from egapipe.pipeline.terminal.progress import Progress
 from egapipe.stages.extract.report import Tally
@@ -25,6 +27,10 @@ class Meter:
             self._tally.add(commit)
             self._views = max(0, self._views - (commit.stop - commit.start) * self._view_count)
         self._show()
+
+    def workers(self, lines: Sequence[str]) -> None:
+        """A line a worker, for those who have asked."""
+        self._progress.detail(lines)
 
     def note(self, text: str) -> None:
         """A message for the user."""

@@ -21,16 +21,20 @@ from egapipe.stages.extract.workers.fleet import Fleet, check_fits, plan_fleet
 
 
 def extract_pooled(
-    job: Job, shards: Sequence[int], note: Callable[[str], None]
+    job: Job,
+    shards: Sequence[int],
+    note: Callable[[str], None],
+    show: Callable[[Sequence[str]], None] = lambda lines: None,
 ) -> Generator[Commit | None, None, None]:
     """Extract shards over the cluster's workers; None about once a second while they work.
 
-    note: told about workers that were lost. Raises UsageError if there is no cluster, or none with
-    the resources that are asked for.
+    note: told about workers that were lost. show: given a line a worker, now and then. Raises
+    UsageError if there is no cluster, or none with the resources that are asked for.
     """
     with ray_session(job.config.cluster):
         # Ray reads its environment when it is imported, so the session comes first.
         from egapipe.stages.extract.workers.pool import Pool
+        from egapipe.stages.extract.workers.status import worker_lines
         from egapipe.stages.extract.workers.terms import Ground
 
         fleet = _fleet(job, note)
@@ -55,7 +59,9 @@ def extract_pooled(
             note=note,
             ground=ground,
         ) as pool:
-            yield from pool.run(shards)
+            for commit in pool.run(shards):
+                show(worker_lines(pool.members, job.store.manifest.view_count))
+                yield commit
 
 
 def _terms(settings: ExtractConfig, fleet: Fleet) -> Any:

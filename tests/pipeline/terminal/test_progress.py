@@ -71,6 +71,23 @@ def test_rate_and_time_left_count_what_was_done_since_the_start() -> None:
     ]
 
 
+def test_details_are_shown_to_those_who_have_asked() -> None:
+    stream, clock = io.StringIO(), Clock()
+    for detailed in (False, True):
+        progress = Progress(JsonLines(stream, clock=clock), "t", 10, detailed=detailed)
+        progress.detail(["host-a  shard 7", "host-b  shard 9"])
+        clock.now += 60
+        progress.update(1)
+        progress.close()
+    states = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [state.get("details") for state in states] == [
+        None,
+        None,
+        ["host-a  shard 7", "host-b  shard 9"],
+        None,
+    ]
+
+
 def test_nothing_done_has_no_time_left() -> None:
     clock, kept = Clock(), Kept()
     progress = Progress(kept, "t", 10, clock=clock)
