@@ -19,6 +19,7 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from egapipe.pipeline.disk.files import PARTIAL
+from egapipe.pipeline.disk.turns import turn
 from egapipe.pipeline.errors import StoreError
 
 T = TypeVar("T")
@@ -30,6 +31,8 @@ _TOUCH_SECONDS = 86_400.0
 # Small files are written under a name of their own and without a lock: what was not written to for
 # so long is of no living process.
 _ABANDONED_SECONDS = 3600.0
+# What is taken up again may have cost hours, but is not kept for ever where nobody comes back.
+_RESUMED_SECONDS = 2 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Kind:
 
     key: what the key of an entry matches. suffixes: of an entry's files, by which the first one
     decides whether there is one. tree: entries are folders, which are named by the key alone.
-    locked: whether they are built under a lock; small files are only written whole.
+    locked: whether they are built under a lock; small files are only written whole. resumed:
+    whether what a killed builder left is taken up again, and kept for a while.
     """
 
     what: str
@@ -47,6 +51,7 @@ class Kind:
     suffixes: tuple[str, ...]
     tree: bool = False
     locked: bool = True
+    resumed: bool = False
 
     def file(self, root: Path, key: str) -> Path:
         """An entry's first file. root: the cache folder. key: one that `key` matches."""
@@ -58,7 +63,7 @@ _HASH, _SHORT = "[0-9a-f]{64}", "[0-9a-f]{32}"
 NEIGHBOURS = Kind(
     "neighbour table", "features", rf"{_HASH}-.+-nearest\d+-[0-9a-f]{{16}}", (".npy",)
 )
-FEATURES = Kind("features", "features", rf"{_HASH}-.+", (".arrow",))
+FEATURES = Kind("features", "features", rf"{_HASH}-.+", (".arrow",), resumed=True)
 STATISTICS = Kind(
     "statistics", "features", rf"{_HASH}-.+-(moments|rotation)-[0-9a-f]{{16}}", (".npz",)
 )
@@ -172,11 +177,11 @@ def build_once(
     if result is None:
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(LOCK)):
+            with turn(path.with_suffix(LOCK), f"{kind.what} {path}"):
                 result = known()
                 if result is None:
-                    _remove_abandoned(kind, path.parent)
-                    _build(path, build)
+                    remove_abandoned(kind, path.parent, _RESUMED_SECONDS if kind.resumed else 0)
+                    _build(kind, path, build)
                     result = known()
         if result is None:
             raise StoreError(f"{path} does not hold what was written to it: {REMEDY}")
@@ -191,7 +196,16 @@ def touch(path: Path) -> None:
             os.utime(path)
 
 
-def _build(path: Path, build: Callable[[Path], object]) -> None:
+def remove_abandoned(kind: Kind, folder: Path, idle: float = 0) -> None:
+    """Remove what killed builders left in the folder of a kind. idle: seconds for which it was not
+    written to. What is being built stays. Raises OSError."""
+    # That of the key that is being built stays too, for its lock is taken, and is written over.
+    for entry in entries(folder.parent, [kind]):
+        if entry.partial and is_abandoned(entry) and entry.used <= time.time() - idle:
+            entry.remove()
+
+
+def _build(kind: Kind, path: Path, build: Callable[[Path], object]) -> None:
     # Its lock file has the same name but for the suffix.
     partial = path.with_suffix(PARTIAL)
     try:
@@ -200,7 +214,8 @@ def _build(path: Path, build: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        if not kind.resumed:
+            partial.unlink(missing_ok=True)
         raise
 
 
@@ -214,13 +229,6 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise unusable("write", str(path), error, REMEDY) from error
-
-
-def _remove_abandoned(kind: Kind, folder: Path) -> None:
-    # That of the key that is being built stays, for its lock is taken, and is written over.
-    for entry in entries(folder.parent, [kind]):
-        if entry.partial and is_abandoned(entry):
-            entry.remove()
 
 
 def _name(kind: Kind) -> re.Pattern[str]:

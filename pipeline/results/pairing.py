@@ -13,7 +13,7 @@ from egapipe.pipeline.results.images import fingerprint_of, require_images
 from egapipe.pipeline.store import Features, FeatureStore, Manifest
 from egapipe.pipeline.store.features import Rows
 from egapipe.pipeline.store.stored import found_by_loading
-from egapipe.pipeline.views import plan_hash, settled
+from egapipe.pipeline.views import CLEAN, plan_hash, settled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,20 @@ def open_pair(config: Config, dataset: Dataset, split: Split) -> tuple[FeatureSt
             f"store {store.url} has no output {output!r}: set distill.teacher_output to one of "
             + ", ".join(store.manifest.outputs)
         )
-    return store, Vectors.open(store, output, config.store.cache_dir)
+    return store, Vectors.open(
+        store, output, config.store.cache_dir, views=copied_views(config, split)
+    )
+
+
+def copied_views(config: Config, split: Split) -> list[int] | None:
+    """The teacher's views that a node needs of a split's store to learn from it, or to evaluate on
+    it; None for all.
+
+    What standardises features goes over all views, whichever the student sees.
+    """
+    distill = config.distill
+    plain = distill.student_view == "clean" and distill.standardize == "none"
+    return [CLEAN] if split == "test" or plain else None
 
 
 def check_pair(store: FeatureStore, config: Config, dataset: Dataset, split: Split) -> None:

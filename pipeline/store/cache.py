@@ -1,14 +1,13 @@
 """The node-local copy of one array of a complete store: an Arrow IPC file with one record batch.
 
-Columns: the array, a fixed-shape tensor [V, *shape] a row, and `valid`, bool. It is written in one
-sequential pass over the shards, and mapped into memory by all readers of the node.
+Columns: the array, a fixed-shape tensor [V, *shape] a row, and `valid`, bool. It holds everything
+or a part, see `Selection`, and is mapped into memory by all readers of the node.
 """
 
 import io
 import math
 import mmap
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from egapipe.pipeline.disk.caches import FEATURES, build_once
-from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store.dtypes import NUMPY, Stored
+from egapipe.pipeline.store.pages import Pages
+from egapipe.pipeline.store.selection import Selection
 from egapipe.pipeline.store.store import FeatureStore
 
 _ARROW = {"float16": pa.float16(), "bfloat16": pa.uint16(), "float32": pa.float32()}
@@ -26,88 +25,71 @@ _ARROW = {"float16": pa.float16(), "bfloat16": pa.uint16(), "float32": pa.float3
 
 @dataclass(frozen=True)
 class Mapped:
-    """A mapped copy. values: [N * V, D] in the stored type, read-only. valid: bool [N]."""
+    """A mapped copy of a part of an array.
+
+    values: [n * V', D] in the stored type, read-only: n rows in V' views. valid: bool [n]. pages:
+    how its bytes come from the disk.
+    """
 
     values: Stored
     valid: npt.NDArray[np.bool_]
+    pages: Pages
 
 
-def map_or_build(store: FeatureStore, name: str, content: str, path: Path) -> Mapped:
-    """Map the copy at `path`; if there is none, build it, while others who ask for it wait.
-
-    content: the store's content hash. Raises StoreError if the folder cannot be written, or if a
-    shard is damaged.
-    """
-    return build_once(
-        FEATURES,
-        path,
-        partial(map_cache, store, name, content, path),
-        partial(_build, store, name, content),
-    )
-
-
-def map_cache(store: FeatureStore, name: str, content: str, path: Path) -> Mapped | None:
+def map_cache(
+    store: FeatureStore, name: str, content: str, path: Path, part: Selection | None = None
+) -> Mapped | None:
     """Map the copy at `path`. None if there is none, or if it is unreadable or another array's.
 
-    Its structure is verified, its numbers are not: that would read all of it.
+    content: the store's content hash. part: what it is a copy of; default: of everything. Its
+    structure is verified, its numbers are not: that would read all of it.
     """
-    manifest = store.manifest
+    part = part or Selection.of(store)
     try:
-        options = pa.ipc.IpcReadOptions(use_threads=False)
-        reader = pa.ipc.open_file(pa.memory_map(str(path)), options=options)
-        if not reader.schema.equals(_schema(store, name, content), check_metadata=True):
-            return None
-        batch = reader.get_batch(0)
-        # A damaged length aborts the process in what follows, unless it is found here.
-        batch.validate()
+        with path.open("rb") as file:
+            # It lives as long as what points into it.
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            options = pa.ipc.IpcReadOptions(use_threads=False)
+            reader = pa.ipc.open_file(pa.py_buffer(mapping), options=options)
+            if not reader.schema.equals(_schema(store, name, content, part), check_metadata=True):
+                return None
+            batch = reader.get_batch(0)
+            # A damaged length aborts the process in what follows, unless it is found here.
+            batch.validate()
+            if batch.num_rows != len(part.rows):
+                return None
+            values = batch.column(0).storage.flatten().to_numpy(zero_copy_only=True)
+            valid = batch.column(1).to_numpy(zero_copy_only=False)
+            values = values.reshape(len(part.rows) * len(part.views), -1)
+            return Mapped(values, valid, Pages(file.fileno(), mapping, values))
     except (OSError, ValueError, pa.ArrowException):
         return None
-    if batch.num_rows != manifest.rows:
-        return None
-    values = batch.column(0).storage.flatten().to_numpy(zero_copy_only=True)
-    valid = batch.column(1).to_numpy(zero_copy_only=False)
-    return Mapped(values.reshape(manifest.rows * manifest.view_count, -1), valid)
 
 
-def _build(store: FeatureStore, name: str, content: str, path: Path) -> None:
-    """Write the copy. Memory: one shard, however many there are."""
-    found = store.finished()
-    # A Features that was pickled may arrive after a shard was done again.
-    if found.content_hash() != content:
-        raise StoreError(f"store {store.url} has changed since it was opened: start again")
-    valid = np.ones(store.manifest.rows, dtype=bool)
-    valid[[failure.row for failure in found.failures]] = False
-    before, after = _around_values(store, name, content, valid)
-    with path.open("wb") as file:
-        file.write(before)
-        for shard, rows in enumerate(store.shards):
-            file.write(store.chunks.read(found.commits[shard], name)[: len(rows)].data)
-        file.write(after)
-
-
-def _around_values(
-    store: FeatureStore, name: str, content: str, valid: npt.NDArray[np.bool_]
+def around_values(
+    store: FeatureStore, name: str, content: str, part: Selection, valid: npt.NDArray[np.bool_]
 ) -> tuple[bytes, bytes]:
-    """What an IPC file of this array has before and after the array's bytes.
+    """What an IPC file of a part of an array has before and after the array's bytes.
 
-    Arrow writes a record batch from whole buffers, and the array may be larger than memory. So it
-    is given a mapping of zeros that is never touched, and a sink that leaves it out.
+    valid: bool [n] of its rows. Arrow writes a record batch from whole buffers, and the array may
+    be larger than memory. So it is given a mapping of zeros that is never touched, and a sink that
+    leaves it out.
     """
-    manifest = store.manifest
-    count = manifest.rows * manifest.view_count * math.prod(manifest.outputs[name])
-    size = count * NUMPY[manifest.dtype].itemsize
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    dtype, rows = store.manifest.dtype, len(part.rows)
+    count = rows * len(part.views) * math.prod(store.manifest.outputs[name])
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+    size = count * NUMPY[dtype].itemsize
     with mmap.mmap(-1, size, flags=flags, prot=mmap.PROT_READ) as zeros:
         sink = _AllBut(pa.py_buffer(zeros))
-        schema = _schema(store, name, content)
-        values = pa.Array.from_buffers(_ARROW[manifest.dtype], count, [None, sink.buffer])
-        rows = pa.FixedSizeListArray.from_arrays(values, count // manifest.rows)
-        tensors = pa.ExtensionArray.from_storage(schema.field(0).type, rows)
+        schema = _schema(store, name, content, part)
+        values = pa.Array.from_buffers(_ARROW[dtype], count, [None, sink.buffer])
+        lists = pa.FixedSizeListArray.from_arrays(values, count // rows)
+        tensors = pa.ExtensionArray.from_storage(schema.field(0).type, lists)
         batch = pa.record_batch([tensors, pa.array(valid)], schema=schema)
         with pa.ipc.new_file(sink, schema) as writer:
             writer.write_batch(batch)
         # The mapping is closed when nothing of Arrow's points into it.
-        del values, rows, tensors, batch
+        del values, lists, tensors, batch
         return sink.parts()
 
 
@@ -135,9 +117,10 @@ class _AllBut(io.RawIOBase):
         return b"".join(before), b"".join(after)
 
 
-def _schema(store: FeatureStore, name: str, content: str) -> pa.Schema:
+def _schema(store: FeatureStore, name: str, content: str, part: Selection) -> pa.Schema:
     manifest = store.manifest
-    shape = [manifest.view_count, *manifest.outputs[name]]
+    shape = [len(part.views), *manifest.outputs[name]]
     tensor = pa.fixed_shape_tensor(_ARROW[manifest.dtype], shape)
     fields = [pa.field(name, tensor, nullable=False), pa.field("valid", pa.bool_(), nullable=False)]
-    return pa.schema(fields, {"egapipe.content": content, "egapipe.dtype": manifest.dtype})
+    said = {"egapipe.content": content, "egapipe.dtype": manifest.dtype, **part.metadata}
+    return pa.schema(fields, said)

@@ -12,15 +12,17 @@ from packaging.requirements import Requirement
 from rich.filesize import decimal
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.disk.caches import FEATURES
 from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import one_line
 from egapipe.pipeline.locations.remote import is_remote
 from egapipe.pipeline.locations.urls import absolute_url, with_variables
 from egapipe.pipeline.machine.cluster import cluster_nodes, ray_session
 from egapipe.pipeline.machine.cores import available_cpus
+from egapipe.pipeline.results.pairing import copied_views
 from egapipe.pipeline.store import FeatureStore
+from egapipe.pipeline.store.copying import copy_path
 from egapipe.pipeline.store.location import open_objects
+from egapipe.pipeline.store.selection import Selection
 from egapipe.stages.distill.setup import pick_device
 from egapipe.stages.distill.students.zoo import ZOOS
 from egapipe.stages.doctor.parts import MissingError, Parts
@@ -195,18 +197,22 @@ def check_cache(parts: Parts) -> Result:
 
 def _copies(parts: Parts, folder: Path) -> int:
     """Bytes of the copies that are not there yet. Raises MissingError without store and teacher."""
-    plans = [
-        StorePlan(split, store.objects, store.manifest, begun=True, pending=())
-        for split, store in parts.stores().items()
-        if not _is_copied(store, folder)
-    ]
-    return sum(plan.cache_bytes for plan in plans)
+    needed = 0
+    for split, store in parts.stores().items():
+        part = Selection.of(store, copied_views(parts.config, split))
+        if not _is_copied(store, folder, part):
+            plan = StorePlan(split, store.objects, store.manifest, begun=True, pending=())
+            needed += plan.cache_bytes * len(part.views) // store.manifest.view_count
+    return needed
 
 
-def _is_copied(store: FeatureStore, folder: Path) -> bool:
+def _is_copied(store: FeatureStore, folder: Path, part: Selection) -> bool:
     found = store.snapshot()
-    name = f"{found.content_hash()}-embedding" if found.complete else None
-    return name is not None and FEATURES.file(folder, name).exists()
+    if not found.complete:
+        return False
+    content = found.content_hash()
+    kept = (copy_path(folder, content, "embedding", p) for p in (part, Selection.of(store)))
+    return any(path.exists() for path in kept)
 
 
 def check_runs(parts: Parts) -> Result:

@@ -77,12 +77,12 @@ def build(
     """
     if kind not in ("auto", *KINDS):
         raise UsageError(f"index kind {kind!r}: choose auto, {', '.join(KINDS)}")
-    features = Features.open(FeatureStore.open(url), output, cache_dir=cache_dir)
+    features = Features.open(FeatureStore.open(url), output, cache_dir, views=[CLEAN])
     rows = np.flatnonzero(features.valid)
     if len(rows) == 0:
         raise StoreError(f"store {url} has no usable row: every image failed")
     kind = kind_for(len(rows)) if kind == "auto" else kind
-    content = features.path.stem
+    content = features.key
     if to is None:
         file = INDEXES.file(features.path.parent.parent, f"{content}-{kind}")
         return build_once(

@@ -12,6 +12,7 @@ from egapipe.pipeline.mathematics.nearest import Floats, Ints
 from egapipe.pipeline.results.pairing import check_pair, open_pair
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
+from egapipe.pipeline.views import CLEAN
 from egapipe.stages.index.embedding_index import EmbeddingIndex, build, directions
 from egapipe.stages.index.pictures import (
     Copy,
@@ -91,7 +92,7 @@ def find_leaks(
     check_pair(store, config, train, "train")
     output, cache = config.distill.teacher_output, config.store.cache_dir
     index = build(config.store_url("train"), kind="flat", output=output, cache_dir=cache)
-    learned = Features.open(store, output, cache_dir=cache)
+    learned = Features.open(store, output, cache, views=[CLEAN])
     _, tested = open_pair(config, test, "test")
     rows, known = np.flatnonzero(tested.valid), np.flatnonzero(learned.valid)
     mine, theirs = _pictures((test, train), (rows, known), progress, wanted=pictures)

@@ -62,11 +62,11 @@ def anchors_of(
 def _file(sources: Sources, standardize: Standardize, seed: int, count: int, rows: Ints) -> Path:
     """Where these centres lie on this node; named by what the features are after standardising."""
     digest = hashlib.sha256(_taken(sources, standardize, rows[:1]).tobytes())
-    names = [METHOD, str(seed), *(part.path.stem for part in sources.features)]
+    names = [METHOD, str(seed), *(part.key for part in sources.features)]
     digest.update("\n".join(names).encode() + rows.tobytes())
-    first = sources.features[0].path
+    first = sources.features[0]
     # The name begins as that of the first part's features, which `store prune` keeps or removes.
-    return first.with_name(f"{first.stem}-anchors{count}-{digest.hexdigest()[:16]}.npy")
+    return first.path.with_name(f"{first.key}-anchors{count}-{digest.hexdigest()[:16]}.npy")
 
 
 def _taken(sources: Sources, standardize: Standardize, rows: Ints) -> Floats:

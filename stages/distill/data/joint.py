@@ -19,15 +19,21 @@ Ints = npt.NDArray[np.int64]
 class Embeddings(Protocol):
     """What the teacher made of N rows, as `Features` has it: embeddings, or grids.
 
-    dim: numbers of one row, D of embeddings. valid: bool [N], False for failed rows.
+    dim: numbers of one row, D of embeddings. valid: bool [N], False for failed rows. row_bytes: of
+    memory that a row takes when it is read.
     """
 
     dim: int
     valid: npt.NDArray[np.bool_]
+    row_bytes: int
 
     def take(self, rows: Ints, view: int | Ints) -> Tensor:
         """[B, D], or [B, C, g, g] of grids, in the stored type: some rows, int64 [B], each in the
         view that is asked for."""
+        ...
+
+    def read_ahead(self, rows: Ints, view: int | Ints) -> None:
+        """Begin to read what `take` will be asked for, in the order in which it lies."""
         ...
 
 
@@ -87,7 +93,7 @@ class JointEmbeddings:
     def __init__(self, parts: Sequence[Embeddings]) -> None:
         self._parts = parts
         self._offsets = Offsets.of([len(part.valid) for part in parts])
-        self.dim = parts[0].dim
+        self.dim, self.row_bytes = parts[0].dim, parts[0].row_bytes
         self.valid = np.concatenate([part.valid for part in parts])
 
     def take(self, rows: Ints, view: int | Ints) -> Tensor:
@@ -99,6 +105,12 @@ class JointEmbeddings:
         return self._offsets.gather(
             rows, lambda part, places, inner: self._parts[part].take(inner, views[places])
         )
+
+    def read_ahead(self, rows: Ints, view: int | Ints) -> None:
+        """See `Embeddings`."""
+        views = np.broadcast_to(np.asarray(view, dtype=np.int64), rows.shape)
+        for part, places, inner in self._offsets.parts(rows):
+            self._parts[part].read_ahead(inner, views[places])
 
 
 def joint_images(parts: Sequence[Images], lengths: Sequence[int]) -> Images:

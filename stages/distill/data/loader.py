@@ -1,7 +1,7 @@
 """Batches for the loop: images, teacher features and labels of the same rows."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,12 +14,15 @@ from torch import Tensor
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.views import CLEAN, Hashes, settled, teacher_views
+from egapipe.stages.distill.data.ahead import free_rows, read_ahead
 from egapipe.stages.distill.data.images import Images
 from egapipe.stages.distill.data.joint import Embeddings
 from egapipe.stages.distill.data.order import Plain, Plan, at_random, drawn_before
 from egapipe.stages.distill.workers.world import World
 
 Ints = npt.NDArray[np.int64]
+Share = tuple[Ints, Ints]
+"""Rows of a step, and how often each came up in the epoch before."""
 T = TypeVar("T")
 
 
@@ -89,13 +92,27 @@ class Loader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from `first_step` on."""
+        shares = self.shares(epoch)[first_step:]
         jobs = (
             lambda rows=rows, draws=draws: self._batch(rows, draws, epoch)
-            for rows, draws in self.shares(epoch)[first_step:]
+            for rows, draws in self._read_ahead(shares, epoch)
         )
         return run_ahead(jobs, self.images.threads, self.world.device)
 
-    def shares(self, epoch: int) -> list[tuple[Ints, Ints]]:
+    def _read_ahead(self, shares: list[Share], epoch: int) -> Iterator[Share]:
+        """The shares of an epoch, whose features are on their way from the disk."""
+        parts = [part for part in (self.features, self.grids) if part is not None]
+
+        def read(some: Sequence[Share]) -> None:
+            rows, draws = (np.concatenate(column) for column in zip(*some, strict=True))
+            views = self.teacher_views(rows, epoch, draws)
+            for part in parts:
+                part.read_ahead(rows, views)
+
+        most = free_rows(sum(part.row_bytes for part in parts))
+        return read_ahead(shares, [len(rows) for rows, _ in shares], most, read)
+
+    def shares(self, epoch: int) -> list[Share]:
         """This worker's rows of each step of an epoch, and how often each came up in it before:
         int64 [b] each."""
         batches = self._plan.epoch(epoch)

@@ -21,7 +21,7 @@ from egapipe.stages.distill.data.images import ResidentImages
 from egapipe.stages.distill.data.loader import Batch, Loader
 
 Ints = npt.NDArray[np.int64]
-# Columns of an epoch's table: row, view of the teacher, box, flip, draws.
+# Columns of an epoch's table: row, the teacher's view by its place, box, flip, draws.
 _COLUMNS = 8
 
 
@@ -56,9 +56,13 @@ class ResidentBatches:
         for part, start in zip(images, starts, strict=False):
             part.check_readable(loader.rows - start)
         self._resized = self._plan.crop == "scale" or tuple(self._source) != self._size
-        self._features = _on_device(features, device)
-        self._grids = _on_device(grids, device) if grids else None
-        self._views = loader.teacher_plan.count + 1
+        # A node may have all views of one source, and fewer of another.
+        views = min((part.views for part in (*features, *grids)), key=len)
+        self._features = _on_device(features, views, device)
+        self._grids = _on_device(grids, views, device) if grids else None
+        self._views = len(views)
+        self._places = np.zeros(features[0].view_count, dtype=np.int64)
+        self._places[list(views)] = np.arange(len(views))
         self._labels = torch.from_numpy(loader.labels).to(device)
         self._table: Tensor | None = None
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
@@ -92,9 +96,9 @@ class ResidentBatches:
         if self._table is None:
             raise RuntimeError("no epoch was begun yet")
         drawn = self._table.index_select(0, self.step).view(-1, _COLUMNS)
-        rows, views, box, flip = drawn[:, 0], drawn[:, 1], drawn[:, 2:6], drawn[:, 6] > 0
+        rows, places, box, flip = drawn[:, 0], drawn[:, 1], drawn[:, 2:6], drawn[:, 6] > 0
         make = crop_and_resize if self._resized else crop_within
-        entries = rows * self._views + views
+        entries = rows * self._views + places
         return Batch(
             images=make(self._canvas, rows, box, flip, self._size, self._margin),
             features=self._features.index_select(0, entries),
@@ -112,7 +116,7 @@ class ResidentBatches:
         views = loader.teacher_views(rows, epoch, draws)
         k = loader.student_views(epoch, draws, views)
         boxes = view_boxes(self._plan, loader.hashes[rows], k, self._source[None])
-        columns = (rows, views, *boxes.box.T, boxes.flip, draws)
+        columns = (rows, self._places[views], *boxes.box.T, boxes.flip, draws)
         table = np.stack(columns, axis=1, dtype=np.int64).reshape(len(shares), -1)
         drawn = torch.from_numpy(table)
         return drawn.pin_memory() if self.step.device.type == "cuda" else drawn
@@ -128,9 +132,9 @@ def resident_bytes(
     return int(padded) + sum(part.tensor().nbytes for part in features)
 
 
-def _on_device(parts: Sequence[Features], device: torch.device) -> Tensor:
+def _on_device(parts: Sequence[Features], views: Sequence[int], device: torch.device) -> Tensor:
     # On a CPU a single part stays where it is, in the mapped file.
-    return _joined([part.tensor().to(device) for part in parts])
+    return _joined([part.tensor(views).to(device) for part in parts])
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:

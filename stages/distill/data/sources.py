@@ -14,7 +14,7 @@ from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.machine.cores import available_cpus
-from egapipe.pipeline.results.pairing import check_one_teacher, open_pair
+from egapipe.pipeline.results.pairing import check_one_teacher, copied_views, open_pair
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import Hashes, key_hashes
 from egapipe.stages.distill.data.choice import held_out
@@ -105,8 +105,8 @@ def open_grids(config: Config, stores: Sequence[FeatureStore]) -> list[Features]
                     else "set teacher.grid and run `egapipe extract` with another store.url"
                 )
             )
-    cache = config.store.cache_dir
-    return [Features.open(store, name, cache) for store in stores] if wanted else []
+    cache, views = config.store.cache_dir, copied_views(config, "train")
+    return [Features.open(store, name, cache, views=views) for store in stores] if wanted else []
 
 
 def open_features(config: Config, dataset: Dataset, split: Split) -> tuple[FeatureStore, Features]:

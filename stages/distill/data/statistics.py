@@ -77,11 +77,11 @@ def statistics_file(
 ) -> Path:
     """Where these statistics lie on this node."""
     chosen = hashlib.sha256(np.packbits(rows).tobytes()).hexdigest()
-    names = "\n".join([METHOD, *(part.path.stem for part in parts), chosen, str(channels)])
+    names = "\n".join([METHOD, *(part.key for part in parts), chosen, str(channels)])
     digest = hashlib.sha256(names.encode()).hexdigest()[:16]
     kind = "rotation" if rotated else "moments"
     # The name begins as that of the first part's features, which `store prune` keeps or removes.
-    return parts[0].path.with_name(f"{parts[0].path.stem}-{kind}-{digest}.npz")
+    return parts[0].path.with_name(f"{parts[0].key}-{kind}-{digest}.npz")
 
 
 def accumulate(chunks: Iterator[Doubles], *, squared: bool) -> tuple[int, Doubles, Doubles]:

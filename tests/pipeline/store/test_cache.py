@@ -1,6 +1,7 @@
 """The node-local copy: built once, whole or absent, made again when it is damaged."""
 
 import multiprocessing
+import os
 import pickle
 import shutil
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from filelock import FileLock
 
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import Features, FeatureStore
@@ -162,25 +164,31 @@ def test_a_killed_builder_leaves_nothing_that_counts(tmp_path: Path, cache: Path
 def test_partial_files_of_killed_builders_are_removed_and_of_living_ones_kept(
     memory: str, cache: Path
 ) -> None:
-    from filelock import FileLock
-
+    """What may be taken up again soon stays, too."""
     store = finished(memory)
     folder = cache / "features"
     folder.mkdir(parents=True)
-    killed, living = (f"{digit * 64}-embedding" for digit in "01")
-    for name in (killed, living, f"{store.content_hash()}-embedding"):
+    killed, living, recent = (f"{digit * 64}-embedding" for digit in "012")
+    for name in (killed, living, recent, f"{store.content_hash()}-embedding"):
         (folder / f"{name}.partial").write_bytes(b"part")
+    for name in (killed, living):
+        os.utime(folder / f"{name}.partial", (0, 0))
     with FileLock(folder / f"{living}.lock"):
         require_right(store)
-        assert [path.name for path in folder.glob("*.partial")] == [f"{living}.partial"]
+        kept = sorted(path.name for path in folder.glob("*.partial"))
+        assert kept == [f"{living}.partial", f"{recent}.partial"]
 
 
-def test_a_damaged_shard_is_refused_and_leaves_nothing(memory: str, cache: Path) -> None:
+def test_a_damaged_shard_is_refused_and_no_copy_counts(memory: str, cache: Path) -> None:
     store = finished(memory)
+    whole = store.objects.get("embedding/c/1/0/0")
+    assert whole is not None
     store.objects.put("embedding/c/1/0/0", b"damaged")
     with pytest.raises(StoreError, match="has not the recorded checksum: delete commits/000001"):
         Features.open(store)
-    assert [path.suffix for path in (cache / "features").iterdir()] == [".lock"]
+    assert not list((cache / "features").glob("*.arrow"))
+    store.objects.put("embedding/c/1/0/0", whole)
+    require_right(store)
 
 
 def test_a_store_that_changed_on_the_way_is_refused(memory: str, cache: Path) -> None:

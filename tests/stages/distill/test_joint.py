@@ -23,14 +23,19 @@ class Table:
     """Embeddings that name their part, row and view."""
 
     dim = 3
+    row_bytes = 4096
 
     def __init__(self, part: int, rows: int) -> None:
         self.part = part
+        self.read: list[list[int]] = []
         self.valid = np.arange(rows) % 4 != 3
 
     def take(self, rows: np.ndarray, view: int | np.ndarray) -> torch.Tensor:
         views = np.broadcast_to(view, rows.shape)
         return torch.from_numpy(np.stack([np.full_like(rows, self.part), rows, views], axis=1))
+
+    def read_ahead(self, rows: np.ndarray, view: int | np.ndarray) -> None:
+        self.read += np.stack([rows, np.broadcast_to(view, rows.shape)], axis=1).tolist()
 
 
 @given(data=st.data(), lengths=st.lists(st.integers(1, 20), min_size=1, max_size=4))
@@ -44,6 +49,13 @@ def test_every_row_comes_from_its_part_in_the_view_asked_for(
     assert joint.take(rows, views).tolist() == [[*home[r], v] for v, r in enumerate(rows)]
     assert joint.take(rows, 7)[:, 2].tolist() == [7] * len(rows)
     assert joint.valid.tolist() == [row % 4 != 3 for _, row in home]
+
+
+def test_rows_are_read_ahead_of_their_parts() -> None:
+    parts = [Table(0, 3), Table(1, 2)]
+    joint_embeddings(parts).read_ahead(np.array([4, 0, 2, 3]), np.array([7, 8, 9, 6]))
+    assert parts[0].read == [[0, 8], [2, 9]]
+    assert parts[1].read == [[1, 7], [0, 6]]
 
 
 def test_rows_of_no_part_are_refused() -> None:

@@ -373,9 +373,13 @@ class Recorded:
 
     def __init__(self, features: Embeddings) -> None:
         self._features, self.dim, self.valid = features, features.dim, features.valid
+        self.row_bytes = features.row_bytes
         self.taken: list[tuple[int, int]] = []
 
     def take(self, rows: Ints, view: int | Ints) -> torch.Tensor:
         views = np.broadcast_to(np.asarray(view), rows.shape)
         self.taken += zip(rows.tolist(), views.tolist(), strict=True)
         return self._features.take(rows, view)
+
+    def read_ahead(self, rows: Ints, view: int | Ints) -> None:
+        self._features.read_ahead(rows, view)

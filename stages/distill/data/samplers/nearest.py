@@ -46,10 +46,10 @@ def nearest_of(parts: Sequence[Features], k: int, world: World) -> Nearest:
 
 def nearest_file(parts: Sequence[Features], k: int) -> Path:
     """Where the neighbours of these features lie on this node."""
-    names = "\n".join([METHOD, *(part.path.stem for part in parts)])
+    names = "\n".join([METHOD, *(part.key for part in parts)])
     digest = hashlib.sha256(names.encode()).hexdigest()[:16]
     # The name begins as that of the first part's features, which `store prune` keeps or removes.
-    return parts[0].path.with_name(f"{parts[0].path.stem}-nearest{k}-{digest}.npy")
+    return parts[0].path.with_name(f"{parts[0].key}-nearest{k}-{digest}.npy")
 
 
 def _mapped_or_made(parts: Sequence[Features], k: int, device: torch.device) -> Nearest:
