@@ -198,6 +198,13 @@ class SimkdOptions(Objective):
     """The teacher's classifier, reused, arXiv 2203.14001 (its code: 1, and no cross-entropy)."""
 
 
+class GramOptions(Objective):
+    """Similarities between an image's patches, arXiv 2508.10104 (its code: up to 2)."""
+
+    features: Literal["grid"] = "grid"
+    """Feature maps: the teacher's from the store, the student's before pooling."""
+
+
 class CustomOptions(Objective):
     """An objective of your own."""
 
@@ -252,6 +259,8 @@ class ObjectiveConfig(Section):
     """Correlations of the embeddings' entries, and similarities between images."""
     simkd: SimkdOptions | None = None
     """Embeddings under the teacher's own classifier."""
+    gram: GramOptions | None = None
+    """Similarities between an image's patches."""
     custom: CustomOptions | None = None
     """What a module of yours computes."""
 

@@ -82,7 +82,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     "Objective": {"ratio": 1.0},
     "RunTeacher": {"trust_remote_code": False},
     "ObjectiveConfig": dict.fromkeys(
-        ("cka", "custom", "dist", "dkd", "itrd", "lskd", "rrd", "simkd", "unic")
+        ("cka", "custom", "dist", "dkd", "gram", "itrd", "lskd", "rrd", "simkd", "unic")
     ),
     "ViewsConfig": {"aspect": None},
     "DistillConfig": {

@@ -58,7 +58,8 @@ def check_protocol(config: Config) -> None:
 
 
 def test_every_shipped_file_has_a_place_here() -> None:
-    known = {*DATASETS, *TEACHERS, *STUDENTS, *HEADS, "vgg13-64", "common", "paper", "objectives"}
+    known = {*DATASETS, *TEACHERS, *STUDENTS, *HEADS, "vgg13-64", "common", "paper"}
+    known |= {"objectives", "grids"}
     assert set(shipped()) == known | OTHERS
     assert {name for name in shipped() if not is_part(name)} == {*DATASETS, *OTHERS}
 
@@ -200,7 +201,7 @@ def test_all_objectives_are_compared() -> None:
     from egapipe.pipeline.config.objectives import ObjectiveConfig
     from egapipe.stages.compare.comparison import plan
 
-    cells = plan(load_config("cifar100+objectives"))
+    cells = plan(load_config("cifar100+objectives+grids", ["teacher.grid=4"]))
     alone = {
         variant: tree.distill.objective.model_dump(exclude_none=True)
         for (_, variant, _), tree in cells.items()

@@ -13,11 +13,12 @@ from egapipe.pipeline.views import key_hashes
 from egapipe.stages import extract
 from egapipe.stages.distill.data.images import Frame, ResidentImages
 from egapipe.stages.distill.data.resident import ResidentBatches
-from egapipe.stages.distill.objectives import REGISTRY, Facts, Pair, build_objective
+from egapipe.stages.distill.objectives import Facts, Pair, build_objective
 from egapipe.stages.distill.setup import make_batches, prepare
 from egapipe.stages.distill.training.meters import epoch_means
 from egapipe.stages.distill.workers.world import World
 from tests.gpu.conftest import Make
+from tests.stages.distill.objectives.samples import ON_VECTORS
 
 CPU = torch.device("cpu")
 
@@ -48,7 +49,7 @@ def anchors(kind: str, count: int) -> torch.Tensor:
     return torch.randn(min(count, 200), 32, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", ON_VECTORS)
 def test_losses_and_gradients_are_those_of_the_cpu(device: torch.device, name: str) -> None:
     found = []
     for where in (device, CPU):

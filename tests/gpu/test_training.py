@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from egapipe.pipeline.errors import TrainingError
 from egapipe.pipeline.results.runs import RunFolder, run_folder
 from egapipe.stages import distill
-from egapipe.stages.distill.objectives import REGISTRY
 from egapipe.stages.distill.setup import Job, prepare
 from egapipe.stages.distill.training.checkpoint import checkpoint_folder
 from egapipe.stages.distill.training.learner import make_learner
@@ -22,9 +21,10 @@ from egapipe.stages.distill.training.meters import Clock
 from egapipe.stages.distill.training.step import device_settings
 from egapipe.stages.distill.workers.world import World
 from tests.gpu.conftest import Make
+from tests.stages.distill.objectives.samples import ON_VECTORS
 
 STRICT = "distill.deterministic=true"
-EVERYTHING = "distill.objective={" + ", ".join(f"{n}: 0.01" for n in REGISTRY if n != "irg") + "}"
+EVERYTHING = "distill.objective={" + ", ".join(f"{n}: 0.01" for n in ON_VECTORS if n != "irg") + "}"
 
 
 def weights(run: Path) -> dict[str, Tensor]:
@@ -128,7 +128,7 @@ def test_compiled_students_learn(gpu: torch.device, make: Make, mode: str) -> No
     assert done.top1 > 40
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", ON_VECTORS)
 def test_no_step_waits_for_the_device(gpu: torch.device, make: Make, name: str) -> None:
     """torch refuses every wait in the steps from the second on; then the step is recorded."""
     job = prepare(make(f"distill.objective={{{name}: 0.1}}"), World.alone(gpu))

@@ -17,6 +17,7 @@ from egapipe.stages.distill.objectives.dist import Dist, dist_loss
 from egapipe.stages.distill.objectives.dkd import Dkd, dkd_loss
 from egapipe.stages.distill.objectives.ega import Ega, ega_loss
 from egapipe.stages.distill.objectives.fitnet import Fitnet, fitnet_loss
+from egapipe.stages.distill.objectives.gram import Gram, gram_loss
 from egapipe.stages.distill.objectives.irg import Irg, irg_loss
 from egapipe.stages.distill.objectives.itrd import Itrd, itrd_loss
 from egapipe.stages.distill.objectives.kd import Kd, kd_loss
@@ -45,6 +46,7 @@ __all__ = [
     "Ega",
     "Facts",
     "Fitnet",
+    "Gram",
     "Irg",
     "Itrd",
     "Kd",
@@ -70,6 +72,7 @@ __all__ = [
     "ega_loss",
     "find_objective",
     "fitnet_loss",
+    "gram_loss",
     "irg_loss",
     "itrd_loss",
     "kd_loss",
@@ -102,6 +105,7 @@ REGISTRY: dict[str, type[Objective]] = {
     "cka": Cka,
     "itrd": Itrd,
     "simkd": Simkd,
+    "gram": Gram,
 }
 """Field of the configuration's objective section -> class, which is built from that field."""
 

@@ -30,7 +30,7 @@ ALONE = World.alone(CPU)
 LABELLED, UNLABELLED, SIDE = 120, 60, 2
 SP = "distill.objective={sp: {features: grid, weight: 3000}}"
 FITNET = "distill.objective={fitnet: {features: grid}}"
-BOTH = "distill.objective={sp: {features: grid}, fitnet: {features: grid}, ega: 1.0}"
+BOTH = "distill.objective={sp: {features: grid}, fitnet: {features: grid}, ega: 1.0, gram: 2.0}"
 Make = Callable[..., Config]
 
 

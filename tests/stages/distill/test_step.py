@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from egapipe.stages.distill.objectives import REGISTRY
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.training.learner import make_learner
 from egapipe.stages.distill.training.loop import make_steps
 from egapipe.stages.distill.workers.world import World
 from tests.stages.distill.conftest import MakeConfig
+from tests.stages.distill.objectives.samples import ON_VECTORS
 
 # On a GPU each of them waits for the device or copies from memory that is not pinned. `full` and
 # `scalar_tensor` take their number as an argument of a kernel.
@@ -72,7 +72,7 @@ def watched(quick: MakeConfig, *sets: str) -> Looks:
 
 
 OPTIONS = [
-    *(f"distill.objective={{{name}: 0.1}}" for name in REGISTRY),
+    *(f"distill.objective={{{name}: 0.1}}" for name in ON_VECTORS),
     "distill.standardize=phi-s",
     "distill.objective={ega: auto, kd: auto, sp: 0.1}",
     "distill.augment={crop: scale, flip: 0.5}",

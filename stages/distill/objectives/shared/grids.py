@@ -19,15 +19,18 @@ def on_grids(config: ObjectiveConfig) -> list[str]:
     return [name for name, options in config if getattr(options, "features", None) == "grid"]
 
 
-def grid_widths(name: str, facts: Facts | None) -> tuple[int, int]:
+def grid_widths(
+    name: str, facts: Facts | None, instead: str = "set it to nodes"
+) -> tuple[int, int]:
     """Widths of the student's and the teacher's grid.
 
-    Raises UsageError where there is none, for the objective of that name.
+    Raises UsageError where there is none, for the objective of that name, and says what to do
+    instead of extracting them.
     """
     if facts is None or facts.student_channels is None or facts.teacher_channels is None:
         raise UsageError(
             f"distill.objective.{name}.features is grid, but student or store has no grid: "
-            "extract the teacher's grid features too, or set it to nodes"
+            f"extract the teacher's grid features too (teacher.grid), or {instead}"
         )
     return facts.student_channels, facts.teacher_channels
 

@@ -5,7 +5,8 @@ name -> hash. Names: `in_*` are arguments, `loss` and `grad_*` what came of them
 did. `pcc` is the correlation of stacked rows, `crd` one step and the state it leaves. `cka` is 1
 less the public code's alignment of rows that were centred first, `rrd` the public code's
 cross-entropy less the entropy of the teacher's side, and `lskd` is of logits that are large beside
-its 1e-7.
+its 1e-7. `simkd` is of features behind the projector, with the teacher's classifier and
+the logits that it makes of them.
 """
 
 import json

@@ -14,6 +14,9 @@ CLASSES = 5
 ROWS = 60
 """Of the data set."""
 
+ON_VECTORS = [name for name in REGISTRY if name != "gram"]
+"""Those that need no grid, by themselves."""
+
 CONFIGS = {
     **{name: {name: {}} for name in REGISTRY},
     "crd": {"crd": {"negatives": 40, "dim": 8}},

@@ -45,7 +45,7 @@ def test_every_field_of_the_configuration_has_an_objective():
     assert list(ObjectiveConfig.model_fields) == [*REGISTRY, "custom"]
     assert set(REGISTRY) == {
         *("ega", "kd", "fitnet", "sp", "cc", "pkt", "rkd", "nce", "irg", "crd", "ccl"),
-        *("lskd", "dkd", "dist", "unic", "rrd", "cka", "itrd", "simkd"),
+        *("lskd", "dkd", "dist", "unic", "rrd", "cka", "itrd", "simkd", "gram"),
     }
 
 
@@ -104,6 +104,11 @@ def test_every_objective_by_a_setting(name):
     assert getattr(config.distill.objective, name).weight == 0.25
     objective = build_objective(config.distill.objective, facts())
     assert set(objective.weights) == {"ega", name}
+
+
+def test_grids_that_are_not_there_are_missed():
+    with pytest.raises(UsageError, match=r"gram.*no grid.*\(teacher\.grid\), or leave it out"):
+        build_objective(ObjectiveConfig.model_validate({"gram": 1.0}), facts(student_channels=None))
 
 
 def test_a_wrong_name_gives_the_nearest():

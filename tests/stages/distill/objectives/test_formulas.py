@@ -12,6 +12,7 @@ from egapipe.stages.distill.objectives import (
     dist_loss,
     dkd_loss,
     fitnet_loss,
+    gram_loss,
     irg_loss,
     itrd_loss,
     kd_loss,
@@ -48,6 +49,25 @@ def test_kd_of_sure_predictions():
     other = -sure.clone().requires_grad_()
     assert kd_loss(sure, sure, temperature=1.0) == 0
     assert kd_loss(other, sure, temperature=1.0) == 600
+
+
+def test_gram_by_its_definition():
+    """arXiv 2508.10104: ||X_S X_S' - X_G X_G'||_F^2 of an image's unit patches, as a mean."""
+    student, teacher = rows(3, 4, 2, 5), rows(3, 6, 2, 5, seed=1)
+    total = 0
+    for s, t in zip(student, teacher, strict=True):
+        x_s, x_t = s.reshape(4, 10).T, t.reshape(6, 10).T
+        x_s, x_t = (x / x.norm(dim=1, keepdim=True) for x in (x_s, x_t))
+        total = total + (x_s @ x_s.T - x_t @ x_t.T).square().sum() / 100
+    loss = gram_loss(student, teacher)
+    torch.testing.assert_close(loss, total / 3)
+    (found,), (expected,) = gradients(loss, student), gradients(total / 3, student)
+    torch.testing.assert_close(found, expected)
+    assert gram_loss(student, 2 * student).abs() < 1e-20
+    dark = torch.zeros_like(student).requires_grad_()
+    assert gradients(gram_loss(dark, teacher), dark)[0].abs().max() == 0
+    with pytest.raises(ValueError, match="of as many places"):
+        gram_loss(student, teacher[..., :1])
 
 
 def test_irg_by_its_definition():

@@ -25,6 +25,7 @@ COUNTS = {
     "pkt": 4,
     "rkd": 4,
     "rrd": 3,
+    "simkd": 3,
     "sp": 5,
     "unic": 3,
 }
@@ -38,7 +39,7 @@ def of(name):
 def losses():
     """Each case of a loss of embeddings and logits, in each form there is."""
     for name in COUNTS:
-        for case in of(name) if name not in ("pcc", "crd") else ():
+        for case in of(name) if name not in ("pcc", "crd", "simkd") else ():
             for form in FORMS.get(name, [None]):
                 title = case if form is None else f"{case}-{form}"
                 yield pytest.param(name, case, form, id=title)
@@ -89,6 +90,17 @@ def test_crd_and_the_state_it_leaves():
         np.testing.assert_allclose(actual.numpy(), arrays[expected], rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("case", of("simkd"))
+def test_simkd_is_a_distance_of_nodes_under_the_teachers_classifier(case):
+    """Its loss is FitNet's; what the public code makes of the projected features are our logits."""
+    arrays = golden(case)
+    given = inputs(arrays)
+    loss = objectives.fitnet_loss(given["student"], given["teacher"])
+    logits = torch.nn.functional.linear(given["student"], given["weight"], given["bias"])
+    np.testing.assert_allclose(logits.detach().numpy(), arrays["out_logits"], rtol=1e-12)
+    assert_loss_and_gradients(loss, given, arrays)
+
+
 def test_rkd_gives_the_teacher_no_gradient():
     """As its cases, which have none, say."""
     given = inputs(golden(of("rkd")[0]))
@@ -105,7 +117,7 @@ def test_correlation_of_stacked_rows(case):
 
 
 def test_there_are_goldens():
-    """All 87, in files that a plain clone has."""
+    """All 90, in files that a plain clone has."""
     assert {name: len(of(name)) for name in COUNTS} == COUNTS
-    assert sum(COUNTS.values()) == len(cases()) == 87
+    assert sum(COUNTS.values()) == len(cases()) == 90
     assert sum(file.stat().st_size for file in FILES) < 5_600_000

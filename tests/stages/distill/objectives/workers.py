@@ -28,7 +28,7 @@ SPLITS = {
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # The direct form of ega knows the rows of one worker only.
 OBJECTIVES = [name for name in samples.CONFIGS if name != "ega direct"]
-OF_ROWS = ("kd", "fitnet", "crd", "lskd", "dkd", "unic", "rrd", "simkd")
+OF_ROWS = ("kd", "fitnet", "crd", "lskd", "dkd", "unic", "rrd", "simkd", "gram")
 GRAPHS = [name for name in samples.CONFIGS if name.split()[0] not in OF_ROWS]
 
 
