@@ -93,7 +93,16 @@ def view_boxes(plan: ViewsConfig, hashes: Hashes, k: int | Ints, sizes: Ints) ->
     box = _crops(plan, u, sizes)
     clean = ks == CLEAN
     box[clean] = _middle(sizes, _sides(plan, sizes))[clean]
-    return Boxes(box, (u[:, 4] < plan.flip) & ~clean)
+    flip = _alternating(plan, hashes, ks) if plan.flip == "alternating" else u[:, 4] < plan.flip
+    return Boxes(box, flip & ~clean)
+
+
+def further_draws(
+    seed: int, hashes: Hashes, k: Ints, first: int, count: int
+) -> npt.NDArray[np.float64]:
+    """More random numbers of views, behind those of crop and flip: float64 [N, count] in [0, 1),
+    from the `first` on, counted from 0. A function of (seed, key, k) and of their place alone."""
+    return _uniforms(seed, hashes, k, range(_DRAWS + first, _DRAWS + first + count))
 
 
 def teacher_views(count: int, seed: int, epoch: int | Ints, hashes: Hashes) -> Ints:
@@ -184,10 +193,22 @@ def _scaled(plan: ViewsConfig, u: npt.NDArray[np.float64], sizes: Ints) -> Ints:
     return np.concatenate([offset, sides], axis=1)
 
 
-def _uniforms(seed: int, hashes: Hashes, ks: Ints) -> npt.NDArray[np.float64]:
-    """float64 [N, 5] in [0, 1), a function of (seed, key, k) alone."""
+def _alternating(plan: ViewsConfig, hashes: Hashes, ks: Ints) -> npt.NDArray[np.bool_]:
+    """bool [N]: every second view, from the first or the second on, which is drawn for the image.
+
+    A student's further views of an epoch are 2^32 apart, and alternate too.
+    """
+    start = _uniforms(plan.seed, hashes, np.zeros_like(ks), range(4, 5))[:, 0] < 0.5
+    flips: npt.NDArray[np.bool_] = (((ks ^ (ks >> 32)) & 1) == 1) ^ start
+    return flips
+
+
+def _uniforms(
+    seed: int, hashes: Hashes, ks: Ints, draws: range = range(_DRAWS)
+) -> npt.NDArray[np.float64]:
+    """float64 [N, draws] in [0, 1), a function of (seed, key, k) and the draw's number alone."""
     stream = _mix(hashes ^ _mix(_u64(seed) ^ _mix(ks.astype(np.uint64) * _GOLDEN + _GOLDEN)))
-    counters = (np.arange(1, _DRAWS + 1, dtype=np.uint64) * _GOLDEN)[None, :]
+    counters = ((np.array(draws, dtype=np.uint64) + np.uint64(1)) * _GOLDEN)[None, :]
     return (_mix(stream[:, None] + counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

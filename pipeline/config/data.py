@@ -246,8 +246,9 @@ class ViewsConfig(Section):
     """For `scale`: least and largest area as a share of the image's."""
     ratio: tuple[Real, Real] = (0.75, 4 / 3)
     """For `scale`: least and largest aspect ratio, width / height."""
-    flip: Fraction = 0.5
-    """Probability of a horizontal flip."""
+    flip: Fraction | Literal["alternating"] = 0.5
+    """Probability of a horizontal flip; `alternating`: every second view of an image, for a student
+    every second epoch (arXiv 2404.00498)."""
     aspect: Literal["keep", "stretch"] | None = None
     """What becomes of images that are not square, for `none`, `pad` and clean views. `keep`: a
     square as wide as the shorter side is cut out of them; `stretch`: the whole of them is squashed

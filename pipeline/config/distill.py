@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from egapipe.pipeline.config.augment import JitterConfig, MixConfig
 from egapipe.pipeline.config.base import (
     REFERENCE,
     AboveZero,
@@ -136,6 +137,10 @@ class DistillConfig(Section):
     augment: ViewsConfig = ViewsConfig()
     """The student's own augmentation (its `count` and `seed` are not used: every epoch is a view).
     """
+    jitter: JitterConfig | None = None
+    """Changes of the colours of the student's images; default: none."""
+    mix: MixConfig | None = None
+    """Mixtures of two images of a batch for the student; default: none."""
     student_view: Literal["independent", "paired", "clean"] = "independent"
     """`independent`: own augmentation beside a random teacher view; `paired`: the teacher's crop
     and flip; `clean`: own augmentation beside the teacher's clean view."""

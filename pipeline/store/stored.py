@@ -65,7 +65,7 @@ class StoredViews(BaseModel):
     padding: Share
     scale: tuple[Number, Number]
     ratio: tuple[Number, Number]
-    flip: Share
+    flip: Share | Literal["alternating"]
     aspect: Literal["keep"] | None = None
     """None, and not there in a file: images that are not square are stretched, as they all were
     before there was a choice."""

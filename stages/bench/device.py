@@ -26,8 +26,8 @@ from egapipe.pipeline.terminal.options import as_path
 from egapipe.pipeline.terminal.progress import open_progress
 from egapipe.stages import distill, extract
 from egapipe.stages.bench.distill import Bench
+from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.batches import Check
-from egapipe.stages.distill.data.loader import Batch
 from egapipe.stages.distill.training.meters import Clock
 from egapipe.stages.distill.training.step import Steps, device_settings
 from egapipe.stages.extract.teachers import Teacher
@@ -117,6 +117,10 @@ class FixedBatches:
 
     def batch(self) -> Batch:
         """The batch."""
+        return self._batch
+
+    def bare(self) -> Batch:
+        """The same: random numbers are not changed."""
         return self._batch
 
 

@@ -286,6 +286,7 @@ def build_model(
         memory=build_memory(distill, objective, spec, len(labels)),
         repeats=distill.sampler not in ONCE,
         grid_standardizer=open_standardizer(distill, sources.grids, sources, world, channels=True),
+        mixes_teacher=distill.mix is None or distill.mix.teacher == "mixed",
     ).to(world.device)
     # Another machine's arithmetic may have found other axes, or other centres.
     buffers = dict(model.named_buffers())

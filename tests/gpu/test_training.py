@@ -110,6 +110,9 @@ def test_a_killed_training_continues_to_the_same_weights(
         ["sampler=neighbours"],
         ["unlabelled_ratio=1"],
         ["objective={}"],
+        ["mix={kind: either}", "jitter={}", "augment={crop: pad, flip: alternating}"],
+        ["optimizer=adamw", "lr=0.002"],
+        ["optimizer=muon", "lr=0.002"],
     ],
     ids=" ".join,
 )
@@ -144,6 +147,16 @@ def test_no_step_of_many_options_waits_for_the_device(gpu: torch.device, make: M
         "distill.clip_grad_norm=1.0",
         "distill.augment={crop: scale, flip: 0.5}",
     )
+    assert steps_without_waits(prepare(config, World.alone(gpu)), gpu)
+
+
+@pytest.mark.parametrize(
+    "option", ["mix={kind: either}", "jitter={}", "optimizer=adamw", "optimizer=muon"]
+)
+def test_no_step_of_another_recipe_waits_for_the_device(
+    gpu: torch.device, make: Make, option: str
+) -> None:
+    config = make(f"distill.{option}", "distill.clip_grad_norm=1.0")
     assert steps_without_waits(prepare(config, World.alone(gpu)), gpu)
 
 

@@ -47,7 +47,7 @@ PLANS = st.builds(
     padding=st.floats(0, 1),
     scale=ranges(0.01, 1.0),
     ratio=ranges(0.1, 10.0),
-    flip=st.floats(0, 1),
+    flip=st.floats(0, 1) | st.just("alternating"),
     aspect=st.sampled_from([None, "keep"]),
 )
 KEYS = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -239,6 +239,21 @@ def test_flips_are_as_frequent_as_asked_for(probability: float) -> None:
     flips = columns(plan, hashes(20_000), 1)[:, 4].sum()
     deviation = np.sqrt(20_000 * probability * (1 - probability))
     assert abs(flips - 20_000 * probability) <= 4 * deviation
+
+
+def test_alternating_flips_are_every_second_view_of_an_image() -> None:
+    """From the first on for one half of the images, from the second on for the other. What comes
+    up again in an epoch is 2^32 views further on, and alternates too."""
+    plan, hashes = PAD.model_copy(update={"flip": "alternating"}), key_hashes(map(str, range(400)))
+    flips = [view_boxes(plan, hashes, k, np.array([[32, 32]])).flip for k in (0, 1, 2, 3, 4)]
+    assert not flips[0].any()
+    assert 160 < flips[1].sum() < 240
+    assert np.array_equal(flips[2], ~flips[1])
+    assert np.array_equal(flips[3], flips[1])
+    again = view_boxes(plan, hashes, 1 + 2**32, np.array([[32, 32]]))
+    assert np.array_equal(again.flip, ~flips[1])
+    boxes = [view_boxes(one, hashes, 1, np.array([[32, 32]])).box for one in (plan, PAD)]
+    assert np.array_equal(*boxes)
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -13,9 +13,10 @@ from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import TrainingError
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.views import CLEAN, apply_view, key_hashes, teacher_views, view_params
+from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.crops import Size
 from egapipe.stages.distill.data.joint import Offsets
-from egapipe.stages.distill.data.loader import Batch, student_plan, student_views
+from egapipe.stages.distill.data.loader import student_plan, student_views
 from egapipe.stages.distill.data.sources import Sources
 
 # Grey levels that resizing on a device may differ from PIL's by.

@@ -6,7 +6,8 @@ from typing import Protocol
 
 import torch
 
-from egapipe.stages.distill.data.loader import Batch, Loader
+from egapipe.stages.distill.data.batch import Batch
+from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.workers.together import Steady
 
 Check = Callable[[], None]
@@ -35,6 +36,10 @@ class Batches(Protocol):
         """The batch of `step`, on the device."""
         ...
 
+    def bare(self) -> Batch:
+        """The same before colours and mixtures, whose rows are what data set and store hold."""
+        ...
+
     def checked(self, check: Check) -> Check:
         """A check before which is raised what kept this worker from a batch, if anything did."""
         ...
@@ -55,10 +60,12 @@ class LoadedBatches:
         self.step = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._coming: Steady | None = None
         self._batch: Batch | None = None
+        self._epoch = 0
 
     def begin(self, epoch: int, first_step: int) -> None:
         """See `Batches`."""
         self._coming = Steady(self._loader.epoch(epoch, first_step), self._loader.world)
+        self._epoch = epoch
         self.step.fill_(first_step)
 
     def advance(self) -> None:
@@ -85,3 +92,9 @@ class LoadedBatches:
         if self._batch is None:
             raise RuntimeError("advance comes before batch")
         return self._batch
+
+    def bare(self) -> Batch:
+        """See `Batches`. Raises RuntimeError before the first `advance`."""
+        if self._loader.changes.columns == 0:
+            return self.batch()
+        return self._loader.bare(self._epoch, int(self.step))

@@ -9,12 +9,13 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.views import CLEAN, Hashes, settled, teacher_views
 from egapipe.stages.distill.data.ahead import free_rows, read_ahead
+from egapipe.stages.distill.data.batch import Batch
+from egapipe.stages.distill.data.changes import Changes
 from egapipe.stages.distill.data.images import Images
 from egapipe.stages.distill.data.joint import Embeddings
 from egapipe.stages.distill.data.order import Plain, Plan, at_random, drawn_before
@@ -48,24 +49,6 @@ def student_plan(config: DistillConfig, teacher: ViewsConfig) -> ViewsConfig:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """This worker's rows of one step, on its device.
-
-    images: uint8 [B, 3, H, W]. features: [B, D], as stored. labels: int64 [B], -1 = unlabelled.
-    rows: int64 [B] of the data set. grids: [B, C, g, g] of the teacher, as stored, of the same
-    views as the features; None where no objective compares them. draws: int64 [B], how
-    often each row came up in the epoch before; None: never.
-    """
-
-    images: Tensor
-    features: Tensor
-    labels: Tensor
-    rows: Tensor
-    grids: Tensor | None = None
-    draws: Tensor | None = None
-
-
-@dataclass(frozen=True)
 class Loader:
     """The batches of the epochs; everything is a function of (seed, epoch, step).
 
@@ -94,7 +77,7 @@ class Loader:
         """The batches of an epoch, from `first_step` on."""
         shares = self.shares(epoch)[first_step:]
         jobs = (
-            lambda rows=rows, draws=draws: self._batch(rows, draws, epoch)
+            lambda rows=rows, draws=draws: self._changed(rows, draws, epoch)
             for rows, draws in self._read_ahead(shares, epoch)
         )
         return run_ahead(jobs, self.images.threads, self.world.device)
@@ -114,10 +97,21 @@ class Loader:
 
     def shares(self, epoch: int) -> list[Share]:
         """This worker's rows of each step of an epoch, and how often each came up in it before:
-        int64 [b] each."""
+        int64 [b] each. Behind them are the rows that they are mixed with, where they are."""
         batches = self._plan.epoch(epoch)
         steps = zip(batches, drawn_before(batches), strict=True)
-        return [(self.world.share(rows), self.world.share(draws)) for rows, draws in steps]
+        share = self.changes.share
+        return [(share(rows, self.world), share(draws, self.world)) for rows, draws in steps]
+
+    def bare(self, epoch: int, step: int) -> Batch:
+        """The batch of a step before colours and mixtures."""
+        rows, draws = self.shares(epoch)[step]
+        return self.changes.bare(self._batch(rows, draws, epoch))
+
+    @property
+    def changes(self) -> Changes:
+        """What becomes of the student's images behind crop and flip."""
+        return Changes(self.config, self.hashes, self.images.frame.size)
 
     def teacher_views(self, rows: Ints, epoch: int, draws: int | Ints = 0) -> Ints:
         """The view of the teacher that each row has in an epoch, int64 [B].
@@ -142,6 +136,13 @@ class Loader:
     def _plan(self) -> Plan:
         config = self.config
         return self.plan or Plain(self.rows, config.batch_size, at_random(config.seed))
+
+    def _changed(self, rows: Ints, draws: Ints, epoch: int) -> Batch:
+        batch, changes = self._batch(rows, draws, epoch), self.changes
+        if changes.columns == 0:
+            return batch
+        drawn = torch.from_numpy(changes.draw(rows, student_views(epoch, draws)))
+        return changes.made(batch, drawn.to(self.world.device, non_blocking=True))
 
     def _batch(self, rows: Ints, draws: Ints, epoch: int) -> Batch:
         device, views = self.world.device, self.teacher_views(rows, epoch, draws)

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import margins, view_boxes
+from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.batches import Check
 from egapipe.stages.distill.data.crops import crop_and_resize, crop_within
 from egapipe.stages.distill.data.images import ResidentImages
-from egapipe.stages.distill.data.loader import Batch, Loader
+from egapipe.stages.distill.data.loader import Loader, student_views
 
 Ints = npt.NDArray[np.int64]
-# Columns of an epoch's table: row, the teacher's view by its place, box, flip, draws.
+# Columns of an epoch's table: row, the teacher's view by its place, box, flip, draws; then those of
+# `Changes`.
 _COLUMNS = 8
 
 
@@ -49,6 +51,7 @@ class ResidentBatches:
         device = loader.world.device
         self._loader = loader
         self._plan = loader.student_plan
+        self._changes = loader.changes
         self._source, self._size = images[0].source, images[0].frame.size
         self._margin = margins(self._plan, self._source)
         self._canvas = _joined([part.canvas(self._margin) for part in images])
@@ -93,9 +96,22 @@ class ResidentBatches:
 
     def batch(self) -> Batch:
         """The batch of `step`. Raises RuntimeError before the first `begin`."""
+        drawn = self._drawn_rows()
+        return self._changes.made(self._made(drawn), drawn[:, _COLUMNS:])
+
+    def bare(self) -> Batch:
+        """The same before colours and mixtures."""
+        return self._changes.bare(self._made(self._drawn_rows()))
+
+    def _drawn_rows(self) -> Tensor:
+        """int64 [B, columns] of `step`."""
         if self._table is None:
             raise RuntimeError("no epoch was begun yet")
-        drawn = self._table.index_select(0, self.step).view(-1, _COLUMNS)
+        width = _COLUMNS + self._changes.columns
+        return self._table.index_select(0, self.step).view(-1, width)
+
+    def _made(self, drawn: Tensor) -> Batch:
+        """The rows of a table before they are changed."""
         rows, places, box, flip = drawn[:, 0], drawn[:, 1], drawn[:, 2:6], drawn[:, 6] > 0
         make = crop_and_resize if self._resized else crop_within
         entries = rows * self._views + places
@@ -116,7 +132,9 @@ class ResidentBatches:
         views = loader.teacher_views(rows, epoch, draws)
         k = loader.student_views(epoch, draws, views)
         boxes = view_boxes(self._plan, loader.hashes[rows], k, self._source[None])
-        columns = (rows, self._places[views], *boxes.box.T, boxes.flip, draws)
+        changes = self._changes.draw(rows, student_views(epoch, draws))
+        places = self._places[views]
+        columns = (rows, places, *boxes.box.T, boxes.flip, draws, *changes.T)
         table = np.stack(columns, axis=1, dtype=np.int64).reshape(len(shares), -1)
         drawn = torch.from_numpy(table)
         return drawn.pin_memory() if self.step.device.type == "cuda" else drawn

@@ -1,7 +1,7 @@
 """The student with its heads, and one step's loss."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self, cast
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from egapipe.pipeline.config.data import Normalize
-from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.model.memory import GraphMemory
 from egapipe.stages.distill.model.precision import autocast
 from egapipe.stages.distill.model.standardizer import Standardizer
@@ -18,6 +18,9 @@ from egapipe.stages.distill.objectives import Pair, WeightedSum
 from egapipe.stages.distill.students.backbone import maps_and_features
 from egapipe.stages.distill.students.frozen import frozen_parts
 from egapipe.stages.distill.workers.world import World
+
+LEAST = 2.0**-16
+"""Labels that a batch of mixtures is taken to have where it has none."""
 
 
 class Head(nn.Module):
@@ -158,9 +161,11 @@ class Distillation(nn.Module):
         memory: GraphMemory | None = None,
         repeats: bool = False,
         grid_standardizer: Standardizer | None = None,
+        mixes_teacher: bool = True,
     ) -> None:
         """memory: of the rows that the objectives' graphs have beside those of a batch. repeats:
-        whether a batch may have a row twice. grid_standardizer: of the teacher's grids."""
+        whether a batch may have a row twice. grid_standardizer: of the teacher's grids.
+        mixes_teacher: whether its outputs are of a mixture where the images are."""
         super().__init__()
         self.student = student
         self.teacher_head = teacher_head
@@ -172,6 +177,7 @@ class Distillation(nn.Module):
         self.world = world
         self.repeats = repeats
         self.grid_standardizer = grid_standardizer
+        self._mixes_teacher = mixes_teacher
 
     @property
     def replicated(self) -> list[str]:
@@ -210,12 +216,16 @@ class Distillation(nn.Module):
         """The losses of this worker's part of a batch from the outputs of all its rows."""
         node, logits, teacher_node, teacher_logits, grid = outputs
         labelled = batch.labels >= 0
-        share = self.world.size / self.world.total(labelled.sum()).clamp(min=1)
+        share = self._share_of_a_label(batch)
         balance = self.objective.balance
         seen = logits if balance is None else balance.tap_logits(logits)
-        ce = masked_cross_entropy(seen, batch.labels, self._label_smoothing) * share
+        ce = batch_cross_entropy(seen, batch, self._label_smoothing) * share
         # The teacher's head learns from labels alone: no gradient of the objectives reaches it.
-        head_ce = masked_cross_entropy(teacher_logits, batch.labels) * share
+        seen_by_teacher = batch
+        if batch.share is not None and not self._mixes_teacher:
+            seen_by_teacher = replace(batch, others=None, share=None)
+            share = self._share_of_a_label(seen_by_teacher)
+        head_ce = batch_cross_entropy(teacher_logits, seen_by_teacher) * share
         pair = Pair(
             student=node,
             teacher=teacher_node.detach(),
@@ -236,6 +246,11 @@ class Distillation(nn.Module):
         parts = {"loss": self._ce_weight * ce + value, "ce": ce, "head_ce": head_ce, **terms}
         detached = {name: part.detach() for name, part in parts.items()}
         return Losses(total, detached, correct, labelled.sum())
+
+    def _share_of_a_label(self, batch: Batch) -> Tensor:
+        """What a label of this worker counts in its part of the global mean, a scalar."""
+        least = 1 if batch.share is None else LEAST
+        return self.world.size / self.world.total(labels_counted(batch)).clamp(min=least)
 
     def observe(self, rows: int, scale: Tensor) -> None:
         """Let automatic weights, where there are any, take in the gradients of a backward pass.
@@ -258,6 +273,29 @@ class Distillation(nn.Module):
         if batch.grids is None or self.grid_standardizer is None:
             return None if batch.grids is None else batch.grids.float()
         return cast(Tensor, self.grid_standardizer(batch.grids))
+
+
+def labels_counted(batch: Batch) -> Tensor:
+    """How many labels the rows of a batch have, a scalar: of a mixture each one that is known by
+    its share."""
+    own = batch.labels >= 0
+    if batch.share is None or batch.others is None:
+        return own.sum()
+    return (batch.share * own + (1 - batch.share) * (batch.others >= 0)).sum()
+
+
+def batch_cross_entropy(logits: Tensor, batch: Batch, smoothing: float = 0.0) -> Tensor:
+    """Sum of the cross-entropy over the labels of a batch, those of mixtures by their shares; as
+    `masked_cross_entropy`."""
+    if batch.share is None or batch.others is None:
+        return masked_cross_entropy(logits, batch.labels, smoothing)
+    own, other = (
+        F.cross_entropy(
+            logits.float(), labels, ignore_index=-1, reduction="none", label_smoothing=smoothing
+        )
+        for labels in (batch.labels, batch.others)
+    )
+    return (batch.share * own + (1 - batch.share) * other).sum()
 
 
 def masked_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -7,7 +7,7 @@ from functools import partial
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import Tracker
 from egapipe.stages.distill.data.agreement import check_agreement
-from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.model.student import Losses
 from egapipe.stages.distill.setup import Job, evaluation_logits, make_batches
 from egapipe.stages.distill.training.checkpoint import Checkpoints, Position, load_student_weights
@@ -138,8 +138,7 @@ def train_epoch(
     while at.step <= last:
         steps.advance(clock)
         if at.step == first:
-            batch = steps.batches.batch()
-            world.agree(partial(check_agreement, batch, at.epoch, job.sources, config))
+            world.agree(partial(_check_agreement, job, steps, at.epoch))
         steps.run(at.epoch, at.step, None if world.device.type == "cuda" else inspect)
         due = config.checkpoint_steps is not None and (at.step + 1) % config.checkpoint_steps == 0
         if due or at.step == last or (at.step + 1) % FINITE_EVERY == 0:
@@ -153,6 +152,10 @@ def train_epoch(
             _save(job, learner, checkpoints, at)
     at.sums = over_workers(before, steps.sums.read(clock), world)
     at.seconds = spent + clock.lap()
+
+
+def _check_agreement(job: Job, steps: Steps, epoch: int) -> None:
+    check_agreement(steps.batches.bare(), epoch, job.sources, job.config.distill)
 
 
 def _inspect(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.model.student import Losses
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.errors import one_line
+from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.batches import Batches
-from egapipe.stages.distill.data.loader import Batch
 from egapipe.stages.distill.model.average import average_weight
 from egapipe.stages.distill.model.student import Losses
 from egapipe.stages.distill.training.gradient import Gradient, OnePass, step_seed

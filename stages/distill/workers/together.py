@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Self, TypeVar
 
 from egapipe.pipeline.errors import EgapipeError
-from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.workers.world import World
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from egapipe.pipeline.errors import TrainingError
 from egapipe.pipeline.results.runs import run_folder
 from egapipe.stages import distill
 from egapipe.stages.distill.data.agreement import check_agreement
-from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.setup import Job, prepare
 from egapipe.stages.distill.workers.world import World
 from tests.stages.distill.conftest import MakeConfig

@@ -14,7 +14,7 @@ from torch import nn
 
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.objectives import ObjectiveConfig
-from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.model.memory import GraphMemory
 from egapipe.stages.distill.model.precision import loss_scaler
 from egapipe.stages.distill.model.student import (
@@ -261,7 +261,7 @@ from torch import nn
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.stages.distill.training.gradient import make_gradient
-from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.model.memory import GraphMemory
 from egapipe.stages.distill.model.student import Distillation, Head, Student, TeacherHead
 from egapipe.stages.distill.objectives import build_objective

@@ -6,7 +6,7 @@ import torch
 
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.distill import EgaOptions, ObjectiveConfig
-from egapipe.stages.distill.data.loader import Batch
+from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.model.student import Distillation, Head, Student, TeacherHead
 from egapipe.stages.distill.objectives import build_objective
 from egapipe.stages.distill.students import build_student

@@ -41,6 +41,10 @@ COMBINATIONS = {
     "head first": [
         *("head.mode=sequential", "head.epochs=2", "student_view=paired", "standardize=phi-s")
     ],
+    "mixtures": [
+        *("mix={kind: either}", "jitter={}", "augment={crop: pad, flip: alternating}"),
+        *("objective={ega: auto, kd: auto}", "data=stream", "micro_batch_size=60"),
+    ],
     "adamw": ["optimizer=adamw", "clip_grad_norm=1.0", "decay_on=weights"],
     "muon": ["optimizer=muon", "objective={ega: auto, unic: 1}", "ema_decay=0.9", "nesterov=true"],
     "balanced": ["sampler=class-balanced", "unlabelled_ratio=1.0", "batch_size=20"],
@@ -51,6 +55,7 @@ MORE = {
     "bank in float16": ["objective={crd: {weight: 0.1, negatives: 64}}", "precision=float16"],
     "muon in float16": ["optimizer=muon", "precision=float16", "micro_batch_size=60"],
     "adamw in float16": ["optimizer=adamw", "precision=float16"],
+    "mixtures of images alone": ["mix={teacher: own}", "unlabelled_ratio=1.0", "batch_size=20"],
     "streamed": ["data=stream", "student_view=clean", "label_smoothing=0.1"],
     "streamed in parts": ["data=stream", "micro_batch_size=60", "precision=bfloat16"],
     "automatic in float16": ["objective={ega: auto}", "precision=float16", "micro_batch_size=60"],

@@ -22,8 +22,9 @@ from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import key_hashes, teacher_views
 from egapipe.stages import distill, extract
 from egapipe.stages.distill.data.agreement import check_agreement
+from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.joint import Embeddings
-from egapipe.stages.distill.data.loader import Batch, Loader
+from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.order import Ints
 from egapipe.stages.distill.data.samplers.nearest import nearest_file, nearest_of
 from egapipe.stages.distill.data.sources import open_sources

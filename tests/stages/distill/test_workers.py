@@ -66,6 +66,7 @@ OPTIONS = {
     "plain": [],
     "parts": ["micro_batch_size=30", "graph_batch=700", "ema_decay=0.9", "clip_grad_norm=1.0"],
     "automatic": ["objective={ega: auto, kd: auto}"],
+    "mixtures": ["mix={kind: either}", "jitter={}", "unlabelled_ratio=3.0"],
     "muon": ["optimizer=muon", "lr=0.001"],
     "bank": ["objective={crd: {weight: 0.1, negatives: 64}}", "ema_decay=0.9"],
 }

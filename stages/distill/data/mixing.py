@@ -1,0 +1,98 @@
+"""Mixup and cutmix: a batch of images with others of the same batch in them.
+
+A mixture is a mask: the share of the image itself at each of its pixels, everywhere the same for
+mixup, 0 within a box for cutmix. What a row is mixed with is the row half a global batch further
+on, in the order of the epoch, whichever worker has it.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import betaincinv
+from torch import Tensor
+from torch.nn import functional as F
+
+from egapipe.pipeline.config.augment import MixConfig
+from egapipe.pipeline.views import Hashes, further_draws
+from egapipe.stages.distill.data.batch import Batch
+from egapipe.stages.distill.data.crops import Size
+
+Ints = npt.NDArray[np.int64]
+
+WHOLE = 1 << 16
+"""A share of 1: they are whole numbers of parts, so that they travel with rows and boxes."""
+COLUMNS = 5
+_PLACE = 4
+"""Of the first of five draws among `further_draws`, behind those of the colours."""
+
+
+def partners(batch: Ints) -> Ints:
+    """A column of a global batch, [B, ...], for what each row is mixed with."""
+    return np.roll(batch, -(len(batch) // 2), axis=0)
+
+
+def mixtures(mix: MixConfig, seed: int, hashes: Hashes, k: Ints, size: Size) -> Ints:
+    """The mask of view `k` of each key, int64 [N, 5]: the share outside of a box, and the box's
+    top, left, height and width, of images of a size (height, width).
+
+    A pure function of (seed, key, k).
+    """
+    u = further_draws(seed, hashes, k, _PLACE, COLUMNS)
+    share = betaincinv(mix.alpha, mix.alpha, u[:, 0])
+    share = np.where(u[:, 1] < mix.probability, np.maximum(share, 1.0 - share), 1.0)
+    cut = np.full(len(u), mix.kind == "cutmix") | ((mix.kind == "either") & (u[:, 2] < 0.5))
+    sides = np.rint(np.sqrt(1.0 - share)[:, None] * size) * cut[:, None]
+    places = np.floor(u[:, 3:5] * (np.array(size) - sides + 1))
+    around = np.where(cut, WHOLE, np.rint(share * WHOLE))
+    return np.column_stack([around, places, sides]).astype(np.int64)
+
+
+def mixed(batch: Batch, drawn: Tensor, *, teacher: bool) -> Batch:
+    """The first half of a batch, each row mixed with that of the second half.
+
+    drawn: int64 [B, 5] of `mixtures`, of the first half. teacher: mix its outputs too; they are
+    float32 then.
+    """
+    first, second = own_half(batch), _part(batch, slice(len(batch.rows) // 2, None))
+    mask = _mask(drawn, (batch.images.shape[2], batch.images.shape[3]))
+    # Halves go up, and what rounding made a little less.
+    images = _sum(first.images.float(), second.images.float(), mask) + (0.5 + 2.0**-10)
+    share = mask.mean(dim=(1, 2, 3))
+    features, grids = first.features, first.grids
+    if teacher:
+        features = _sum(features.float(), second.features.float(), share[:, None])
+    if teacher and grids is not None and second.grids is not None:
+        at = F.adaptive_avg_pool2d(mask, (grids.shape[2], grids.shape[3]))
+        grids = _sum(grids.float(), second.grids.float(), at)
+    return replace(
+        first,
+        images=images.floor().to(torch.uint8),
+        features=features,
+        grids=grids,
+        others=second.labels,
+        share=share,
+    )
+
+
+def own_half(batch: Batch) -> Batch:
+    """The rows that are mixed with those behind them."""
+    return _part(batch, slice(None, len(batch.rows) // 2))
+
+
+def _part(batch: Batch, rows: slice) -> Batch:
+    return Batch(**{name: v[rows] for name, v in vars(batch).items() if v is not None})
+
+
+def _mask(drawn: Tensor, size: Size) -> Tensor:
+    """float32 [B, 1, H, W]."""
+    around, top, left, height, width = (column[:, None] for column in drawn.unbind(dim=1))
+    y, x = (torch.arange(length, device=drawn.device)[None] for length in size)
+    down = ((y >= top) & (y < top + height))[:, None, :, None]
+    across = ((x >= left) & (x < left + width))[:, None, None, :]
+    return (around.float() / WHOLE)[:, :, None, None] * ~(down & across)
+
+
+def _sum(own: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    return share * own + (1 - share) * other
