@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from egapipe.stages.api.calls import compare, distill, extract, load_student, predict, sweep
     from egapipe.stages.api.configuration import load_config
     from egapipe.stages.api.result import Result
+    from egapipe.stages.export.hub_student import Student
     from egapipe.stages.predict import Predictor
 
     __version__: str
@@ -23,6 +24,7 @@ __all__ = [
     "EgapipeError",
     "Predictor",
     "Result",
+    "Student",
     "UsageError",
     "__version__",
     "compare",
@@ -45,6 +47,7 @@ _find = lazy(
         "EgapipeError": "pipeline.errors",
         "Predictor": "stages.predict",
         "Result": "stages.api.result",
+        "Student": "stages.export.hub_student",
         "UsageError": "pipeline.errors",
         "load_config": "stages.api.configuration",
     },

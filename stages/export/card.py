@@ -7,7 +7,9 @@ import yaml
 
 from egapipe.pipeline.terminal.markdown import code, markdown, sentence, table
 from egapipe.stages.distill import TrainedStudent
+from egapipe.stages.export.agreement import Agreement, in_words
 from egapipe.stages.export.folder import ONNX
+from egapipe.stages.export.hub_names import data_set_id, known_on_hub
 from egapipe.stages.export.preprocessing import KEY, snippet
 
 _WHICH = {"last": "last epoch", "best": "best epoch", "ema": "moving average of the weights"}
@@ -42,9 +44,10 @@ def model_card(
 def _front(student: TrainedStudent, record: Mapping[str, Any], licence: str) -> dict[str, Any]:
     front: dict[str, Any] = {
         "license": licence,
-        "library_name": "egapipe",
+        "library_name": record.get("native") or "egapipe",
         "pipeline_tag": "image-classification",
         "tags": [*_TAGS, student.spec.student.name],
+        **known_on_hub(student.config),
     }
     if "top1" in record["accuracy"]:
         index = _index(student, record["accuracy"])
@@ -59,10 +62,14 @@ def _index(student: TrainedStudent, accuracy: Mapping[str, Any]) -> dict[str, An
         for key, name in (("top1", "top-1, %"), ("top5", "top-5, %"))
         if accuracy[key] is not None
     ]
-    dataset = {"type": test.kind if test else "none", "name": student.config.name}
+    kind = data_set_id(test) or (test.kind if test else "none")
+    dataset = {"type": kind, "name": student.config.name, "split": accuracy["split"]}
+    if accuracy["images"] is not None:
+        # The hub's schema has no number of images of a metric; these are free for anything.
+        dataset["args"] = {"labelled_images": accuracy["images"]}
     result = {
-        "task": {"type": "image-classification"},
-        "dataset": {**dataset, "split": accuracy["split"]},
+        "task": {"type": "image-classification", "name": "image classification"},
+        "dataset": dataset,
         "metrics": metrics,
     }
     return {"name": _title(student), "results": [result]}
@@ -156,7 +163,9 @@ def _files(record: Mapping[str, Any]) -> list[str]:
         f"Each was read back and compared with the student on {record['images']} real images; "
         "the error is a share of the largest output. Times are medians on one CPU thread."
     )
-    return ["## Files", "", about, "", *table(heading, rows), ""]
+    reduced = [(file["file"], file["agreement"]) for file in record["files"] if file["agreement"]]
+    lines = [f"- {code(file)}: {in_words(Agreement(**found))}" for file, found in reduced]
+    return ["## Files", "", about, "", *table(heading, rows), "", *(lines and [*lines, ""])]
 
 
 def _times(milliseconds: Mapping[Any, float], batches: list[Any]) -> list[str]:
@@ -166,6 +175,8 @@ def _times(milliseconds: Mapping[Any, float], batches: list[Any]) -> list[str]:
 def _use(record: Mapping[str, Any]) -> list[str]:
     """How to run it, with pictures as `egapipe predict` reads them."""
     lines = ["## Use", "", "```sh", "egapipe predict FOLDER_OF_THIS_FILE images/*.jpg", "```", ""]
+    if record.get("native"):
+        lines += loading(str(record["native"]))
     if any(file["file"] == ONNX for file in record["files"]):
         about = (
             "Or without egapipe. How a picture becomes the input is said inside the file, under "
@@ -173,6 +184,33 @@ def _use(record: Mapping[str, Any]) -> list[str]:
         )
         lines += [about, "", "```python", *snippet(ONNX), "```", ""]
     return lines
+
+
+def loading(library: str, repository: str | None = None) -> list[str]:
+    """How a library loads its own checkpoint: out of its folder, or from a repository of the hub,
+    where it lies at the top."""
+    place = repository or library
+    sources = {
+        "transformers": f"""from transformers import pipeline
+
+classify = pipeline("image-classification", "{place}")
+print(classify("photo.jpg"))""",
+        "timm": f"""import timm
+
+network = timm.create_model("{f"hf-hub:{place}" if repository else f"local-dir:{place}"}", \
+pretrained=True)
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))""",
+        "torchvision": f"""import json
+
+import torchvision
+from safetensors.torch import load_file
+
+about = json.load(open("{"DOWNLOADED" if repository else place}/config.json"))
+network = torchvision.models.get_model(about["architecture"], **about["args"]).eval()
+network.load_state_dict(load_file("{"DOWNLOADED" if repository else place}/model.safetensors"))""",
+    }
+    about = f"With {library} alone" + ("" if repository else f", from the folder {code(library)}")
+    return [f"{about}:", "", "```python", *sources[library].splitlines(), "```", ""]
 
 
 def _number(value: float) -> str:

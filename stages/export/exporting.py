@@ -24,7 +24,7 @@ from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.distill.data.images import StreamedImages, readable
-from egapipe.stages.export import FORMATS
+from egapipe.stages.export import FORMATS, NATIVE
 from egapipe.stages.export.agreement import Agreement, agreement
 from egapipe.stages.export.card import model_card
 from egapipe.stages.export.folder import CARD, OWN, PREPROCESSOR, RECORD
@@ -116,6 +116,7 @@ def run(
         record = {
             "checkpoint": student.checkpoint.name,
             "which": checkpoint,
+            "native": _library(student, report),
             **_plain(report),
         }
         replace_file(beside / PREPROCESSOR, preprocessor_json(student.spec).encode())
@@ -128,9 +129,15 @@ def run(
     return replace(report, folder=out if folder.url is None else f"{folder.url}/{EXPORT}")
 
 
+def _library(student: TrainedStudent, report: ExportReport) -> str | None:
+    """Whose own format is among the files."""
+    native = native_of(student.spec)
+    return native.library if native and any(f.format == NATIVE for f in report.files) else None
+
+
 def _all(student: TrainedStudent) -> list[str]:
     """The formats of full precision that there are of a student."""
-    return [*FORMATS, *(["native"] if native_of(student.spec) else [])]
+    return [*FORMATS, *([NATIVE] if native_of(student.spec) else [])]
 
 
 def sample_images(student: TrainedStudent, folder: str | Path | None) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from egapipe.stages.distill.model.student import Student
 
-INPUT = "images"
+INPUT, BATCH = "images", "batch"
+"""Name of the input, and of its first dimension."""
 OUTPUTS = ("logits", "nodes", "features")
 """Names of the outputs, in order: [B, C], [B, D] and [B, F], all float32."""
 

@@ -1,6 +1,7 @@
 """The student as an ONNX file."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
 from egapipe.pipeline.machine.extras import require
 from egapipe.stages.distill.model.spec import StudentSpec
 from egapipe.stages.export.folder import ONNX
-from egapipe.stages.export.module import INPUT, OUTPUTS
+from egapipe.stages.export.module import BATCH, INPUT, OUTPUTS
 from egapipe.stages.export.preprocessing import KEY, preprocessing
 from egapipe.stages.export.written import Arrays, Order, Run, Written, quiet
 
@@ -46,12 +47,24 @@ def onnx_model(order: Order) -> Any:
     except Exception as error:  # the exporter and its converter of opsets raise anything
         asked = "" if order.opset is None else f" of opset {order.opset}"
         raise EgapipeError(f"torch writes no ONNX{asked} of it: {one_line(error)}") from error
+    _name_batch(model)
     found = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
     if order.opset not in (None, found):
         raise EgapipeError(
             f"this student cannot be written in opset {order.opset}, only in {found}: leave --opset"
         )
     return model
+
+
+def _name_batch(model: Any) -> None:
+    """Call the free dimension `batch` wherever it is, alone or in a product: the exporter gives it
+    a number of its own."""
+    symbol = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    word = re.compile(rf"\b{re.escape(symbol)}\b")
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param:
+                dimension.dim_param = word.sub(BATCH, dimension.dim_param)
 
 
 def written(order: Order, model: Any, file: str, *, exact: bool = True) -> Written:

@@ -42,12 +42,15 @@ def write_int8(order: Order) -> Written:
     """
     onnx = require("onnx", "onnx", "an ONNX file")
     quantization = require("onnxruntime.quantization", "onnx", "an ONNX file in int8")
+    preprocess = require("onnxruntime.quantization.shape_inference", "onnx", "an int8 ONNX file")
     model = onnx_model(order)
     with tempfile.TemporaryDirectory(prefix="egapipe-") as folder:
-        prepared, done = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        # As a file: given a model, onnxruntime takes its constants out, which its inference needs.
+        exact, prepared, done = (Path(folder) / f"{name}.onnx" for name in ("a", "b", "c"))
+        onnx.save(model, exact)
         try:
             with quiet():
-                quantization.quant_pre_process(model, prepared, skip_symbolic_shape=True)
+                preprocess.quant_pre_process(exact, prepared, skip_symbolic_shape=True)
                 quantization.quantize_static(
                     prepared,
                     done,

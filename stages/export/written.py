@@ -16,13 +16,13 @@ from torch import Tensor
 
 from egapipe.pipeline.errors import EgapipeError
 from egapipe.stages.distill.model.spec import StudentSpec
-from egapipe.stages.export.module import INPUT, OUTPUTS, Inference
+from egapipe.stages.export.module import BATCH, INPUT, OUTPUTS, Inference
 
 Arrays = tuple[np.ndarray, ...]
 Run = Callable[[Tensor], Arrays]
 """uint8 images [B, 3, H, W] to arrays, one for each output."""
 
-_BATCH = torch.export.Dim("batch", min=1)
+_BATCH = torch.export.Dim(BATCH, min=1)
 
 
 @dataclass(frozen=True)

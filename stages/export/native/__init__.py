@@ -48,7 +48,7 @@ def write_native(order: Order) -> Written:
         others = ", ".join([*_REGISTERED, *(f"{name}:<name>" for name in _PACKAGES)])
         raise UsageError(
             f"student {order.spec.student.name} is no network of transformers, timm or torchvision"
-            f" ({others} are): --format safetensors loads by egapipe.Student.from_pretrained"
+            f" ({others} are): egapipe.Student.from_pretrained loads that of --format safetensors"
         )
     folder = order.folder / native.library
     folder.mkdir()

@@ -1,0 +1,71 @@
+"""A student as a module of the hub: `Student.from_pretrained(FOLDER or "user/name")`.
+
+For the networks that no other library has. The folder is that of `--format safetensors`.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from safetensors.torch import save
+
+from egapipe.pipeline.disk.files import replace_file
+from egapipe.stages.distill.model.spec import StudentSpec
+from egapipe.stages.distill.model.student import Student as Network
+from egapipe.stages.export.folder import CONFIG, WEIGHTS, config_json, load_exported
+from egapipe.stages.export.module import Inference
+
+
+class Student(
+    Inference,
+    PyTorchModelHubMixin,
+    library_name="egapipe",
+    tags=["knowledge-distillation", "embedding-graph-alignment"],
+):
+    """uint8 RGB images [B, 3, H, W] to logits [B, C], nodes [B, D] and features [B, F].
+
+    spec: what it is made of; `spec.size` is (H, W), `spec.class_names` the classes.
+    """
+
+    def __init__(self, student: Network, spec: StudentSpec) -> None:
+        super().__init__(student)
+        self.spec = spec
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        state = self.student.state_dict().items()
+        weights = {name: value.detach().cpu().contiguous().clone() for name, value in state}
+        replace_file(save_directory / WEIGHTS, save(weights))
+        replace_file(save_directory / CONFIG, config_json(self.spec).encode())
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        map_location: str = "cpu",
+        trust_remote_code: bool = False,
+        **_of_config: Any,
+    ) -> Self:
+        """See `load_exported`: nothing that the folder names is imported unless it is trusted."""
+        folder = Path(model_id)
+        if not folder.is_dir():
+            files = [
+                hf_hub_download(
+                    model_id,
+                    name,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                )
+                for name in (CONFIG, WEIGHTS)
+            ]
+            folder = Path(files[0]).parent
+        student, spec = load_exported(folder, trust_remote_code=trust_remote_code)
+        return cls(student.to(map_location), spec).eval()
