@@ -116,7 +116,7 @@ def export(
     from egapipe.pipeline.store.export import export_store
 
     store = _store(url)
-    with _bar("exporting") as progress:
+    with bar("exporting") as progress:
         files = export_store(store, out, name=output, view=view, progress=progress)
     say(f"{store.url}: exported to {' and '.join(map(str, files))}")
 
@@ -233,7 +233,7 @@ def _show(summary: "Summary") -> None:
 def _check(store: "Objects", complain: Complain) -> "CheckReport":
     from egapipe.pipeline.store.check import check_store
 
-    with _bar("checking") as progress:
+    with bar("checking") as progress:
         report = check_store(store, progress)
     if report.shards:
         say(report.line())
@@ -246,7 +246,7 @@ def _check(store: "Objects", complain: Complain) -> "CheckReport":
 
 
 @contextmanager
-def _bar(task: str) -> Iterator[Callable[[int, int], None]]:
+def bar(task: str) -> Iterator[Callable[[int, int], None]]:
     """Show (done, planned) on stderr, if that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress

@@ -63,3 +63,9 @@ Checkpoint = Annotated[
         help="Which weights: of the last epoch, of the best one, or the moving average of all.",
     ),
 ]
+HubRepository = Annotated[
+    str, typer.Option("--repo", help="Repository of the Hugging Face hub, `user/name`.")
+]
+Private = Annotated[
+    bool, typer.Option("--private", help="Of a repository that is made now: nobody else sees it.")
+]
