@@ -4,9 +4,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from egapipe.pipeline.config.base import Real, Section, Seed, Text
+from egapipe.pipeline.config.base import Positive, Real, Section, Seed, Text
 
 Changes = dict[str, JsonValue]
+
+
+class Halving(Section):
+    """Successive halving, arXiv 1502.07943: poor variants end before their last epoch."""
+
+    grace_epochs: Positive = 1
+    """Epochs that every variant gets, and the first look at it: by its mean over seeds."""
+    reduction: Annotated[Real, Field(gt=1.0)] = 2.0
+    """At each look one in so many goes on, and the baseline; the next look is so many times as
+    late."""
 
 
 class CompareConfig(Section):
@@ -23,6 +33,11 @@ class CompareConfig(Section):
     weights: Literal["last", "best", "ema"] = "last"
     """Whose accuracy is compared: of the last epoch, of the best checkpoint, or of the weights'
     moving average, which needs `distill.ema_decay`."""
+    max_concurrent: Positive = 1
+    """Most trainings at once, on Ray Tune where it is more than one: then each takes the resources
+    of a trial, `sweep.cpus_per_trial` and `sweep.gpus_per_trial`."""
+    halving: Halving | None = None
+    """Ends poor variants early, e.g. {grace_epochs: 10, reduction: 3}; default: none."""
     confidence: Annotated[Real, Field(gt=0.0, lt=1.0)] = 0.95
     """Level of the intervals of paired differences."""
 

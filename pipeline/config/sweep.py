@@ -15,7 +15,7 @@ from egapipe.pipeline.config.base import (
     Seed,
     Text,
 )
-from egapipe.pipeline.config.located import TrackingUrl
+from egapipe.pipeline.config.located import TrackingUrl, Url
 from egapipe.pipeline.config.objectives import ObjectiveConfig
 
 KINDS = ("uniform", "loguniform", "randint", "choice", "grid")
@@ -162,6 +162,12 @@ class SweepConfig(Section):
     earlier ones (`pip install 'egapipe[optuna]'`)."""
     samples: Positive = 16
     """Draws; with `random`, settings with a `grid` take each of its values for every draw."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    """Seeds that every setting is trained with, and compared by its mean over; default:
+    `distill.seed` alone."""
+    warm_start: Url | None = None
+    """Folder of an earlier sweep. Its finished trainings are results of this one where they are the
+    same; its best settings come first where they are not."""
     search_seed: Seed = 0
     """Seed of the draws. The trainings keep `distill.seed`."""
     metric: Text = "test/top1"

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,6 +71,20 @@ def is_held(objects: Objects, held: Held) -> bool:
     return last is not None and last[0] == held.number and _token(last[1]) == held.token
 
 
+def seems_held(objects: Objects, changed: Callable[[str], float]) -> bool:
+    """Whether somebody holds a place, as far as can be told without waiting.
+
+    changed: when an object was written to, in seconds since 1970. Raises StoreError.
+    """
+    last = _last(objects)
+    if last is None:
+        return False
+    record = _record(last[1])
+    if record.get("machine") == _machine():
+        return _lives(record)
+    return time.time() - changed(Held(last[0], "").key) < PATIENCE_SECONDS
+
+
 def require_held(objects: Objects, held: Held, what: str) -> None:
     """Raise TrainingError if somebody else has taken a lease over."""
     if not is_held(objects, held):
@@ -120,9 +134,7 @@ def _is_alive(objects: Objects, number: int, content: bytes, what: str) -> bool:
     they write to it."""
     record = _record(content)
     if record.get("machine") == _machine():
-        with suppress(psutil.NoSuchProcess, TypeError, ValueError):
-            return bool(psutil.Process(record.get("pid")).create_time() == record.get("began"))
-        return False
+        return _lives(record)
     host = record.get("host", "another machine")
     _log.warning(
         "%s was left by a process on %s, or is being trained there: waiting up to %.0f s for a sign"
@@ -137,6 +149,13 @@ def _is_alive(objects: Objects, number: int, content: bytes, what: str) -> bool:
             return False
         if last != (number, content):
             return True
+    return False
+
+
+def _lives(record: Mapping[str, Any]) -> bool:
+    """Whether a process of this machine lives."""
+    with suppress(psutil.NoSuchProcess, TypeError, ValueError):
+        return bool(psutil.Process(record.get("pid")).create_time() == record.get("began"))
     return False
 
 

@@ -84,6 +84,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     "ObjectiveConfig": dict.fromkeys(
         ("cka", "custom", "dist", "dkd", "gram", "itrd", "lskd", "rrd", "simkd", "unic")
     ),
+    "SweepConfig": {"seeds": None, "warm_start": None},
     "ViewsConfig": {"aspect": None},
     "DistillConfig": {
         "beta2": 0.999,

@@ -42,11 +42,14 @@ if TYPE_CHECKING:
 
 __all__ = ["RunFolder", "folder_at", "older_folder", "open_run", "run_folder", "run_identity"]
 
+# Whoever asks `in_use` holds the lock for a moment.
+_LOOKED_SECONDS = 0.5
 # The first is what says that a run is finished, so it goes first.
 _LEFT = (
     *("summary.json", "evaluation.json", "metrics.jsonl", "checkpoints", "tensorboard"),
     *("model.json", "store.json", "config.yaml", "error.json", "results.json", "refusal.json"),
-    *("ray", "trials", "trials.parquet", "trials.csv", "best.yaml", "tracked.json"),
+    *("placement.json", "experiment.json", "ray", "trials", "trials.parquet", "trials.csv"),
+    *("best.yaml", "tracked.json"),
 )
 
 
@@ -149,6 +152,11 @@ class RunFolder:
         return self.url or str(self.path)
 
     @property
+    def place(self) -> Path | str:
+        """Path or URL, for `open_run`."""
+        return self.url or self.path
+
+    @property
     def metrics(self) -> Path:
         """One JSON line an epoch."""
         return self.path / "metrics.jsonl"
@@ -241,12 +249,12 @@ class RunFolder:
                 there = self._copy.objects.sizes(folder.rstrip("/"))
                 self._copy.discard(*(key for key in there if not (self.path / key).is_file()))
 
-    def beside(self, relative: str) -> "RunFolder":
-        """Another folder, by its path relative to this one, to be read."""
+    def beside(self, relative: str, role: "Role" = "read") -> "RunFolder":
+        """Another folder, by its path relative to this one, to be read or worked in."""
         if self.url is None:
             return RunFolder(self.path / relative)
         scheme, _, rest = self.url.partition("://")
-        return folder_at(f"{scheme}://{posixpath.normpath(f'{rest}/{relative}')}", "read")
+        return folder_at(f"{scheme}://{posixpath.normpath(f'{rest}/{relative}')}", role)
 
     def relative(self, other: "RunFolder") -> str:
         """The path of another folder relative to this one, as `beside` takes it."""
@@ -304,14 +312,35 @@ class RunFolder:
         folders = {"checkpoints", "tensorboard", "ray", "trials"}
         self.discard(*(f"{name}/" if name in folders else name for name in _LEFT))
 
+    @property
+    def _lock(self) -> Path:
+        own = self.path.parent / f".{self.path.name}.lock"
+        return own if self._copy is None else self._copy.lock
+
+    def in_use(self) -> bool:
+        """Whether a process holds the run, as far as can be told from here."""
+        if self._copy is not None:
+            from egapipe.pipeline.locations.lease import seems_held
+
+            return seems_held(self._copy.objects, lambda key: changed_at(f"{self.url}/{key}"))
+        if not self._lock.is_file():
+            return False
+        try:
+            with FileLock(self._lock, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:
+            # Of another user, say.
+            return False
+
     @contextmanager
     def exclusive(self) -> Iterator[Self]:
         """Hold the run for this process; of one elsewhere, what is there is here then.
 
         Raises TrainingError if another has it, UsageError if runs cannot be written there.
         """
-        lock_file = self.path.parent / f".{self.path.name}.lock"
-        lock = FileLock(lock_file if self._copy is None else self._copy.lock, timeout=0)
+        lock = FileLock(self._lock, timeout=_LOOKED_SECONDS)
         try:
             Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()

@@ -246,7 +246,7 @@ def describe(state: Mapping[str, Value]) -> str:
         f"{float(state['per_second']):,.4g} {state['unit']}/s",
     ]
     if "eta_seconds" in state:
-        parts.append(f"{_minutes(float(state['eta_seconds']))} left")
+        parts.append(f"{clock(float(state['eta_seconds']))} left")
     parts += [_named(name, value) for name, value in state.items() if name not in _OWN]
     return "  ".join(parts)
 
@@ -261,7 +261,8 @@ def _named(name: str, value: Value) -> str:
     return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
 
 
-def _minutes(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """`1:05` or `2:00:00`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -82,7 +82,7 @@ def compare(
 
     loaded = load_config(config, overrides, trust_remote_code=trust_remote_code)
     report = run(loaded, progress=_shown(progress))
-    return Result(report, plain_rows(asdict(cell) for cell in report.cells), str(report.folder))
+    return Result(report, plain_rows(report.trainings), str(report.folder))
 
 
 def sweep(

@@ -7,17 +7,10 @@ from egapipe.pipeline.machine.lazy import lazy
 if TYPE_CHECKING:
     from egapipe.stages.compare.comparison import CompareReport, run
     from egapipe.stages.compare.folder import ComparisonFolder
-    from egapipe.stages.compare.table import Cell, Row
 
-__all__ = ["Cell", "CompareReport", "ComparisonFolder", "Row", "run"]
+__all__ = ["CompareReport", "ComparisonFolder", "run"]
 
 __getattr__ = lazy(
     __name__,
-    {
-        "run": "comparison",
-        "CompareReport": "comparison",
-        "ComparisonFolder": "folder",
-        "Cell": "table",
-        "Row": "table",
-    },
+    {"run": "comparison", "CompareReport": "comparison", "ComparisonFolder": "folder"},
 )

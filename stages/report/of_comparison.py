@@ -9,9 +9,9 @@ from typing import Any
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.results.learned import require_one_source
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
-from egapipe.stages.compare import ComparisonFolder
-from egapipe.stages.compare.folder import without
+from egapipe.stages.compare.recorded import recorded, without
 from egapipe.stages.compare.table import WHOSE
 from egapipe.stages.report.curves import TEST_TOP1, Metrics, group_curves
 from egapipe.stages.report.figure import COLOURS, GREY, WIDTH, Figure, draw
@@ -28,13 +28,13 @@ Row = Mapping[str, Any]
 _NAMED = 12
 
 
-def comparison_sections(folder: ComparisonFolder) -> list[Section]:
+def comparison_sections(folder: RunFolder) -> list[Section]:
     """Tables with intervals, figures, curves, time and provenance of a comparison.
 
     A training whose record of features is damaged counts as failed: it may be of others. Raises
     UsageError if the folder is none, or its runs learned from different features.
     """
-    record, config = folder.recorded(), folder.config()
+    record, config = recorded(folder), folder.config()
     results, time, last = Section("Results"), Section("Time"), Section("Provenance")
     runs = {cell["run"]: folder.beside(cell["run"]) for cell in record["cells"]}
     damaged = left_out_runs(results, runs)
@@ -54,7 +54,7 @@ def comparison_sections(folder: ComparisonFolder) -> list[Section]:
     return [results, *([time] if time.parts else []), last]
 
 
-def _add_results(section: Section, folder: ComparisonFolder, record: Row, config: Config) -> None:
+def _add_results(section: Section, folder: RunFolder, record: Row, config: Config) -> None:
     cells, confidence = record["cells"], record["confidence"]
     _progress(section, record)
     baseline = next(iter(config.compare.variants), None) or record["rows"][0]["variant"]
@@ -217,9 +217,7 @@ def _size(rows: Sequence[Row]) -> tuple[float, float]:
     return WIDTH, 1.2 + 0.4 * len(rows)
 
 
-def _groups(
-    section: Section, folder: ComparisonFolder, cells: Sequence[Row]
-) -> dict[str, list[Metrics]]:
+def _groups(section: Section, folder: RunFolder, cells: Sequence[Row]) -> dict[str, list[Metrics]]:
     """The metrics of the trainings by variant, those that can be read."""
     several = len({cell["student"] for cell in cells}) > 1
     groups: dict[str, list[Metrics]] = {}

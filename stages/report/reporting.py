@@ -8,7 +8,7 @@ from egapipe.pipeline.disk.files import read_json_object, replace_file
 from egapipe.pipeline.disk.replacing import replacing
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.results.runs import RunFolder, open_run
-from egapipe.stages.compare.folder import RECORD, ComparisonFolder
+from egapipe.stages.compare.recorded import is_comparison
 from egapipe.stages.report.figure import require_matplotlib
 from egapipe.stages.report.of_comparison import comparison_sections
 from egapipe.stages.report.of_run import run_sections, title
@@ -81,10 +81,9 @@ def _before(out: Path) -> list[str] | None:
 
 
 def _content(folder: RunFolder, trust_remote_code: bool) -> tuple[str, str, list[Section]]:
-    if folder.has(RECORD):
-        comparison = ComparisonFolder.of(folder)
+    if is_comparison(folder):
         name = folder.config().name
-        return f"{name}: comparison", folder.path.name, comparison_sections(comparison)
+        return f"{name}: comparison", folder.path.name, comparison_sections(folder)
     if (folder.path / "trials").is_dir():
         name = folder.config().name
         return f"{name}: sweep", folder.path.name, sweep_sections(folder.path)

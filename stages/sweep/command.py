@@ -49,9 +49,9 @@ def _run(config: "Config", restart: bool, retry_failed: bool) -> "SweepReport":
 
     if not sys.stderr.isatty():
         return run(config, restart=restart, retry_failed=retry_failed, progress=open_progress)
-    from egapipe.stages.sweep.live import LiveTable
+    from egapipe.stages.experiment.live import LiveTable
 
-    with LiveTable(config) as live:
+    with LiveTable() as live:
         return run(config, restart=restart, retry_failed=retry_failed, watch=live.show)
 
 
@@ -67,15 +67,19 @@ def lines(config: "Config", report: "SweepReport") -> list[str]:
     for place, trial in enumerate(trials):
         settings = [texts[path][place] for path in space]
         value = "" if trial.value is None else f"{trial.value:.4g}"
-        ended = trial.error or trial.status
-        rows.append([str(trial.number), *settings, str(trial.epochs), value, ended])
+        rows.append([str(trial.number), *settings, str(trial.epochs), value, trial.status])
+    reasons = [f"trial {trial.number}: {trial.error}" for trial in trials if trial.error]
     counts = ", ".join(f"{report.count(s)} {s}" for s in ("finished", "stopped", "failed"))
+    shares = ", ".join(f"{short_name(p)} {100 * s:.0f} %" for p, s in report.importance.items())
+    mattered = [f"what mattered, of {len(report.settings())} settings: {shares}"] if shares else []
     return [
         *columns(rows, left=[len(rows[0]) - 1]),
+        *(["", *reasons] if reasons else []),
         "",
         f"{counts}; {report.concurrent} at once, {report.seconds:.1f} s",
-        f"sweep: {report.folder}",
         *([f"the best: {report.verdict()}"] if report.best else []),
-        f"best: egapipe distill -c {report.best_config}",
         *([f"the best was {ON_TEST}"] if report.metric.startswith("test/") else []),
+        *mattered,
+        *([f"best: {report.best.run}"] if report.best else []),
+        f"sweep: {report.folder}",
     ]

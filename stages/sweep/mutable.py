@@ -29,6 +29,11 @@ def check_mutable(config: Config) -> None:
     sweep = config.sweep
     if sweep.search != "random":
         raise UsageError(f"pbt changes values itself, sweep.search is {sweep.search}: set random")
+    if sweep.seeds is not None:
+        raise UsageError(
+            "pbt gives one training the settings of another, so that no setting has seeds: leave"
+            " sweep.seeds out, or set another sweep.scheduler"
+        )
     if config.distill.workers > 1:
         raise UsageError(
             f"pbt copies trainings of one process, distill.workers is {config.distill.workers}: "

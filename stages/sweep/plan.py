@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from egapipe.pipeline.config import Config, override
-from egapipe.pipeline.config.load import check
+from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.sweep import Dimension, direction
 from egapipe.pipeline.errors import UsageError
+from egapipe.stages.experiment import cells
+from egapipe.stages.experiment.cells import SAME_FOR_ALL, SEED, Changes, named_changes
 from egapipe.stages.sweep.space import draw, ends, every
 
-Changes = dict[str, Any]
 Space = Mapping[str, Dimension]
 
 STAGE = "distill."
-# What a trial takes is planned for all of them, and where it trains does not change what it learns.
-SAME_FOR_ALL = ("workers", "device", "threads", "max_failures")
 # Draws that are tried before a searcher, whose own nobody knows yet.
 _TRIED = 64
 
@@ -32,9 +30,10 @@ class Trial:
     config: Config
 
 
-def plan(config: Config) -> list[Trial]:
+def plan(config: Config, first: Sequence[Changes] = ()) -> list[Trial]:
     """The trials of `random` and `grid`, in their order; examples of those of `optuna`.
 
+    first: settings that come before all others. Those of a setting, one a seed, follow each other.
     The first trials of a random sweep stay the same when `samples` grows; equal trials are planned
     once. Raises UsageError for a path or value that the configuration refuses, a path that is no
     setting of stage two, and an empty space.
@@ -52,6 +51,8 @@ def plan(config: Config) -> list[Trial]:
         )
     for path, dimension in space.items():
         _check_path(config, path, dimension)
+    if sweep.seeds is not None and SEED in space:
+        raise UsageError(f"sweep.space has {SEED}, and sweep.seeds is given: leave one of them out")
     if sweep.search == "grid":
         drawn = combinations({path: every(path, d) for path, d in space.items()})
     elif sweep.search == "random":
@@ -59,7 +60,16 @@ def plan(config: Config) -> list[Trial]:
     else:
         _check_no_grid(space)
         drawn = _random(space, max(sweep.samples, _TRIED), sweep.search_seed)
-    return _distinct(assemble(config, values) for values in drawn)
+    settings = _distinct(assemble(config, values) for values in itertools.chain(first, drawn))
+    return [trial for setting in settings for trial in seeded(config, setting)]
+
+
+def seeded(config: Config, setting: Trial) -> list[Trial]:
+    """The trials of a setting: one a seed of `sweep.seeds`."""
+    if config.sweep.seeds is None:
+        return [setting]
+    seeds = [{**setting.changes, SEED: seed} for seed in config.sweep.seeds]
+    return [Trial(changes, changed(config, changes)) for changes in seeds]
 
 
 def assemble(config: Config, values: Mapping[str, Any]) -> Trial:
@@ -82,11 +92,8 @@ def present(config: Config, values: Mapping[str, Any]) -> list[str]:
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
     """The configuration with changes by dotted path. Raises UsageError if it refuses them."""
-    # A section before what lies below it.
-    ordered = dict(sorted(changes.items(), key=lambda item: item[0].count(".")))
-    shown = ", ".join(f"{path} = {json.dumps(value)}" for path, value in ordered.items())
-    tree = override(config.model_dump(mode="json"), ordered)
-    return check(tree, f"{config.name}, sweep.space with {shown or 'nothing'}")
+    shown = named_changes(changes) or "nothing"
+    return cells.changed(config, changes, f"{config.name}, sweep.space with {shown}")
 
 
 def combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[Changes]:

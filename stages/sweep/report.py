@@ -2,27 +2,37 @@
 
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.config.sweep import SweepConfig
 from egapipe.pipeline.disk.comma_separated import comma_separated
-from egapipe.pipeline.disk.files import replace_file
 from egapipe.pipeline.machine.versions import installed, source_commit
+from egapipe.pipeline.mathematics.importance import importance
+from egapipe.pipeline.results.experiment import Experiment, State, read_experiment
 from egapipe.pipeline.results.learned import require_one_source
-from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.runs import open_run
 from egapipe.pipeline.results.tracking import read_metrics
+from egapipe.stages.experiment.cells import SEED, Changes
+from egapipe.stages.experiment.slots import Slots
+from egapipe.stages.experiment.trial import threads
 from egapipe.stages.sweep.folder import SweepFolder
-from egapipe.stages.sweep.plan import Changes, changed
-from egapipe.stages.sweep.settings import SEED, Group, by_settings, unseparated
-from egapipe.stages.sweep.slots import Slots
-from egapipe.stages.sweep.state import Status, TrialState, best
-from egapipe.stages.sweep.trial import threads
+from egapipe.stages.sweep.plan import changed
+from egapipe.stages.sweep.settings import Group, by_settings, unseparated
 
 SUMMARY = "summary.json"
+Status = Literal["waiting", "running", "finished", "stopped", "failed"]
+_STATUS: dict[State, Status] = {
+    "planned": "waiting",
+    "running": "running",
+    "done": "finished",
+    "stopped": "stopped",
+    "failed": "failed",
+}
 _VERSIONED = ("egapipe", "torch", "ray")
 
 
@@ -39,33 +49,37 @@ class SweepTrial:
     """Epochs done."""
     value: float | None
     """The sweep's metric after the last of them."""
-    run: Path
-    """Its run folder."""
+    run: Path | str
+    """Path or URL of its run folder."""
     error: str | None
     """Why it failed."""
 
 
 @dataclass(frozen=True)
 class SweepReport:
-    """A finished sweep: its folder, its trials by number, and the best of those that finished."""
+    """A finished sweep: path or URL of its folder, its trials by number, and the best of those that
+    finished."""
 
-    folder: Path
+    folder: Path | str
     trials: list[SweepTrial]
     best: SweepTrial | None
     """None if no trial reached its last epoch."""
     metric: str
     mode: str
     seconds: float
-    """Of the command that finished it."""
+    """Of all commands that ran it."""
     concurrent: int
-    """Most trials that were seen running at once, by that command."""
+    """Most trials that ran at once."""
+    importance: dict[str, float] = field(default_factory=dict)
+    """Setting -> its share of what the settings explain; empty where too little is known."""
     finished_before: bool = False
     """True if the sweep was finished before and nothing was trained now."""
 
     @property
-    def best_config(self) -> Path:
+    def best_config(self) -> Path | str:
         """best.yaml, for `egapipe distill -c`."""
-        return self.folder / "best.yaml"
+        folder = self.folder
+        return f"{folder}/best.yaml" if isinstance(folder, str) else folder / "best.yaml"
 
     def count(self, status: Status) -> int:
         """Trials that ended so."""
@@ -108,21 +122,41 @@ class SweepReport:
         )
 
 
-def make_report(
-    config: Config,
-    folder: SweepFolder,
-    states: Sequence[TrialState],
-    concurrent: int,
-    seconds: float,
-) -> SweepReport:
-    """The report of trials that have all ended. concurrent: most that ran at once."""
-    sweep = config.sweep
-    winner = best(states, sweep.mode)
+def make_report(config: Config, folder: SweepFolder, experiment: Experiment) -> SweepReport:
+    """The report of trials that have all ended."""
+    several = len({cell.seed for cell in experiment.cells}) > 1
+    seeded = several or SEED in config.sweep.space or config.sweep.seeds is not None
     trials = [
-        SweepTrial(s.number, s.changes, s.status, s.epochs, s.value, s.run, s.error) for s in states
+        SweepTrial(
+            cell.number,
+            {**experiment.setting(cell.setting).changes, **({SEED: cell.seed} if seeded else {})},
+            _STATUS[cell.state],
+            cell.epoch,
+            cell.value,
+            folder.beside(str(cell.run)).place,
+            cell.error,
+        )
+        for cell in experiment.cells
     ]
-    first = next((t for t in trials if winner is not None and t.number == winner.number), None)
-    return SweepReport(folder.path, trials, first, sweep.metric, sweep.mode, seconds, concurrent)
+    groups = by_settings(trials, experiment.mode)
+    return SweepReport(
+        folder.place,
+        trials,
+        groups[0].trials[0] if groups else None,
+        experiment.metric,
+        experiment.mode,
+        experiment.seconds or 0.0,
+        experiment.concurrent,
+        _importance(experiment),
+    )
+
+
+def _importance(experiment: Experiment) -> dict[str, float]:
+    """By the mean over seeds of every setting with a finished training."""
+    means = {s.name: experiment.values_of(s) for s in experiment.settings}
+    known = [s for s in experiment.settings if means[s.name]]
+    values = [statistics.fmean(means[s.name].values()) for s in known]
+    return importance([s.changes for s in known], values)
 
 
 def write_report(config: Config, folder: SweepFolder, report: SweepReport, slots: Slots) -> None:
@@ -130,12 +164,11 @@ def write_report(config: Config, folder: SweepFolder, report: SweepReport, slots
 
     Raises UsageError if trials learned from different features.
     """
-    require_one_source({f"trial {t.number}": RunFolder(t.run) for t in report.trials})
+    require_one_source({f"trial {t.number}": open_run(t.run) for t in report.trials})
     rows = [_row(config, folder, trial) for trial in report.trials]
     _write_tables(folder, rows)
     if report.best is not None:
-        text = best_yaml(config, report, slots)
-        replace_file(report.best_config, text.encode())
+        folder.write("best.yaml", best_yaml(config, report, slots).encode())
 
 
 def finish(config: Config, folder: SweepFolder, report: SweepReport) -> None:
@@ -145,21 +178,8 @@ def finish(config: Config, folder: SweepFolder, report: SweepReport) -> None:
 
 def read_report(folder: SweepFolder) -> SweepReport:
     """The report of a finished sweep. Raises UsageError if it is damaged."""
-    content = folder.read_json(SUMMARY)
-    trials = [
-        SweepTrial(**{**trial, "run": folder.path / trial["run"]}) for trial in content["trials"]
-    ]
-    first = next((trial for trial in trials if trial.number == content["best"]), None)
-    return SweepReport(
-        folder.path,
-        trials,
-        first,
-        content["metric"],
-        content["mode"],
-        content["seconds"],
-        content["concurrent"],
-        finished_before=True,
-    )
+    experiment = read_experiment(folder).experiment
+    return replace(make_report(folder.config(), folder, experiment), finished_before=True)
 
 
 def best_yaml(config: Config, report: SweepReport, slots: Slots) -> str:
@@ -171,7 +191,7 @@ def best_yaml(config: Config, report: SweepReport, slots: Slots) -> str:
     distill = tree.distill.model_copy(update=threads(tree, slots))
     tree = tree.model_copy(update={"distill": distill, "sweep": SweepConfig()})
     value = f"{report.metric} {report.best.value:.6g}"
-    comment = f"# Trial {report.best.number} of {report.folder.name}: {value}.\n"
+    comment = f"# Trial {report.best.number} of {open_run(report.folder).path.name}: {value}.\n"
     if report.several_seeds:
         comment += f"# Of its settings: {report.verdict()}.\n"
     return comment + to_yaml(tree)
@@ -184,6 +204,7 @@ def _summary(config: Config, folder: SweepFolder, report: SweepReport) -> dict[s
         "mode": report.mode,
         "best": None if report.best is None else report.best.number,
         "verdict": report.verdict(),
+        "importance": report.importance,
         "settings": [
             {
                 "changes": group.changes,
@@ -199,14 +220,15 @@ def _summary(config: Config, folder: SweepFolder, report: SweepReport) -> dict[s
         "commit": source_commit(),
         "versions": installed(_VERSIONED),
         "trials": [
-            {**trial.__dict__, "run": str(trial.run.relative_to(folder.path))}
+            {**trial.__dict__, "run": folder.relative(open_run(trial.run))}
             for trial in report.trials
         ],
     }
 
 
 def _row(config: Config, folder: SweepFolder, trial: SweepTrial) -> dict[str, Any]:
-    lines = read_metrics(RunFolder(trial.run))
+    run = open_run(trial.run)
+    lines = read_metrics(run)
     metrics: Mapping[str, Any] = lines[-1] if lines else {}
     return {
         "trial": trial.number,
@@ -214,7 +236,7 @@ def _row(config: Config, folder: SweepFolder, trial: SweepTrial) -> dict[str, An
         **{path: _plain(trial.changes.get(path)) for path in config.sweep.space},
         "epochs": trial.epochs,
         **{name: value for name, value in metrics.items() if name != "epoch"},
-        "run": str(trial.run.relative_to(folder.path)),
+        "run": folder.relative(run),
         "error": trial.error,
     }
 
@@ -231,11 +253,11 @@ def _write_tables(folder: SweepFolder, rows: Sequence[Mapping[str, Any]]) -> Non
     names = list(dict.fromkeys(name for row in rows for name in row))
     # What ends a row: metrics of trials that failed early come later than those of others.
     names = [name for name in names if name not in ("run", "error")] + ["run", "error"]
-    replace_file(folder.path / "trials.csv", comma_separated(names, rows))
+    folder.write("trials.csv", comma_separated(names, rows))
     columns = {name: _column([row.get(name) for row in rows]) for name in names}
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)
-    replace_file(folder.path / "trials.parquet", sink.getvalue().to_pybytes())
+    folder.write("trials.parquet", sink.getvalue().to_pybytes())
 
 
 def _column(values: Sequence[Any]) -> list[Any]:

@@ -1,15 +1,14 @@
 """Which trials end early and how many run: Ray Tune's schedulers from the configuration."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
     ASHAScheduler,
-    FIFOScheduler,
     MedianStoppingRule,
     PopulationBasedTraining,
-    TrialScheduler,
 )
 
 from egapipe.pipeline.config.sweep import (
@@ -19,36 +18,12 @@ from egapipe.pipeline.config.sweep import (
     PbtScheduler,
     SweepConfig,
 )
+from egapipe.pipeline.results.experiment import Experiment
+from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.tracking import read_metrics
+from egapipe.stages.experiment.limited import Limited, ToTheEnd
+from egapipe.stages.experiment.trial import CHANGES, EPOCHS
 from egapipe.stages.sweep.mutable import within
-from egapipe.stages.sweep.reports import EPOCHS
-from egapipe.stages.sweep.trial import CHANGES
-
-
-class Limited(TrialScheduler):
-    """Lets no more than `concurrent` trials run at once, wherever they come from.
-
-    A searcher only withholds new trials: those that were under way when a sweep was killed, and
-    failed ones that are tried again, it does not see. What is too many waits, paused.
-    """
-
-    concurrent: int
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """A trial that is new, restored or to be tried again."""
-        super().on_trial_add(tune_controller, trial)
-        others = _active(tune_controller) - {trial}
-        if trial.status == Trial.PENDING and len(others) >= self.concurrent:
-            trial.set_status(Trial.PAUSED)
-
-    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """The next one, if there is room; those that are pending already have theirs."""
-        if len(_active(tune_controller)) >= self.concurrent:
-            return None
-        return super().choose_trial_to_run(tune_controller)
-
-
-class _Fifo(Limited, FIFOScheduler):
-    pass
 
 
 class _Asha(Limited, ASHAScheduler):
@@ -70,7 +45,49 @@ def make_scheduler(sweep: SweepConfig, epochs: int, concurrent: int) -> Limited:
     """
     made = _scheduler(sweep, epochs)
     made.concurrent = concurrent
+    made.set_search_properties(sweep.metric, sweep.mode)
     return made
+
+
+def remember(scheduler: Limited, folder: RunFolder, experiment: Experiment) -> None:
+    """Tell a new scheduler of the cells that are over, epoch by epoch.
+
+    What it would have decided of them is not asked: that has been decided. A population is told
+    nothing: it is who lives.
+    """
+    if isinstance(scheduler, PopulationBasedTraining):
+        return
+    for cell in experiment.cells:
+        if not cell.over or cell.run is None:
+            continue
+        past = _Past(str(cell.number))
+        scheduler.on_trial_add(_Nobody, past)  # type: ignore[arg-type]
+        lines = read_metrics(folder.beside(cell.run))
+        results = [{**line, EPOCHS: line["epoch"] + 1} for line in lines]
+        results = [result for result in results if experiment.metric in result]
+        for result in results:
+            scheduler.on_trial_result(_Nobody, past, result)  # type: ignore[arg-type]
+        if results:
+            scheduler.on_trial_complete(_Nobody, past, results[-1])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What a scheduler asks of a trial that is over."""
+
+    trial_id: str
+    status: str = Trial.TERMINATED
+
+
+class _Nobody:
+    """What a scheduler asks of a controller that has no trials."""
+
+    @staticmethod
+    def get_trials() -> list[Trial]:
+        """None of them."""
+        return []
+
+    get_live_trials = get_trials
 
 
 def _scheduler(sweep: SweepConfig, epochs: int) -> Limited:
@@ -88,13 +105,7 @@ def _scheduler(sweep: SweepConfig, epochs: int) -> Limited:
             grace_period=options.grace_epochs,
             min_samples_required=options.min_trials,
         )
-    return _pbt(sweep, options) if isinstance(options, PbtScheduler) else _Fifo()  # type: ignore[no-untyped-call]
-
-
-def _active(tune_controller: Any) -> set[Trial]:
-    """Trials that have a place, whether or not their process is there yet."""
-    having = (Trial.PENDING, Trial.RUNNING)
-    return {trial for trial in tune_controller.get_trials() if trial.status in having}
+    return _pbt(sweep, options) if isinstance(options, PbtScheduler) else ToTheEnd(1)
 
 
 def _pbt(sweep: SweepConfig, options: PbtScheduler) -> Limited:

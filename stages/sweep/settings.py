@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from egapipe.pipeline.mathematics.significance import holm, p_value
+from egapipe.stages.experiment.cells import SEED
 
-SEED = "distill.seed"
 _LEVEL = 0.05
 
 

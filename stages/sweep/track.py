@@ -19,7 +19,7 @@ from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.locations.urls import url_of
 from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.results.labels import short_name
-from egapipe.pipeline.results.runs import RunFolder
+from egapipe.pipeline.results.runs import open_run
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.report import SweepReport, SweepTrial
@@ -98,7 +98,9 @@ def _mlflow(
     now = int(time.time() * 1000)
     for trial in report.trials:
         tags = {"sweep": folder.path.name, "run": str(trial.run)}
-        run = client.create_run(experiment, tags=tags, run_name=trial.run.name).info.run_id
+        run = client.create_run(
+            experiment, tags=tags, run_name=open_run(trial.run).path.name
+        ).info.run_id
         params = [Param(path, str(value)) for path, value in trial.changes.items()]
         client.log_batch(run, params=params)
         points = [
@@ -120,7 +122,7 @@ def _wandb(
         run = wandb.init(
             project=options.project or config.name,
             group=folder.path.name,
-            name=trial.run.name,
+            name=open_run(trial.run).path.name,
             mode=options.mode,
             dir=str(folder.path),
             config={short_name(path): value for path, value in trial.changes.items()},
@@ -134,5 +136,5 @@ def _wandb(
 
 
 def _epochs(trial: SweepTrial) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for line in read_metrics(RunFolder(trial.run)):
+    for line in read_metrics(open_run(trial.run)):
         yield line["epoch"], {name: v for name, v in line.items() if name != "epoch"}

@@ -19,16 +19,17 @@ from rich.cells import cell_len
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.data import DigitsSource
 from egapipe.pipeline.datasets import open_dataset
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.terminal.text import visible
 from egapipe.stages import compare, export, extract, predict, report
 from egapipe.stages.compare.command import table_lines
+from egapipe.stages.experiment.slots import Slots
 from egapipe.stages.predict.command import line
 from egapipe.stages.predict.output import write_output
 from egapipe.stages.report.names import shortened
 from egapipe.stages.sweep.command import lines
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.report import SweepReport, SweepTrial, finish, write_report
-from egapipe.stages.sweep.slots import Slots
 from tests.stages.report.pages import Page
 
 CLASSES = [
@@ -106,7 +107,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         for split in config.splits():
             extract.run(config, split=split, local=True)
         compared = compare.run(config)
-        run = compared.cells[1].run
+        run = RunFolder(Path(compared.folder)).beside(str(compared.done[1].run)).path
         out = folder / "out"
         export.run(run, to=out, formats=["safetensors"], licence=LICENCE, trust_remote_code=True)
         sweep = _sweep(config, SweepFolder(folder / f"sweep {PLACE}"))
@@ -247,12 +248,15 @@ def test_the_tables_of_a_sweep(project: Project) -> None:
     assert [row["distill.student.name"] for row in rows] == [f"{VALUE}0", f"{VALUE}1"]
     assert rows[1]["error"] == ERROR
     config = SweepFolder(project.sweep.folder).config()
-    head, *trials = lines(config, project.sweep)[:3]
+    said = lines(config, project.sweep)
+    head, *trials = said[:3]
     for place, text in enumerate(trials):
         assert f"  {visible(VALUE)}{place}  " in text
         column = head.index("epochs") + len("epochs")
         assert cell_len(text.partition("      1")[0] + "      1") <= column + 1
-    assert trials[1].endswith(visible(ERROR))
+    assert trials[1].endswith("failed")
+    # The reason stands below the table, however long it is.
+    assert f"trial 1: {visible(ERROR)}" in map(visible, said)
     assert (project.sweep.folder / "best.yaml").is_file()
 
 

@@ -1,7 +1,6 @@
 """Files from elsewhere run no code: the lines of docs/security.md that stages answer for."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,8 +16,9 @@ from PIL import Image
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.config.teachers import RunTeacher
 from egapipe.pipeline.errors import EgapipeError, UsageError
-from egapipe.stages import distill, evaluate, export, predict, report
+from egapipe.stages import distill, evaluate, export, predict, report, sweep
 from egapipe.stages.extract.teachers import load_teacher
+from egapipe.stages.sweep.folder import sweep_folder
 from tests.command import invoke
 from tests.stages.evaluate.conftest import digits_store, finished
 
@@ -269,20 +269,20 @@ def test_workers_take_no_library_from_the_working_directory(tmp_path: Path) -> N
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owners")
-def test_pickled_state_that_others_may_write_is_not_loaded(tmp_path: Path) -> None:
-    from egapipe.stages.sweep.tuning import require_own
-
-    state = tmp_path / "ray" / "tune"
+@pytest.mark.slow  # starts a Ray, as every sweep does
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_ray_tune_has_pickled_is_never_loaded(golden: Path) -> None:
+    """Somebody else's folder of a sweep: its state runs code if it is unpickled."""
+    sets = ["sweep.space={distill.lr: {grid: [0.01]}}", "sweep.search=grid"]
+    config = load_config("golden.yaml", sets)
+    folder = sweep_folder(config)
+    state = folder.path / "ray" / "tune"
     state.mkdir(parents=True)
-    file = state / "experiment_state-1.json"
-    file.write_text("{}")
-    require_own(tmp_path / "ray")
-    file.chmod(0o666)
-    with pytest.raises(UsageError, match="everybody may write it"):
-        require_own(tmp_path / "ray")
-    file.chmod(0o600)
-    if os.geteuid() == 0:
-        os.chown(file, 12345, -1)
-        with pytest.raises(UsageError, match="belongs to another user"):
-            require_own(tmp_path / "ray")
+    for name in ("tuner.pkl", "trainable.pkl", "searcher-state-1.pkl"):
+        # Unpickled it makes a file: open("ran", "w").
+        (state / name).write_bytes(b"cbuiltins\nopen\n(Vran\nVw\ntR.")
+    (state / "experiment_state-1.json").write_text("{}")
+    report = sweep.run(config)
+    assert report.count("finished") == 1
+    assert not (golden / "ran").exists()
+    assert not state.exists()

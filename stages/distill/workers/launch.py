@@ -25,6 +25,8 @@ from egapipe.stages.distill.workers.world import OtherWorkerError, World
 
 RESULTS = "results.json"
 REFUSAL = "error.json"
+PLACEMENT = "placement.json"
+"""Which resources the workers have, for whoever ends the training in the middle."""
 
 
 def train_inline(job: Job, run: RunFolder, view: Shown) -> dict[str, float]:
@@ -60,7 +62,7 @@ def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float
             scaling_config=_scaling(distill, gpu=gpu),
             run_config=RunConfig(
                 name="ray",
-                **_storage(run),
+                **ray_storage(run),
                 failure_config=FailureConfig(max_failures=distill.max_failures),
             ),
         )
@@ -68,19 +70,21 @@ def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float
             trainer.fit()
         except (TrainingFailedError, RayError, OSError) as error:
             raise TrainingError(f"Ray Train gave up on {run.where}: {_last_line(error)}") from error
+    run.discard(PLACEMENT)
     return outcome(run)
 
 
-def _storage(run: RunFolder) -> dict[str, Any]:
-    """Where Ray Train keeps its own state: in the run folder."""
+def ray_storage(run: RunFolder, folder: str = "") -> dict[str, Any]:
+    """Where Ray keeps its own state: in the run folder, or a folder of it."""
     if run.url is None:
-        return {"storage_path": str(run.path.resolve())}
+        return {"storage_path": str(run.path.resolve() / folder)}
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
     # The very client of the run's files, with what the environment says of it: Arrow's own ones
     # read another part of that.
     fs, path = file_system(run.url)
-    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
+    place = f"{path}/{folder}" if folder else path
+    return {"storage_path": place, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
 
 
 def _scaling(distill: DistillConfig, *, gpu: bool) -> Any:
@@ -120,6 +124,8 @@ def _worker(arguments: dict[str, Any]) -> None:
     world = World.current(device)
     use_cache(config.store.cache_dir)
     run = _folder(arguments, world)
+    if world.is_main:
+        _leave_placement(run)
 
     def report(epoch: int, metrics: Mapping[str, float]) -> None:
         train.report({"epoch": epoch, **metrics})
@@ -140,6 +146,15 @@ def _folder(arguments: dict[str, Any], world: World) -> RunFolder:
     """The run, of one elsewhere the copy that this worker may use: the main one writes."""
     run = folder_at(arguments["run"], "work" if world.is_main else "read")
     return replace(run, held=arguments["held"])
+
+
+def _leave_placement(run: RunFolder) -> None:
+    """Say where the workers are placed. Ray knows it, but names nobody who asked for it."""
+    from ray.util import get_current_placement_group
+
+    group = get_current_placement_group()
+    if group is not None:
+        run.write_json(PLACEMENT, {"group": group.id.hex()})
 
 
 def _bring(run: RunFolder, world: World) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from egapipe.pipeline.config import load_config
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages import compare, extract, report
+from egapipe.stages.compare.recorded import recorded
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.report import SweepReport, SweepTrial, finish
 from tests.stages.copies import copy_with
@@ -27,7 +29,11 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = load_config("quickstart", [*sets, *few, f"runs={folder / 'runs'}"])
     for split in config.splits():
         extract.run(config, split=split, local=True)
-    return compare.run(config).folder
+    run = RunFolder(Path(compare.run(config).folder))
+    # In the form of before there was an experiment.json: tests change what is in it.
+    run.write_json("comparison.json", recorded(run))
+    (run.path / "experiment.json").unlink()
+    return run.path
 
 
 @pytest.fixture(scope="session")

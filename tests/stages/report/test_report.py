@@ -103,11 +103,9 @@ def test_a_comparison_of_one_seed_has_no_intervals(comparison: Path, tmp_path: P
     folder = tmp_path / "alone"
     shutil.copytree(comparison, folder)
     record = json.loads((folder / "comparison.json").read_text("utf-8"))
-    record["cells"] = record["cells"][:2]
-    for row in record["rows"]:
-        row |= {"std": None, "gain_std": None, "low": None, "high": None, "pairs": 1}
-    record["rows"][1]["variant"] = hostile = '<script>alert("1")</script> $\\frac$ 語'
-    record["cells"][1]["variant"] = hostile
+    record["cells"], record["planned"] = record["cells"][:2], record["planned"][:2]
+    hostile = '<script>alert("1")</script> $\\frac$ 語'
+    record["cells"][1]["variant"] = record["planned"][1]["variant"] = hostile
     (folder / "comparison.json").write_text(json.dumps(record), "utf-8")
     page = check_page(report.run(folder))
     # Its runs are not beside the copy: there is nothing to draw curves from.
@@ -152,36 +150,6 @@ def test_an_unfinished_comparison_says_so_and_each_row_its_n(
         ["failed", "error"],
         [f"{student} ega seed 1", "out of <b>memory</b>"],
     ]
-
-
-def test_a_comparison_marks_what_separates_and_nothing_else(
-    comparison: Path, tmp_path: Path
-) -> None:
-    """Not the largest mean; the record says what holds for all variants together."""
-    record = json.loads((comparison / "comparison.json").read_text("utf-8"))
-    base, like = record["rows"]
-    said = {}
-    for name, gain, half, separates in (
-        ("better", 2.0, 0.2, True),
-        ("large", 3.0, 4.0, False),
-        ("worse", -2.0, 0.1, True),
-        ("close", 1.0, 0.99, False),
-        ("wide", 32.5, 222.36, False),
-    ):
-        values = {"gain": gain, "low": gain - half, "high": gain + half, "pairs": 3}
-        row = {**like, **values, "mean": 50 + gain, "separates": separates}
-        page = edited(comparison, tmp_path / name, rows=[base, row], confidence=0.9983)
-        assert "99.83% interval" in page.tables[0][0]
-        said[name] = page.tables[0][2][-2]
-        marked = [of.get("class") == "best" for tag, of in page.elements if tag == "tr"]
-        assert marked[:3] == [False, False, name == "better"]
-    assert said == {
-        "better": "better",
-        "large": "not separated",
-        "worse": "worse",
-        "close": "not separated among all variants",
-        "wide": "says nothing, 3 pairs: too few",
-    }
 
 
 def test_a_sweep_has_lambda_against_accuracy_and_parallel_coordinates(

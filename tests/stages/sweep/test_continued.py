@@ -5,17 +5,17 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from egapipe.pipeline.config import Config, to_yaml
+from egapipe.pipeline.results.experiment import Experiment
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import sweep
-from egapipe.stages.sweep.folder import SweepFolder, sweep_folder
-from egapipe.stages.sweep.state import TrialState
+from egapipe.stages.sweep.folder import sweep_folder
 from tests.command import COMMAND
 from tests.stages.extract.processes import workers_below
 from tests.stages.sweep.conftest import MakeConfig
@@ -29,29 +29,19 @@ class InterruptionError(Exception):
     """The driver ends, its trials with it."""
 
 
-def running(states: Sequence[TrialState]) -> int:
-    return sum(state.status == "running" for state in states)
+def running(experiment: Experiment) -> int:
+    return experiment.counts["running"]
 
 
-def interrupt(config: Config, when: Callable[[Sequence[TrialState]], bool]) -> None:
-    """Run a sweep until something holds, and Ray Tune has stored it."""
-    stored = -1.0
+def interrupt(config: Config, when: Callable[[Experiment], bool]) -> None:
+    """Run a sweep until something holds."""
 
-    def watch(states: Sequence[TrialState]) -> None:
-        nonlocal stored
-        if stored < 0 and when(states):
-            stored = time.time()
-        if stored > 0 and when(states) and newest(sweep_folder(config)) > stored:
+    def watch(experiment: Experiment) -> None:
+        if when(experiment):
             raise InterruptionError
 
     with pytest.raises(InterruptionError):
         sweep.run(config, watch=watch)
-
-
-def newest(folder: SweepFolder) -> float:
-    """When Ray Tune has stored its state last."""
-    files = folder.ray.glob("tune/experiment_state-*.json")
-    return max((file.stat().st_mtime for file in files), default=0.0)
 
 
 @pytest.mark.slow  # each trial waits for torch in its process
@@ -63,9 +53,9 @@ def test_a_lower_limit_holds_back_what_was_under_way_and_a_higher_one_lets_it_ru
     interrupt(small(*THREE, *LONG, "sweep.max_concurrent=3"), lambda s: running(s) == 3)
     seen: list[int] = []
 
-    def one_has_ended(states: Sequence[TrialState]) -> bool:
-        seen.append(running(states))
-        return any(state.ended for state in states) and running(states) == 1
+    def one_has_ended(experiment: Experiment) -> bool:
+        seen.append(running(experiment))
+        return any(cell.over for cell in experiment.cells) and running(experiment) == 1
 
     interrupt(small(*THREE, *LONG, "sweep.max_concurrent=1"), one_has_ended)
     assert max(seen) == 1
@@ -86,9 +76,10 @@ def test_a_search_that_was_interrupted_grows_within_a_lower_limit(small: MakeCon
     first = small(*sets, "sweep.samples=2", "sweep.max_concurrent=2")
     asked: list[dict[int, float]] = [{}]
 
-    def both(states: Sequence[TrialState]) -> bool:
-        asked[0] = {state.number: state.changes["distill.lr"] for state in states}
-        return running(states) == 2
+    def both(found: Experiment) -> bool:
+        rates = {c.number: found.setting(c.setting).changes["distill.lr"] for c in found.cells}
+        asked[0] = {number: float(str(rate)) for number, rate in rates.items()}
+        return running(found) == 2
 
     interrupt(first, both)
     report = sweep.run(small(*sets, "sweep.samples=4", "sweep.max_concurrent=1"))
@@ -114,12 +105,12 @@ def test_as_many_deaths_are_borne_as_is_said_now(
     """Of two trials, so that the sweep has a result without the one that is killed."""
     two = ("sweep.space={distill.lr: {grid: [0.01, 0.02]}}", "sweep.search=grid", *LONG)
     one = (*two, "sweep.max_concurrent=1")
-    interrupt(small(*one, f"sweep.max_failures={before}"), lambda states: states[0].epochs >= 1)
+    interrupt(small(*one, f"sweep.max_failures={before}"), lambda found: found.cells[0].epoch >= 1)
     killed: list[int] = []
 
-    def kill(states: Sequence[TrialState]) -> None:
+    def kill(found: Experiment) -> None:
         workers = workers_below(os.getpid(), "ImplicitFunc")
-        if not killed and states[0].status == "running" and len(workers) == 1:
+        if not killed and found.cells[0].state == "running" and len(workers) == 1:
             killed.append(workers[0].pid)
             workers[0].kill()
 
@@ -141,8 +132,7 @@ def test_a_larger_cluster_is_used_when_a_killed_sweep_goes_on(
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while process.poll() is None and time.monotonic() < deadline:
-        begun = [path.stat().st_mtime for path in folder.trials.glob("0*/metrics.jsonl")]
-        if begun and newest(folder) > min(begun):
+        if list(folder.trials.glob("0*/metrics.jsonl")):
             break
         time.sleep(0.02)
     assert process.poll() is None

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.results.labels import short_name, short_value, value_names
-from egapipe.pipeline.results.runs import run_identity
 from egapipe.stages.sweep.folder import SweepFolder, sweep_folder, sweep_identity
 
 SPACE = "sweep.space={distill.lr: {uniform: [0.01, 0.1]}}"
@@ -114,38 +113,3 @@ def test_unlike_values_have_unlike_names(values: list[Any]) -> None:
 def test_variants_of_one_objective_are_two() -> None:
     assert value_names([{"ega": 0.1}, {"ega": 1.0}]) == ["ega=0.1", "ega=1"]
     assert value_names([0.12341, 0.12342, 0.5]) == ["0.12341", "0.12342", "0.5"]
-
-
-def test_what_another_trial_of_the_number_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    folder = SweepFolder(tmp_path)
-    old, mine, other = (
-        folder.trial(number, {"distill.lr": lr}) for number, lr in ((1, 0.1), (1, 0.2), (10, 0.1))
-    )
-    for run in (old, mine, other):
-        run.checkpoints.mkdir(parents=True)
-        run.write_json("summary.json", {})
-    # Nor is what the user has put there.
-    noted = folder.trials / "0001-noted"
-    noted.mkdir()
-    for name in ("0001-notes.txt", "0001-noted/notes.txt", "0001-noted/error.json"):
-        (folder.trials / name).write_text("mine")
-    folder.remove_others(1, mine, config())
-    kept = {mine.path.name, other.path.name, "0001-noted", "0001-notes.txt"}
-    assert {path.name for path in folder.trials.iterdir()} == kept
-    assert [path.name for path in noted.iterdir()] == ["notes.txt"]
-
-
-def test_what_a_trial_of_the_same_label_left_is_removed(tmp_path: Path) -> None:
-    folder = SweepFolder(tmp_path)
-    old, new = (config(f"distill.lr={lr}") for lr in ("0.123451", "0.123452"))
-    mine = folder.trial(1, {"distill.lr": 0.123451})
-    assert mine == folder.trial(1, {"distill.lr": 0.123452})
-    mine.begin(old, {})
-    folder.remove_others(1, mine, old)
-    assert (mine.path / "config.yaml").is_file()
-    folder.remove_others(1, mine, new)
-    assert not mine.path.exists()
-    mine.path.mkdir()
-    mine.write_json("error.json", {"error": "of old", "identity": run_identity(old)})
-    folder.remove_others(1, mine, new)
-    assert not mine.path.exists()

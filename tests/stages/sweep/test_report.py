@@ -9,6 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from egapipe.pipeline.config import Config, load_config
+from egapipe.pipeline.results.experiment import (
+    Cell,
+    Experiment,
+    State,
+    settings_of,
+    write_experiment,
+)
+from egapipe.stages.experiment.slots import Slots
 from egapipe.stages.sweep.folder import SweepFolder
 from egapipe.stages.sweep.report import (
     SweepReport,
@@ -17,14 +25,12 @@ from egapipe.stages.sweep.report import (
     read_report,
     write_report,
 )
-from egapipe.stages.sweep.slots import Slots
-from egapipe.stages.sweep.state import Status, TrialState
 
 OBJECTIVE, LR = "distill.objective", "distill.lr"
 SLOTS = Slots("cpu", cpus=3, gpus=0.0, workers=0, concurrent=2)
-TRIALS: list[tuple[dict[str, object], Status, float | None]] = [
-    ({OBJECTIVE: {"kd": 1.0}, LR: 1}, "finished", 50.0),
-    ({OBJECTIVE: {}, LR: 0.5}, "finished", 70.0),
+TRIALS: list[tuple[dict[str, object], State, float | None]] = [
+    ({OBJECTIVE: {"kd": 1.0}, LR: 1}, "done", 50.0),
+    ({OBJECTIVE: {}, LR: 0.5}, "done", 70.0),
     ({LR: 0.25}, "stopped", 99.0),
     ({OBJECTIVE: {"ega": 1.0}}, "failed", None),
 ]
@@ -44,15 +50,38 @@ def folder(tmp_path: Path) -> SweepFolder:
 @pytest.fixture
 def report(config: Config, folder: SweepFolder) -> SweepReport:
     folder.start(config)
-    states = []
-    for number, (changes, status, value) in enumerate(TRIALS):
+    cells, settings = [], settings_of([changes for changes, _, _ in TRIALS])
+    for number, (changes, state, value) in enumerate(TRIALS):
         run = folder.trial(number, changes)
         run.path.mkdir()
         if value is not None:
             run.metrics.write_text(json.dumps({"epoch": 4, "test/top1": value}) + "\n")
-        error = "it is broken" if status == "failed" else None
-        states.append(TrialState(number, changes, status, 5, 60, value, None, run.path, error))
-    made = make_report(config, folder, states, 2, 1.5)
+        cells.append(
+            Cell(
+                number=number,
+                setting=settings[number].name,
+                seed=0,
+                state=state,
+                epoch=5,
+                epochs=60,
+                value=value,
+                run=folder.relative(run),
+                error="it is broken" if state == "failed" else None,
+            )
+        )
+    experiment = Experiment(
+        kind="sweep",
+        name="quickstart",
+        metric="test/top1",
+        mode="max",
+        planned=4,
+        concurrent=2,
+        seconds=1.5,
+        settings=tuple(settings),
+        cells=tuple(cells),
+    )
+    write_experiment(folder, experiment)
+    made = make_report(config, folder, experiment)
     write_report(config, folder, made, SLOTS)
     finish(config, folder, made)
     return made

@@ -4,19 +4,18 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from egapipe.pipeline.config import Config, load_config, to_yaml
+from egapipe.pipeline.results.experiment import Experiment
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill, sweep
 from egapipe.stages.sweep.folder import SweepFolder, sweep_folder
 from egapipe.stages.sweep.report import read_report
-from egapipe.stages.sweep.state import TrialState
 from tests.command import COMMAND
 from tests.stages.distill.test_training import assert_same_weights
 from tests.stages.extract.processes import workers_below
@@ -60,12 +59,13 @@ def test_a_trial_that_loses_its_process_goes_on(small: MakeConfig, tmp_path: Pat
     config = small("sweep.space={distill.epochs: {grid: [40]}}", "sweep.search=grid")
     killed: dict[int, list[dict[str, Any]]] = {}
 
-    def kill_once(states: Sequence[TrialState]) -> None:
+    def kill_once(experiment: Experiment) -> None:
         workers = workers_below(os.getpid(), "ImplicitFunc")
         # That of an earlier test may be there for another moment.
-        if states[0].epochs >= 3 and len(workers) == 1 and not killed:
+        if experiment.cells[0].epoch >= 3 and len(workers) == 1 and not killed:
             os.kill(workers[0].pid, signal.SIGKILL)
-            killed[workers[0].pid] = read_metrics(RunFolder(states[0].run))
+            run = sweep_folder(config).beside(str(experiment.cells[0].run))
+            killed[workers[0].pid] = read_metrics(run)
 
     report = sweep.run(config, watch=kill_once)
     [before] = killed.values()

@@ -11,13 +11,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.errors import StoreError, TrainingError, UsageError
+from egapipe.pipeline.results.experiment import Experiment, read_experiment
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill, sweep
 from egapipe.stages.sweep import SweepReport
 from egapipe.stages.sweep.command import lines
 from egapipe.stages.sweep.folder import sweep_folder
-from egapipe.stages.sweep.state import TrialState
 from tests.stages.distill.test_training import assert_same_weights
 from tests.stages.sweep.conftest import MakeConfig
 
@@ -42,8 +42,8 @@ def cpus_free() -> float:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_sweep_from_its_space_to_its_best_trial(small: MakeConfig, tmp_path: Path) -> None:
     config = small(*SETS, f"store.cache_dir={tmp_path / 'cache'}")
-    seen: list[list[TrialState]] = []
-    report = sweep.run(config, watch=lambda states: seen.append(list(states)))
+    seen: list[Experiment] = []
+    report = sweep.run(config, watch=seen.append)
     check_trials(report)
     check_watched(seen)
     check_slots_are_free()
@@ -82,10 +82,12 @@ def check_trials(report: SweepReport) -> None:
         assert trial.value == read_metrics(run)[-1]["test/top1"]
 
 
-def check_watched(seen: list[list[TrialState]]) -> None:
-    assert max(sum(state.status == "running" for state in states) for states in seen) == 2
-    assert all(state.ended for state in seen[-1])
-    assert any(state.eta is not None for states in seen for state in states)
+def check_watched(seen: list[Experiment]) -> None:
+    assert max(experiment.counts["running"] for experiment in seen) == 2
+    assert all(cell.over for cell in seen[-1].cells)
+    assert {cell.state for e in seen for cell in e.cells} == {
+        *("planned", "running", "stopped", "failed", "done")
+    }
 
 
 def check_slots_are_free() -> None:
@@ -96,6 +98,10 @@ def check_slots_are_free() -> None:
 
 
 def check_files(report: SweepReport) -> None:
+    experiment = read_experiment(str(report.folder)).experiment
+    assert experiment.finished
+    assert [cell.epoch for cell in experiment.cells] == [trial.epochs for trial in report.trials]
+    assert all(c.ended and c.started and c.ended >= c.started for c in experiment.cells)
     table = pq.read_table(report.folder / "trials.parquet")
     with (report.folder / "trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -113,7 +119,7 @@ def check_files(report: SweepReport) -> None:
         "trials.csv",
         "trials.parquet",
         "trials",
-        "ray",
+        "experiment.json",
     }
 
 

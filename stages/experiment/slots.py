@@ -34,8 +34,8 @@ class Slots:
         return f"{self.cpus + self.workers} CPU" + (f" and {gpus:g} GPU" if gpus else "")
 
 
-def plan_slots(config: Config, nodes: Sequence[Node]) -> Slots:
-    """The slots of a sweep.
+def plan_slots(config: Config, nodes: Sequence[Node], most: int | None = None) -> Slots:
+    """The slots of cells that run together. most: at once; None: as many as there is room for.
 
     A trial of at most one worker trains in its own process. Larger ones nest Ray Train, whose
     workers take resources beside the trial's own: more trials at once than fit with all their
@@ -54,7 +54,7 @@ def plan_slots(config: Config, nodes: Sequence[Node]) -> Slots:
         room = _room(total, cpus + workers, workers if device == "cuda" else 0)
     else:
         room = sum(_room(node, cpus, gpus) for node in nodes)
-    slots = Slots(device, cpus, gpus, workers, min(room, sweep.max_concurrent or room))
+    slots = Slots(device, cpus, gpus, workers, min(room, most or room))
     if room < 1:
         raise UsageError(_no_room(slots, nodes))
     return slots

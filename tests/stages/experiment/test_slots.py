@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.machine.cluster import Node
-from egapipe.stages.sweep.slots import Slots, plan_slots
+from egapipe.stages.experiment.slots import Slots, plan_slots
 
 
 def slots(*machines: Node, sets: tuple[str, ...] = ()) -> Slots:
-    return plan_slots(load_config("quickstart", ["distill.threads=null", *sets]), machines)
+    config = load_config("quickstart", ["distill.threads=null", *sets])
+    return plan_slots(config, machines, config.sweep.max_concurrent)
 
 
 @pytest.mark.parametrize(
