@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.results.runs import RunFolder, run_folder, run_identity
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.pipeline.store import Features, FeatureStore, check_store
 from egapipe.stages import distill, extract
+from egapipe.stages.distill.training.checkpoint import checkpoint_folder
 from egapipe.stages.extract.verifying.verify import verify_store
 from tests.golden_copy import GOLDEN, golden
 
@@ -107,3 +110,25 @@ def test_a_configuration_keeps_its_identity(file: Path) -> None:
     config = load_config(str(file))
     assert run_folder(config).path.name == file.stem
     assert run_identity(config) == file.stem.rpartition("-")[2]
+
+
+def test_the_papers_recipe_trains_what_it_trained_before_there_were_recipes(
+    golden: Path, tmp_path: Path
+) -> None:
+    """From the first weights on, beside the run that is there: its every setting was the paper's.
+
+    Bit for bit on processors like those that it was made on; others round otherwise, and no more.
+    """
+    before = run_folder(load_config("golden.yaml"))
+    done = distill.run(load_config("golden.yaml"), folder=RunFolder(tmp_path / "again"))
+    assert not done.finished_before
+    files = [checkpoint_folder(run, "last") for run in (before, RunFolder(done.run))]
+    for name in ("student", "heads", "optimizer"):
+        old, new = (load_file(folder / f"{name}.safetensors") for folder in files)
+        assert old.keys() == new.keys()
+        for key, value in old.items():
+            torch.testing.assert_close(new[key], value, rtol=1e-4, atol=1e-6, msg=key)
+    learned = [
+        [line["train/loss"] for line in read_metrics(run)] for run in (before, RunFolder(done.run))
+    ]
+    assert learned[1] == pytest.approx(learned[0], rel=1e-5)
