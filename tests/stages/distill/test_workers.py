@@ -67,9 +67,16 @@ OPTIONS = {
     "parts": ["micro_batch_size=30", "graph_batch=700", "ema_decay=0.9", "clip_grad_norm=1.0"],
     "automatic": ["objective={ega: auto, kd: auto}"],
     "mixtures": ["mix={kind: either}", "jitter={}", "unlabelled_ratio=3.0"],
-    "muon": ["optimizer=muon", "lr=0.001"],
+    "adamw": ["optimizer=adamw", "lr=0.001"],
+    "muon": [
+        *("student.name=tests.stages.distill.workers:matrices", "optimizer=muon", "lr=0.001"),
+    ],
     "bank": ["objective={crd: {weight: 0.1, negatives: 64}}", "ema_decay=0.9"],
 }
+
+
+# torch's Muon computes its matrices in bfloat16, of 2^-8: weights of 0.2 were seen to be 2e-4 apart.
+ROUNDED = {"muon": 2e-3}
 
 
 @pytest.mark.slow
@@ -92,7 +99,8 @@ def test_a_training_goes_on_with_another_number_of_workers(
     one, other = weights(whole), weights(parts)
     assert one.keys() == other.keys()
     for key, value in one.items():
-        torch.testing.assert_close(other[key], value, rtol=1e-3, atol=1e-5, msg=key)
+        atol = ROUNDED.get(name, 1e-5)
+        torch.testing.assert_close(other[key], value, rtol=1e-3, atol=atol, msg=key)
     moved = [key for key, value in one.items() if np.abs(value.numpy()).max() > 1e-3]
     assert moved
 

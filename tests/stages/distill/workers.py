@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import save_file
+from torch import nn
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.results.runs import RunFolder
@@ -21,6 +22,11 @@ from egapipe.stages.distill.workers.world import World
 RESULTS = "results.json"
 Session = tuple[int, str, str, int | None]
 """Workers, configuration, run folder, and the steps after which they stop."""
+
+
+def matrices() -> nn.Module:
+    """A student without batch normalisation."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 32), nn.Tanh(), nn.Linear(32, 32))
 
 
 class Interruption(Exception):  # noqa: N818
