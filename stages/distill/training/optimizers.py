@@ -38,12 +38,14 @@ def make_optimizers(
         made.append(Muon(_grouped(groups, config.lr, STUDENT), config))
     rest = [p for p in _learning(learners) if id(p) not in apart]
     groups = _by_decay(rest, config, spared)
-    # Fused on a CPU too: its steps are counted in a tensor that nobody looks at.
+    # Fused on a CPU too: its steps are counted in a tensor that nobody looks at. On a GPU it has to
+    # say that it may be recorded.
     adamw = torch.optim.AdamW(
         _grouped(groups, config.lr, STUDENT),
         lr=config.lr,
         betas=(config.momentum, config.beta2),
         fused=True,
+        capturable=fused,
     )
     made.append(adamw)
     if _learning(model.teacher_head):

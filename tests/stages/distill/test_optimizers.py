@@ -12,7 +12,13 @@ from egapipe.stages import distill
 from egapipe.stages.distill.model.precision import PRECISIONS
 from egapipe.stages.distill.training.gradient import OnePass
 from egapipe.stages.distill.training.learner import Learner, make_learner
-from egapipe.stages.distill.training.optimizers import Muon, clip_gradient, sgd, student_groups
+from egapipe.stages.distill.training.optimizers import (
+    Muon,
+    clip_gradient,
+    make_optimizers,
+    sgd,
+    student_groups,
+)
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.test_gradient import ALONE, CPU, batch, distillation, normed
 
@@ -74,6 +80,13 @@ def test_every_parameter_has_one_optimiser(kind: str) -> None:
     [heads] = [g for o in made.optimizers for g in o.param_groups if g["place"] == 1]
     assert heads["lr"] == DistillConfig().head.lr
     assert isinstance(made.optimizers[-1], torch.optim.SGD)
+
+
+def test_adamw_of_a_gpu_says_that_it_may_be_recorded() -> None:
+    config = DistillConfig(optimizer="adamw")
+    for fused in (True, False):
+        made = make_optimizers(distillation(normed), config, fused=fused)
+        assert {group["capturable"] for group in made[0].param_groups} == {fused}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -75,7 +75,7 @@ OPTIONS = {
 }
 
 
-# torch's Muon computes its matrices in bfloat16, of 2^-8: weights of 0.2 were seen to be 2e-4 apart.
+# torch's Muon computes its matrices in bfloat16, of 2^-8: weights of 0.2 were seen 2e-4 apart.
 ROUNDED = {"muon": 2e-3}
 
 
