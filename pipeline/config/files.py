@@ -48,8 +48,9 @@ def description(name: str) -> str:
 
 
 def is_part(name: str) -> bool:
-    """Whether a shipped file is no experiment by itself: it has no data set."""
-    return "dataset" not in read_tree(name)
+    """Whether a shipped file is no experiment by itself: it does not say what the images are."""
+    train = read_tree(name).get("dataset", {}).get("train", {})
+    return "kind" not in train
 
 
 def parts(name: str) -> list[str]:
