@@ -3,6 +3,7 @@
 The folder may be anybody's: a repository, a thesis, a mount point. It is never removed nor renamed.
 """
 
+import fcntl
 import os
 import shutil
 import time
@@ -37,7 +38,7 @@ def replacing(
             _remove_abandoned(folder)
             beside.mkdir()
         yield beside
-        with _explained(folder):
+        with _explained(folder), _one_at_a_time(folder):
             _move(beside, folder, record, before, mark)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
@@ -61,12 +62,35 @@ def _move(
         (folder / name).parent.mkdir(exist_ok=True)
         os.replace(beside / name, folder / name)
     for name in set(before or ()) - set(files):
-        with suppress(FileNotFoundError):
-            (folder / name).unlink()
+        if not _leads_out(folder, name):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                (folder / name).unlink()
+
+
+def _leads_out(folder: Path, name: str) -> bool:
+    """Whether a file lies in a folder that is a link, so that it is another folder's."""
+    above = (folder / name).parent
+    return above != folder and above.is_symlink()
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Of two writers that are done at once one moves its files after the other's. The lock is the
+    system's on the folder itself: it leaves no file and ends with the process. Some file systems
+    have none."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def _check_own(folder: Path, name: str, before: Collection[str] | None) -> None:
     place = folder / name
+    if _leads_out(folder, name):
+        raise UsageError(f"{place.parent} is a link: choose another folder, or remove it")
     if place.is_dir() or (before is None and os.path.lexists(place)):
         raise UsageError(
             f"{place} is there, and egapipe did not write it: choose another folder, or move it"

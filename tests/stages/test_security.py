@@ -169,6 +169,7 @@ def test_the_files_of_an_export_decide_how_much_memory_it_takes(downloaded: Path
         ("size", [10**6, 10**6]),
         ("size", [0, 8]),
         ("student", {"name": "resnet8x4", "args": {"width": 10**9}}),
+        ("student", {"name": "transformers:vit", "args": {"hidden_size": 12 * 10**6}}),
     ):
         file.write_text(json.dumps({**content, key: value}), "utf-8")
         with pytest.raises(UsageError) as caught:

@@ -76,3 +76,16 @@ def test_a_run_that_begins_anew_keeps_the_users_notes(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
     RunFolder(tmp_path).clear()
     assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_a_folder_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "c").write_text("theirs")
+    write(tmp_path / "out", {"record"}, None, "one")
+    (tmp_path / "out" / "below").symlink_to(tmp_path / "theirs")
+    with pytest.raises(UsageError, match="is a link"):
+        write(tmp_path / "out", {"record", "below/c"}, ["record", "below/c"], "two")
+    assert (tmp_path / "theirs" / "c").read_text() == "theirs"
+    # Nor is what lies there taken for an earlier writer's.
+    write(tmp_path / "out", {"record"}, ["record", "below/c"], "three")
+    assert (tmp_path / "theirs" / "c").read_text() == "theirs"
