@@ -41,3 +41,16 @@ def test_the_digits_and_extraction_need_no_library_of_a_teacher() -> None:
 
 def test_a_student_that_is_loaded_needs_no_compiler() -> None:
     assert imported_by(STUDENT) == []
+
+
+def test_help_waits_for_no_library_but_the_command_line_s() -> None:
+    code = """
+import contextlib, io, sys
+from egapipe.pipeline import cli
+sys.argv = ["egapipe", "--help"]
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    cli.main()
+print(*sorted({"torch", "ray", "numpy", "pyarrow", "zarr", "pydantic", "PIL"} & set(sys.modules)))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
