@@ -110,3 +110,34 @@ def test_what_is_no_picture_is_said_of_it_alone(finished: Path) -> None:
     assert last.nodes == pytest.approx(white[0].nodes, abs=1e-5)
     for one in errors:
         assert "must be uint8" in one.error or "no pixels" in one.error
+
+
+def test_a_comparison_is_a_table_of_its_trainings(digits_store: str, tmp_path: Path) -> None:
+    given = {
+        "base": "quickstart",
+        "runs": str(tmp_path / "runs"),
+        "store": {"url": digits_store},
+        "compare": {"variants": {"ce": {"distill.objective": {}}, "ega": {}}, "seeds": [0]},
+    }
+    done = egapipe.compare(given, {**QUICK, "distill.epochs": 1})
+    table = done.to_pandas()
+    assert table["variant"].tolist() == ["ce", "ega"]
+    assert table["top1"].between(0, 100).all()
+    assert all(Path(run, "summary.json").is_file() for run in table["run"])
+    assert Path(str(done.where)).is_dir()
+
+
+@pytest.mark.slow
+def test_a_sweep_is_a_table_of_its_trials(digits_store: str, tmp_path: Path) -> None:
+    """Slow: a search on Ray Tune."""
+    given = {
+        "base": "quickstart",
+        "runs": str(tmp_path / "runs"),
+        "store": {"url": digits_store},
+    }
+    space = {"distill.objective.ega.weight": {"choice": [0.5, 1.0]}}
+    few = {**QUICK, "distill.epochs": 1, "sweep.space": space, "sweep.samples": 2}
+    done = egapipe.sweep(given, few)
+    table = done.to_arrow()
+    assert table.num_rows == len(done.report.trials)
+    assert "changes.distill.objective.ega.weight" in table.column_names
