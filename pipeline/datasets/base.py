@@ -1,7 +1,7 @@
 """What a stage may ask of a data set."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,15 @@ class Images(Protocol):
         Raises ImageError, its text a short reason, if the image is missing or damaged;
         MachineError if the machine cannot read it; IndexError for a row outside 0..N-1.
         """
+        ...
+
+    def extents(self, rows: Sequence[int]) -> Any:
+        """Where the images of some rows lie, for `learn` of a process that has no list of them: it
+        can be pickled, and is a few numbers a row. None where the key of a row says it."""
+        ...
+
+    def learn(self, extents: Any) -> None:
+        """Be told by `extents` of another process. Those of the last few calls are kept."""
         ...
 
 

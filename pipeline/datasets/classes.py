@@ -1,7 +1,7 @@
 """Classes by their names: of the values that a source holds, and of several data sets together."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -140,6 +140,14 @@ class Relabelled:
     def for_workers(self, keys: Sequence[str]) -> Images:
         """See `Dataset`: images have no labels."""
         return self._dataset.for_workers(keys)
+
+    def extents(self, rows: Sequence[int]) -> Any:
+        """See `Images`."""
+        return self._dataset.extents(rows)
+
+    def learn(self, extents: Any) -> None:
+        """See `Images`."""
+        self._dataset.learn(extents)
 
     def fingerprint(self) -> str:
         """Of the data set by itself, whatever it is compared with."""

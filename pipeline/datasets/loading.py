@@ -24,15 +24,32 @@ _SPLIT_NAME = re.compile(r"\w+(?:\.\w+)*")
 
 
 class File(NamedTuple):
-    """A parquet file and its footer. path: or URL. version: of a file elsewhere."""
+    """A parquet file. path: or URL. metadata: its footer, None in a process that was told where its
+    row groups start. version: of a file elsewhere."""
 
     path: str
-    metadata: pq.FileMetaData
+    metadata: pq.FileMetaData | None
     version: str
 
+    @property
+    def footer(self) -> pq.FileMetaData:
+        """The footer, of a file that this process has listed."""
+        assert self.metadata is not None  # noqa: S101  (see `parquet_files`)
+        return self.metadata
+
+    @property
+    def rows_of_groups(self) -> list[int]:
+        """Rows of each row group."""
+        footer = self.footer
+        return [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+
+    def without_footer(self) -> "File":
+        """For another process: the footers of many files are many megabytes."""
+        return self._replace(metadata=None)
+
     def open(self) -> pq.ParquetFile:
-        """The file, its footer known. Raises OSError and Arrow's errors; MachineError: a storage
-        that cannot be used, or another file than the footer's."""
+        """The file; its footer is read unless it is known. Raises OSError and Arrow's errors;
+        MachineError: a storage that cannot be used, or another file than the footer's."""
         if not is_remote(self.path):
             return pq.ParquetFile(self.path, metadata=self.metadata)
         file = RemoteFile(self.path)
@@ -68,7 +85,7 @@ def load_hub(source: HubSource) -> tuple[datasets.Dataset, HubSource]:
 def parquet_files(source: ParquetSource) -> list[File]:
     """The files of a source that have rows, absolute, with their footers. Raises UsageError."""
     found = [file for pattern in source.files for file in _matches(pattern)]
-    files = [file for file in at_once(_with_footer, found) if file.metadata.num_rows]
+    files = [file for file in at_once(_with_footer, found) if file.footer.num_rows]
     if not files:
         raise UsageError(f"parquet files {source.files[0]} have no rows")
     return files

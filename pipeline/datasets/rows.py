@@ -80,6 +80,14 @@ class RowImages(ABC):
         del keys
         return self
 
+    def extents(self, rows: Sequence[int]) -> Any:
+        """See `Images`; none, unless a kind needs them."""
+        del rows
+
+    def learn(self, extents: Any) -> None:
+        """See `Images`."""
+        del extents
+
     @abstractmethod
     def _read(self, row: int) -> bytes:
         """The stored bytes of a row of the listing, one of `chosen`.

@@ -2,15 +2,18 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from egapipe.pipeline.config.data import SeveralSource
+from egapipe.pipeline.datasets.base import Images, Labels
 from egapipe.pipeline.datasets.classes import union
-from egapipe.pipeline.datasets.rows import Rows, RowsDataset
-from egapipe.pipeline.keys import JoinedKeys
+from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset
+from egapipe.pipeline.keys import JoinedKeys, Keys
 
 
 class SeveralDataset(RowsDataset):
@@ -36,6 +39,19 @@ class SeveralDataset(RowsDataset):
         """The parts travel as each of them does."""
         return type(self), (self.source, self._parts)
 
+    def for_workers(self, keys: Sequence[str]) -> Images:
+        """Of each part what a worker gets of it by itself."""
+        bounds = pairwise([0, *self._ends])
+        parts = [
+            part.for_workers(PartKeys(keys, self._chosen, start, stop))
+            for part, (start, stop) in zip(self._parts, bounds, strict=True)
+        ]
+        return SeveralImages(self.name, keys, self._chosen, parts, self._ends)
+
+    def extents(self, rows: Sequence[int]) -> dict[int, Any]:
+        """See `Images`; of each part that has some of the rows."""
+        return _extents(self._parts, map(self._place, map(self._listed, rows)))
+
     def files(self) -> Sequence[str | Path]:
         """The files of all parts; none where one part has none, for they then say too little."""
         files = [part.files() for part in self._parts]
@@ -43,17 +59,87 @@ class SeveralDataset(RowsDataset):
 
     def _read(self, row: int) -> bytes:
         part, inner = self._place(row)
-        return part.encoded(inner)
+        return self._parts[part].encoded(inner)
 
     def decoded(self, row: int, data: bytes) -> Image.Image:
         """See `RowsDataset`."""
         part, inner = self._place(row)
-        return part.decoded(inner, data)
+        return self._parts[part].decoded(inner, data)
 
-    def _place(self, row: int) -> tuple[RowsDataset, int]:
-        number = bisect_right(self._ends, row)
-        part = self._parts[number]
-        return part, row - (self._ends[number] - len(part))
+    def _place(self, row: int) -> tuple[int, int]:
+        return _place(row, self._ends)
+
+
+class SeveralImages(RowImages):
+    """The images of several data sets, each without the listing of its rows."""
+
+    def __init__(
+        self,
+        name: str,
+        keys: Sequence[str],
+        chosen: Labels | None,
+        parts: Sequence[Images],
+        ends: Sequence[int],
+    ) -> None:
+        """ends: rows of the first part, of the first two, and so on."""
+        super().__init__(name, keys, chosen)
+        self._parts, self._ends = parts, ends
+
+    def extents(self, rows: Sequence[int]) -> dict[int, Any]:
+        """See `Images`; of each part that has some of the rows."""
+        return _extents(self._parts, map(self._place, map(self._listed, rows)))
+
+    def learn(self, extents: dict[int, Any]) -> None:
+        """See `Images`."""
+        for part, known in extents.items():
+            self._parts[part].learn(known)
+
+    def image(self, row: int) -> Image.Image:
+        """See `Images`."""
+        part, inner = self._place(self._listed(self._row(row)))
+        return self._parts[part].image(inner)
+
+    def _read(self, row: int) -> bytes:
+        part, inner = self._place(row)
+        return self._parts[part].encoded(inner)
+
+    def _place(self, row: int) -> tuple[int, int]:
+        return _place(row, self._ends)
+
+
+class PartKeys(Keys):
+    """The keys of one part, without their prefix, where only those of all parts are at hand.
+
+    Of a limited data set those of chosen rows alone are there.
+    """
+
+    def __init__(self, keys: Sequence[str], chosen: Labels | None, start: int, stop: int) -> None:
+        """chosen: see `RowImages`. start, stop: rows of the part in the listing of all."""
+        self._keys, self._chosen, self._start, self._stop = keys, chosen, start, stop
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def block(self, start: int, stop: int) -> list[str]:
+        """See `Keys`."""
+        rows: Sequence[int] = range(self._start + start, self._start + stop)
+        if self._chosen is not None:
+            rows = np.searchsorted(self._chosen, rows).tolist()
+        return [self._keys[row].partition(":")[2] for row in rows]
+
+
+def _place(row: int, ends: Sequence[int]) -> tuple[int, int]:
+    """The part that a row of the listing is in, and its row there."""
+    part = bisect_right(ends, row)
+    return part, row - (ends[part - 1] if part else 0)
+
+
+def _extents(parts: Sequence[Images], places: Iterable[tuple[int, int]]) -> dict[int, Any]:
+    rows: dict[int, list[int]] = {}
+    for part, inner in places:
+        rows.setdefault(part, []).append(inner)
+    found = {part: parts[part].extents(inner) for part, inner in rows.items()}
+    return {part: extents for part, extents in found.items() if extents is not None}
 
 
 def unique_prefixes(names: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -10,10 +11,11 @@ import pyarrow.compute as pc
 
 from egapipe.pipeline.config.data import HubSource
 from egapipe.pipeline.datasets import columns
-from egapipe.pipeline.datasets.base import UNLABELLED
+from egapipe.pipeline.datasets.base import UNLABELLED, Images, Labels
 from egapipe.pipeline.datasets.loading import arrow_files, load_hub, row_keys
 from egapipe.pipeline.datasets.rowpaths import RowPaths
-from egapipe.pipeline.datasets.rows import Rows, RowsDataset
+from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset, reopened
+from egapipe.pipeline.errors import UsageError
 
 
 class TableDataset(RowsDataset):
@@ -27,23 +29,69 @@ class TableDataset(RowsDataset):
         table, source = load_hub(source)
         super().__init__(source, _rows(f"{_hub_name(source)}/{source.split}", table, source))
         self._cache = arrow_files(table)
-        image = columns.image_column(table.features, source.image_column)
-        self._bytes, self._paths = _image_fields(_arrow(table).column(image))
-        self._files = RowPaths.of(source)
-        self._files.check(self._outside(), f"data set {self.name}")
+        self._images = _Column(table, source)
+        self._images.files.check(self._outside(), f"data set {self.name}")
+
+    def for_workers(self, keys: Sequence[str]) -> Images:
+        """A worker opens the table, whose files `datasets` has on each host, and its images."""
+        source = self.source
+        assert isinstance(source, HubSource)  # noqa: S101  (its own)
+        return TableImages(self.name, keys, self._chosen, source, self.source_rows)
 
     def files(self) -> Sequence[str | Path]:
         """The table's files, and the image files its rows point to."""
-        own = [self._files.absolute(path) for path in self._outside()]
+        own = [self._images.files.absolute(path) for path in self._outside()]
         return [*self._cache, *own] if self._cache else []
 
     def _outside(self) -> list[str]:
         """The paths of rows without bytes."""
-        paths = self._paths.filter(self._bytes.is_null()).drop_null()
+        paths = self._images.paths.filter(self._images.bytes.is_null()).drop_null()
         return columns.texts(paths, f"data set {self.name}: a row's path")
 
     def _read(self, row: int) -> bytes:
-        return self._files.content(self._bytes[row].as_py(), self._paths[row].as_py())
+        return self._images.read(row)
+
+
+class TableImages(RowImages):
+    """The images of a hub table, without keys and labels."""
+
+    def __init__(
+        self,
+        name: str,
+        keys: Sequence[str],
+        chosen: Labels | None,
+        source: HubSource,
+        rows: int,
+    ) -> None:
+        """source: with its commit. rows: of the whole table. Raises UsageError."""
+        super().__init__(name, keys, chosen)
+        self._arguments = (name, keys, chosen, source, rows)
+        table, _ = load_hub(source)
+        if len(table) != rows:
+            raise UsageError(
+                f"data set {source.name} has {len(table)} rows here, {rows} where the extraction "
+                "was started: give every host the same data set"
+            )
+        self._images = _Column(table, source)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopened(TableImages, *self._arguments)
+
+    def _read(self, row: int) -> bytes:
+        return self._images.read(row)
+
+
+class _Column:
+    """The image column of a table."""
+
+    def __init__(self, table: datasets.Dataset, source: HubSource) -> None:
+        image = columns.image_column(table.features, source.image_column)
+        self.bytes, self.paths = _image_fields(_arrow(table).column(image))
+        self.files = RowPaths.of(source)
+
+    def read(self, row: int) -> bytes:
+        """The bytes of a row's image. Raises ImageError, MachineError."""
+        return self.files.content(self.bytes[row].as_py(), self.paths[row].as_py())
 
 
 def _hub_name(source: HubSource) -> str:

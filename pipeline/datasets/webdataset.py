@@ -1,22 +1,22 @@
 """Images in WebDataset tars, read in place."""
 
-import threading
+import tarfile
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from egapipe.pipeline.config.data import WebDatasetSource
-from egapipe.pipeline.datasets.base import UNLABELLED, Images, Labels
+from egapipe.pipeline.datasets.base import UNLABELLED, Images
 from egapipe.pipeline.datasets.classes import Classes, of_names, of_numbers
+from egapipe.pipeline.datasets.extents import Extent, Extents, Ints, Learnt
 from egapipe.pipeline.datasets.patterns import matches
-from egapipe.pipeline.datasets.reading import read_slice
-from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset, reopened
+from egapipe.pipeline.datasets.reading import MAX_BYTES, read_slice
+from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset
 from egapipe.pipeline.datasets.tarindex import tar_index
 from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.keys import JoinedKeys, Keys, TextKeys, repeated
@@ -24,8 +24,6 @@ from egapipe.pipeline.locations.remote import at_once
 
 # A scan reads a tar once: several keep a disk or a network busy.
 _SCANS = 4
-# Rows of a shard and of the next lie in a few tars that follow each other.
-_KEPT = 8
 
 
 class TarDataset(RowsDataset):
@@ -49,75 +47,110 @@ class TarDataset(RowsDataset):
         super().__init__(source, Rows(name, keys, labels, classes, numbers))
         self._starts = np.cumsum([0, *(len(one) for one in indexes)])
         self._offsets, self._sizes = _ints(index, "offset"), _ints(index, "size")
-        self._problems = index.column("problem")
-        _check_any_image(self.name, index)
+        self._problems = _problems(index)
+        if len(self._problems) == len(index):
+            raise UsageError(
+                f"data set {self.name} has no image that can be read: {self._problems[0]}"
+            )
 
     def for_workers(self, keys: Sequence[str]) -> Images:
-        """A worker looks into the tars that its rows are in."""
-        source = self.source
-        assert isinstance(source, WebDatasetSource)  # noqa: S101  (its own)
-        return TarImages(self.name, keys, self._chosen, source, self._starts)
+        """A worker is told where the images of its shards lie."""
+        return TarImages(self.name, keys, lister=self)
+
+    def extents(self, rows: Sequence[int]) -> Extents:
+        """See `Images`; whole arrays, as whoever hands out the work makes them for everybody."""
+        asked = np.sort(np.asarray(rows, np.int64))
+        listed = asked if self._chosen is None else self._chosen[asked]
+        tars, number = np.unique(_tar_of(listed, self._starts), return_inverse=True)
+        pairs = zip(asked.tolist(), listed.tolist(), strict=True)
+        return Extents(
+            rows=asked,
+            files=[self._tars[tar] for tar in tars],
+            number=number,
+            offset=self._offsets[listed],
+            size=self._sizes[listed],
+            problems={
+                row: self._problems[place] for row, place in pairs if place in self._problems
+            },
+        )
 
     def files(self) -> Sequence[str]:
         """The tars."""
         return self._tars
 
     def _read(self, row: int) -> bytes:
-        problem: str = self._problems[row].as_py()
-        if problem:
-            raise ImageError(problem)
-        tar = self._tars[_tar_of(row, self._starts)]
+        if row in self._problems:
+            raise ImageError(self._problems[row])
+        tar = self._tars[int(_tar_of(row, self._starts))]
         return read_slice(tar, int(self._offsets[row]), int(self._sizes[row]))
 
 
 class TarImages(RowImages):
-    """The images of tars, without a list of their samples: that of a tar is looked up, or made,
-    when an image of it is read, and a few are kept."""
+    """The images of tars, without a list of their samples: no tar is scanned a second time.
+
+    The header before an image is read with it, which costs nothing: another tar under the same
+    name, on another host or written since, shows there.
+    """
 
     def __init__(
         self,
         name: str,
         keys: Sequence[str],
-        chosen: Labels | None,
-        source: WebDatasetSource,
-        starts: npt.NDArray[np.int64],
+        known: Sequence[Extents] = (),
+        *,
+        lister: TarDataset | None = None,
     ) -> None:
-        """source: with the paths of all tars. starts: the first row of each tar, and of none."""
-        super().__init__(name, keys, chosen)
-        self._arguments = (name, keys, chosen, source, starts)
-        self._source, self._starts = source, starts
-        self._samples = lru_cache(_KEPT)(self._listed_samples)
-        self._lock = threading.Lock()
+        """lister: who lists the samples, in its own process."""
+        super().__init__(name, keys)
+        self._learnt = Learnt(known)
+        self._lister = lister
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return reopened(type(self), *self._arguments)
+        return TarImages, (self.name, self.keys, self._learnt.known)
+
+    def extents(self, rows: Sequence[int]) -> Extents:
+        """See `Images`; of rows that it was told of itself."""
+        return Extents.of({row: self._extent(row) for row in rows})
+
+    def learn(self, extents: Extents) -> None:
+        """See `Images`."""
+        self._learnt.add(extents)
+
+    def _extent(self, row: int) -> Extent:
+        found = self._learnt.get(row)
+        if found is None and self._lister is not None:
+            found = self._lister.extents([row]).get(row)
+        if found is None:
+            raise LookupError(f"nobody has told where row {row} of data set {self.name} lies")
+        return found
 
     def _read(self, row: int) -> bytes:
-        number = _tar_of(row, self._starts)
-        with self._lock:
-            samples = self._samples(number)
-        place = row - int(self._starts[number])
-        problem: str = samples["problem"][place].as_py()
+        tar, offset, size, problem = self._extent(row)
         if problem:
             raise ImageError(problem)
-        offset, size = (samples[column][place].as_py() for column in ("offset", "size"))
-        return read_slice(self._source.files[number], offset, size)
-
-    def _listed_samples(self, number: int) -> pa.Table:
-        tar, source = self._source.files[number], self._source
-        samples = tar_index(tar, image=source.image, label_field=source.label_field)
-        expected = int(self._starts[number + 1] - self._starts[number])
-        if len(samples) != expected:
-            raise UsageError(
-                f"tar {tar} has {len(samples)} samples here, {expected} where the "
-                "extraction was started: make the same tars visible to every host"
-            )
-        return samples
+        if size > MAX_BYTES - tarfile.BLOCKSIZE:
+            return read_slice(tar, offset, size)
+        try:
+            data = read_slice(tar, offset - tarfile.BLOCKSIZE, size + tarfile.BLOCKSIZE)
+            header = data[: tarfile.BLOCKSIZE]
+            there = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").size
+        except (ImageError, tarfile.HeaderError) as error:
+            raise _another(tar, str(error)) from error
+        if there != size:
+            raise _another(tar, f"an image of {there:,} bytes lies there in place of {size:,}")
+        return data[tarfile.BLOCKSIZE :]
 
 
-def _tar_of(row: int, starts: npt.NDArray[np.int64]) -> int:
+def _another(tar: str, found: str) -> UsageError:
+    return UsageError(
+        f"tar {tar} is not here what it was where the extraction was started ({found}): make the "
+        "same tars visible to every host"
+    )
+
+
+def _tar_of(rows: int | Ints, starts: Ints) -> Ints:
     # An empty tar has its start in common with the next: the last one has the row.
-    return int(np.searchsorted(starts, row, side="right")) - 1
+    return np.asarray(np.searchsorted(starts, rows, side="right") - 1, np.int64)
 
 
 def _matches(pattern: str) -> list[str]:
@@ -151,7 +184,7 @@ def _classes(labels: pa.ChunkedArray, source: WebDatasetSource, name: str) -> Cl
     return of_numbers(numbers) if known is None else Classes(numbers, known)
 
 
-def _ints(index: pa.Table, column: str) -> npt.NDArray[np.int64]:
+def _ints(index: pa.Table, column: str) -> Ints:
     return np.asarray(index.column(column).to_numpy(), dtype=np.int64)
 
 
@@ -163,14 +196,15 @@ def _keys(tars: Sequence[str], indexes: Sequence[pa.Table], tar_in_key: bool) ->
     twice = repeated(keys)
     if twice is not None:
         starts = np.cumsum([0, *map(len, samples)])
-        one, other = (_tar_of(row, starts) for row in twice)
+        one, other = (int(_tar_of(row, starts)) for row in twice)
         name = keys[twice[1]].removeprefix(prefixes[other])
         hint = "rename one" if tar_in_key else "list each once, or set `tar_in_key: true`"
         raise UsageError(f"sample {name!r} is in both {tars[one]} and {tars[other]}: {hint}")
     return keys
 
 
-def _check_any_image(name: str, index: pa.Table) -> None:
-    problems = index.column("problem")
-    if pc.all(pc.not_equal(problems, "")).as_py():
-        raise UsageError(f"data set {name} has no image that can be read: {problems[0].as_py()}")
+def _problems(index: pa.Table) -> dict[int, str]:
+    """Row -> why it has no image."""
+    column = index.column("problem")
+    rows = np.flatnonzero(pc.not_equal(column, "").to_numpy())
+    return dict(zip(rows.tolist(), column.take(rows).to_pylist(), strict=True))

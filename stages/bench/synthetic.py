@@ -41,6 +41,14 @@ class Whole(ABC):
         del keys
         return self
 
+    def extents(self, rows: Sequence[int]) -> None:
+        """None: they are not in files."""
+        del rows
+
+    def learn(self, extents: None) -> None:
+        """Nothing."""
+        del extents
+
     @abstractmethod
     def __len__(self) -> int: ...
 

@@ -66,8 +66,8 @@ class Child:
         self._line: Connection | None = None
         self._stopped = False
 
-    def ask(self, rows: Sequence[int], places: Sequence[int]) -> Decoded:
-        """Decode rows into their places.
+    def ask(self, rows: Sequence[int], places: Sequence[int], extents: Any = None) -> Decoded:
+        """Decode rows into their places. extents: what the reader must learn of them.
 
         Raises LostChildError with the row that was being decoded, what the reader raises, and
         UsageError if no process can be started.
@@ -75,7 +75,7 @@ class Child:
         line = self._started()
         self._at[0] = 0
         try:
-            line.send((rows, places))
+            line.send((rows, places, extents))
             answer = self._answer(line, rows)
         except (EOFError, OSError):
             reason = f"decoding it ends the process ({self._ended()})"
@@ -178,9 +178,11 @@ def serve(reader: bytes, line: Connection, room: Room, at: Any, memory: int) -> 
     line.send(None)
     while True:
         try:
-            rows, numbers = line.recv()
+            rows, numbers, extents = line.recv()
         except EOFError:
             return
+        if extents is not None:
+            opened.learn(extents)
         line.send(_decode(opened, rows, [list(places[n]) for n in numbers], at, memory))
 
 

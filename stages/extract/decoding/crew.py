@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from egapipe.pipeline.errors import MachineError
 
@@ -46,6 +46,14 @@ class RowReader(Protocol):
 
     def read(self, row: int, slots: "Sequence[Pixels]") -> Decoded:
         """Fill V slots; with zeros if the image cannot be read."""
+        ...
+
+    def extents(self, rows: Sequence[int]) -> Any:
+        """What a copy of it in another process must `learn` before it reads some rows."""
+        ...
+
+    def learn(self, extents: Any) -> None:
+        """Be told by `extents`."""
         ...
 
 

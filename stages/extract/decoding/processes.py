@@ -126,7 +126,7 @@ class Processes:
         self.decoded += len(rows)
         if len(rows) > 1:
             try:
-                return child.ask(rows, part.places)
+                return child.ask(rows, part.places, self._reader.extents(rows))
             except LostChildError as error:
                 lost[error.row] += 1
         pairs = zip(rows, part.places, strict=True)
@@ -139,7 +139,7 @@ class Processes:
         while True:
             self.decoded += 1
             try:
-                return child.ask([row], [place])
+                return child.ask([row], [place], self._reader.extents([row]))
             except LostChildError as error:
                 lost[row] += 1
                 if self._closing:

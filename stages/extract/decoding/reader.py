@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,14 @@ class Reader:
     def key(self, row: int) -> str:
         """The stable id of a row."""
         return self.dataset.keys[row]
+
+    def extents(self, rows: Sequence[int]) -> Any:
+        """See `Images`."""
+        return self.dataset.extents(rows)
+
+    def learn(self, extents: Any) -> None:
+        """See `Images`."""
+        self.dataset.learn(extents)
 
     def views(self, row: int) -> list[Pixels]:
         """All views of a row, uint8 of the preprocessing's shape; the image is decoded once.

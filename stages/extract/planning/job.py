@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,11 +39,16 @@ class Job:
     before: tuple[dict[str, str], ...] = ()
     """What shards of earlier runs were computed on, each kind once, see `Commit.computed`."""
 
-    @property
+    @cached_property
     def images(self) -> Images:
         """What a worker reads. Keys come from the store, those of a shard by themselves."""
         rows = min(self.store.manifest.shard_rows, _KEYS)
         return self.dataset.for_workers(IndexKeys(self.store.listing, rows))
+
+    def extents(self, *shards: int | None) -> list[Any]:
+        """Where the images of some shards lie, for a worker: see `Images.extents`."""
+        all_shards = self.store.shards
+        return [self.dataset.extents(all_shards[shard]) for shard in shards if shard is not None]
 
     def __getstate__(self) -> dict[str, Any]:
         """To a worker travel the images, not the listing of all rows, and everything else."""

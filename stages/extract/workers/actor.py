@@ -3,9 +3,12 @@
 import os
 import pickle
 import socket
+from collections.abc import Sequence
+from typing import Any
 
 import ray
 
+from egapipe.pipeline.datasets import Images
 from egapipe.pipeline.datasets.reading import explaining
 from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.pipeline.store import Commit
@@ -25,6 +28,7 @@ class ExtractActor:
     # actor instead of as itself.
     _worker: Worker | None = None
     _metrics: Metrics
+    _images: Images
     _views = 0
     _notes: list[str]
     _doing = ""
@@ -57,16 +61,21 @@ class ExtractActor:
             teacher = open_teacher(work.config, work.store.manifest)
             check_teacher(teacher, work.store.manifest, work.software)
             self._doing = f"brings the teacher to {device}"
+            self._images = work.images
             self._worker = work.worker(teacher, device, cores, self._move, self._notes.append)
         on = self._worker.computed["device"]
         self._metrics = Metrics(work.config.name, work.split, on)
         return self._worker.computed
 
-    def encode(self, shard: int, upcoming: int | None, isolated: bool) -> Encoded:
-        """See `Worker.encode`; raises a FaultError."""
+    def encode(
+        self, shard: int, upcoming: int | None, isolated: bool, extents: Sequence[Any]
+    ) -> Encoded:
+        """See `Worker.encode`; raises a FaultError. extents: of both shards, see `Job.extents`."""
         assert self._worker is not None  # noqa: S101  (the pool asks the ready ones)
         before = self._views
         with reported(), explaining(f"shard {shard}"):
+            for one in extents:
+                self._images.learn(one)
             self._worker.encode(shard, upcoming, isolated)
         notes, self._notes[:] = list(self._notes), []
         return Encoded(self._views - before, self._worker.computed, notes)

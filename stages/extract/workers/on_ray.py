@@ -47,7 +47,9 @@ def extract_pooled(
             staying = {name: n for name, n in alive.items() if n and name not in leaving}
             return Ground(staying, leaving & alive.keys())
 
-        given = (pickle.dumps(job), sample(job.dataset), fleet.device, os.getcwd())
+        samples = sample(job.dataset)
+        job.images.learn(job.dataset.extents(list(samples)))
+        given = (pickle.dumps(job), samples, fleet.device, os.getcwd())
         with Pool(
             lambda machine, avoid: _hire(fleet, known.get(machine or ""), avoid),
             _terms(job.config.extract, fleet),
@@ -58,6 +60,7 @@ def extract_pooled(
             committed=job.store.commit,
             note=note,
             ground=ground,
+            sent=lambda work: (*work, job.extents(work.shard, work.upcoming)),
         ) as pool:
             for commit in pool.run(shards):
                 show(worker_lines(pool.members, job.store.manifest.view_count))

@@ -15,7 +15,7 @@ from egapipe.stages.extract.workers.ledger import Ledger
 from egapipe.stages.extract.workers.member import Encoded, Member, Stage, Where
 from egapipe.stages.extract.workers.pace import Pace
 from egapipe.stages.extract.workers.roster import Hire, Roster
-from egapipe.stages.extract.workers.schedule import Schedule
+from egapipe.stages.extract.workers.schedule import Assignment, Schedule
 from egapipe.stages.extract.workers.setbacks import Setbacks
 from egapipe.stages.extract.workers.terms import Ground, Terms, nowhere_special
 
@@ -37,17 +37,19 @@ class Pool:
         committed: Callable[[int], Commit | None],
         note: Callable[[str], None],
         ground: Callable[[], Ground] = nowhere_special,
+        sent: Callable[[Assignment], Sequence[Any]] = tuple,
     ) -> None:
         """Start nothing yet.
 
         hire: makes an actor with the methods of `ExtractActor` on a machine, or on any but some.
         arguments: of its `prepare`, once it is known where it is. committed: the record of a shard
         in the store, if there is one. note: told about what was lost or is waited for. ground: the
-        machines there are at the moment.
+        machines there are at the moment. sent: the arguments of `encode`, from what is assigned.
         """
         self._terms = terms
         self._arguments = arguments
         self._note = note
+        self._sent = sent
         self._ledger = Ledger(terms.machine_failures)
         self._pace = Pace(terms.patience)
         self._calls = Calls()
@@ -122,7 +124,7 @@ class Pool:
             member.begin()
             member.shard, member.isolated = work.shard, work.isolated
             call = Call(member, self._encoded, work.shard)
-            self._calls.ask(call, member.handle.encode, *work)
+            self._calls.ask(call, member.handle.encode, *self._sent(work))
 
     def _dismiss(self, member: Member) -> None:
         """It may hold an upcoming shard, which another takes, and what it still stores."""

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from egapipe.pipeline.config.data import ParquetSource
-from egapipe.pipeline.datasets import UNLABELLED, Dataset, open_dataset, reading
-from egapipe.pipeline.datasets import parquet as parquet_files
+from egapipe.pipeline.datasets import UNLABELLED, Dataset, groups, open_dataset, reading
 from egapipe.pipeline.datasets.reading import MAX_BYTES
 from egapipe.pipeline.errors import ImageError, MachineError, UsageError
 from tests.pipeline.datasets.samples import encode, images, parquet, pixels, write_parquet
@@ -203,7 +202,7 @@ def test_identity_covers_the_numbers_that_the_file_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [0, 1 << 28])
 def test_row_groups_are_read_in_place(tmp_path: Path, caches: Path, kept: int, monkeypatch) -> None:
     """In any order, by threads, whatever fits; nothing is copied to another cache."""
-    monkeypatch.setattr(parquet_files, "KEPT_BYTES", kept)
+    monkeypatch.setattr(groups, "KEPT_BYTES", kept)
     whole = write_parquet(tmp_path / "whole.parquet", images(20), label=range(20))
     files = [tmp_path / f"{n}.parquet" for n in range(2)]
     table = pq.read_table(whole)

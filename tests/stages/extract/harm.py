@@ -49,6 +49,12 @@ class Harmful:
     def key(self, row: int) -> str:
         return f"key{row}"
 
+    def extents(self, rows: Sequence[int]) -> None:
+        return None
+
+    def learn(self, extents: None) -> None:
+        raise AssertionError("nothing is to be learnt")
+
     def read(self, row: int, slots: Sequence[np.ndarray]) -> Decoded:
         once = self.folder is not None and (self.folder / f"{row}").exists()
         if row in self.harm and not once:

@@ -198,6 +198,9 @@ class Waiting:
     def key(self, row):
         return "key"
 
+    def extents(self, rows):
+        return None
+
     def read(self, row, slots):
         print("decoding", flush=True)
         time.sleep(600)

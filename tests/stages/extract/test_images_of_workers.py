@@ -1,21 +1,31 @@
 """What a worker is sent of a data set: how to read images, and no list of all rows."""
 
+import os
 import pickle
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.datasets import Dataset, Images, open_split, webdataset
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.datasets import Dataset, Images, open_split, parquet, webdataset
+from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store import index as index_module
+from egapipe.stages.bench.synthetic import MEAN, STD
+from egapipe.stages.extract.decoding.decode import Decoder
+from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.job import Job
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
+from egapipe.stages.extract.teachers.preprocessing import Preprocessing
 from tests.pipeline.datasets.samples import images as made
-from tests.pipeline.datasets.samples import write_tar
+from tests.pipeline.datasets.samples import write_parquet, write_tar
 
 IMAGES = made(30)
 ORIGIN = Origin({"model": "any"}, {}, {"embedding": (2,)})
@@ -45,9 +55,19 @@ def job_of(folder: Path, source: dict[str, Any], shard_rows: int = 4) -> Job:
     return Job(config, "train", dataset, store)
 
 
-def sent(job: Job) -> Images:
-    arrived: Job = pickle.loads(pickle.dumps(job))  # noqa: S301
-    return arrived.images
+def passed(given: object) -> Any:
+    """As through a connection."""
+    return pickle.loads(pickle.dumps(given))  # noqa: S301
+
+
+def sent(job: Job, shards: Sequence[int] | None = None) -> Images:
+    """What a worker has, told of some shards, by default of all."""
+    images: Images = passed(job).images
+    rows = [
+        row for shard in shards or range(len(job.store.shards)) for row in job.store.shards[shard]
+    ]
+    images.learn(passed(job.dataset.extents(rows)))
+    return images
 
 
 def require_same(images: Images, dataset: Dataset) -> None:
@@ -103,32 +123,105 @@ def test_tars(tmp_path: Path, limit: int | None) -> None:
     require_same(sent(job), job.dataset)
 
 
-def test_a_worker_looks_into_the_tars_of_its_rows_alone(
+def test_a_tar_without_an_image_for_every_sample(tmp_path: Path) -> None:
+    source = tars_of(tmp_path, 1)
+    write_tar(tmp_path / "tars" / "00.tar", {"a.png": IMAGES[0], "b.cls": b"1", "c.png": b"x"})
+    job = job_of(tmp_path, source)
+    images = sent(job)
+    assert images.encoded(0) == IMAGES[0]
+    with pytest.raises(ImageError, match=r"no image among its members \(cls\)"):
+        images.encoded(1)
+    with pytest.raises(ImageError, match="not an image"):
+        images.image(2)
+
+
+@pytest.mark.parametrize("limit", [None, 9])
+def test_parquet_files(tmp_path: Path, limit: int | None) -> None:
+    table = pq.read_table(write_parquet(tmp_path / "all.parquet", IMAGES, label=range(30)))
+    for number in range(3):
+        part = table.slice(10 * number, 10)
+        pq.write_table(part, tmp_path / f"part{number}.parquet", row_group_size=4)
+    source = {
+        "kind": "parquet",
+        "files": [str(tmp_path / "part*.parquet")],
+        "split": "train[3:17]+train[21:]",
+        "limit": limit,
+    }
+    job = job_of(tmp_path, source)
+    require_same(sent(job), job.dataset)
+    # What a decoding process gets of it.
+    require_same(passed(sent(job)), job.dataset)
+
+
+@pytest.mark.parametrize("limit", [None, 13])
+def test_several(tmp_path: Path, limit: int | None) -> None:
+    write_parquet(tmp_path / "a.parquet", IMAGES[:4], label=["class0", "class1"] * 2)
+    parts = [
+        folder_of(tmp_path, 5),
+        tars_of(tmp_path, 2),
+        {"kind": "digits", "limit": {"rows": 5, "choose": "first"}},
+        {"kind": "parquet", "files": [str(tmp_path / "a.parquet")], "label_column": "none"},
+    ]
+    for part in parts[1:2]:
+        part["class_names"] = ["class0", "class1", "class2"]
+    source = {"kind": "several", "sources": parts, "limit": limit}
+    job = job_of(tmp_path, source)
+    require_same(sent(job), job.dataset)
+
+
+def test_a_worker_scans_no_tar_and_reads_no_footer_of_files_that_others_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = job_of(tmp_path, tars_of(tmp_path, 5))
-    looked: list[str] = []
+    write_parquet(tmp_path / "a.parquet", IMAGES[:4], label=range(4))
+    write_parquet(tmp_path / "b.parquet", IMAGES[4:8], label=range(4))
+    tars = job_of(tmp_path / "t", tars_of(tmp_path, 5))
+    tables = job_of(tmp_path / "p", {"kind": "parquet", "files": [str(tmp_path / "[ab].parquet")]})
+    (tmp_path / "a.parquet").unlink()
+    (tmp_path / "tars" / "00.tar").unlink()
 
-    def tar_index(tar: str, **named: Any) -> pa.Table:
-        looked.append(Path(tar).name)
-        return plain(tar, **named)
+    def scanned(*given: Any, **named: Any) -> None:
+        raise AssertionError("what the driver has listed is looked for again")
 
-    plain = webdataset.tar_index
-    monkeypatch.setattr(webdataset, "tar_index", tar_index)
-    images = sent(job)
-    for row in (4, 3, 5, 6):
-        assert images.encoded(row) == job.dataset.encoded(row)
-    assert looked == ["01.tar", "02.tar"]
+    for module, name in ((webdataset, "tar_index"), (parquet, "parquet_files")):
+        monkeypatch.setattr(module, name, scanned)
+    assert sent(tars, [1]).encoded(4) == IMAGES[4]
+    assert sent(tables).encoded(4) == IMAGES[4]
 
 
-def test_other_tars_on_a_host_are_noticed(tmp_path: Path) -> None:
-    """Where an offset would else lead into another image."""
+@pytest.mark.parametrize("change", ["gone", "shorter", "moved"])
+def test_other_tars_on_a_host_are_noticed(tmp_path: Path, change: str) -> None:
+    """Where an offset would else lead into another image, or an absent one be recorded as bad."""
     job = job_of(tmp_path, tars_of(tmp_path, 2))
-    images = sent(job)
-    write_tar(tmp_path / "tars" / "01.tar", {"1-0.png": IMAGES[0]})
+    images, tar = sent(job), tmp_path / "tars" / "01.tar"
+    match change:
+        case "gone":
+            tar.unlink()
+        case "shorter":
+            os.truncate(tar, 512)
+        case "moved":
+            write_tar(tar, {"0.txt": b"a", "1-0.png": IMAGES[3], "z.png": bytes(10**4)})
     assert images.encoded(0) == IMAGES[0]
-    with pytest.raises(UsageError, match=r"01\.tar has 1 samples here, 3 where the extraction"):
+    with pytest.raises(UsageError, match=r"01\.tar is not here what it was where the extraction"):
         images.encoded(3)
+
+
+def test_other_parquet_files_on_a_host_are_noticed(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "a.parquet", IMAGES[:6], label=range(6))
+    images = sent(job_of(tmp_path, {"kind": "parquet", "files": [str(file)]}))
+    write_parquet(file, IMAGES[:5], label=range(5))
+    with pytest.raises(
+        UsageError, match=r"a\.parquet is not here what it was where the extraction"
+    ):
+        images.encoded(0)
+    file.unlink()
+    with pytest.raises(UsageError, match=r"\(it is not there\): make the same files visible"):
+        images.encoded(0)
+
+
+def test_a_row_that_nobody_told_of_is_no_bad_image(tmp_path: Path) -> None:
+    images = sent(job_of(tmp_path, tars_of(tmp_path, 5)), [0])
+    with pytest.raises(LookupError, match="nobody has told where row 4"):
+        images.encoded(4)
 
 
 def test_keys_are_looked_up_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,3 +238,21 @@ def test_keys_are_looked_up_in_blocks(tmp_path: Path, monkeypatch: pytest.Monkey
     for row in (8, 9, 10, 11, 12, 9, 8):
         assert images.keys[row] == job.dataset.keys[row]
     assert asked == [8, 12]
+
+
+def test_decoding_processes_are_told_too(tmp_path: Path) -> None:
+    """They have no list of the samples either, and what a worker learns later reaches them."""
+    job = job_of(tmp_path, tars_of(tmp_path, 4))
+    images: Images = passed(job).images
+    reader = Reader(
+        images, Preprocessing((8, 8), None, "bicubic", 1, MEAN, STD), ViewsConfig(count=0)
+    )
+    with closing(Decoder(reader, 4, 2, pinned=False, by="processes")) as decoder:
+        for shard in range(3):
+            rows = job.store.shards[shard]
+            images.learn(passed(job.dataset.extents(rows)))
+            [batch] = decoder.batches(decoder.open(rows))
+            for pixels, row in zip(batch.pixels, rows, strict=True):
+                np.testing.assert_array_equal(
+                    pixels, reader.preprocessing.clean(job.dataset.image(row))
+                )
