@@ -151,7 +151,10 @@ def _rgb(image: Image.Image) -> Image.Image:
         return _from_16_bits(image)
     if image.mode == "F":
         raise ImageError("floating-point pixels have no known range")
-    return _on_white(image) if image.has_transparency_data else image.convert("RGB")
+    if image.has_transparency_data:
+        return _on_white(image)
+    # Pillow's conversion would copy pixels that are RGB already.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _on_white(image: Image.Image) -> Image.Image:
