@@ -273,8 +273,9 @@ class StoreConfig(Section):
     """Folder or fsspec URL of the stores, `train.zarr` and so on; default `stores/<name>`."""
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """Stored type of the embeddings."""
-    shard_rows: Positive = 4096
-    """Rows a shard: the unit of work, of writing and of resuming."""
+    shard_rows: Positive | None = None
+    """Rows a shard: the unit of work, of writing and of resuming. Default: 4096, fewer where they
+    would be more than 256 MiB; a store that is there keeps its own."""
     cache_dir: NodePath | None = None
     """Node-local folder of all caches, the memory-mapped copies among them; default
     `$EGAPIPE_CACHE` or `~/.cache/egapipe`."""

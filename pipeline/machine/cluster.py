@@ -1,6 +1,7 @@
 """The Ray session that launchers work in: joined where there is one, else started."""
 
 import logging
+import math
 import os
 import socket
 import sys
@@ -33,11 +34,12 @@ _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 class Node(NamedTuple):
-    """Logical resources of a machine of the cluster. name: Ray's id of it."""
+    """Logical resources of a machine of the cluster. name: Ray's id of it. memory: bytes."""
 
     cpus: float
     gpus: float
     name: str = ""
+    memory: float = math.inf
 
 
 def cluster_nodes() -> list[Node]:
@@ -45,7 +47,12 @@ def cluster_nodes() -> list[Node]:
     import ray
 
     return [
-        Node(n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0), n["NodeID"])
+        Node(
+            n["Resources"].get("CPU", 0.0),
+            n["Resources"].get("GPU", 0.0),
+            n["NodeID"],
+            n["Resources"].get("memory", math.inf),
+        )
         for n in ray.nodes()
         if n["Alive"]
     ]

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-_GROUPS = Path("/sys/fs/cgroup")
-_OWN_GROUP = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+OWN_GROUP = Path("/proc/self/cgroup")
 
 
 def available_cpus() -> int:
@@ -16,7 +16,7 @@ def available_cpus() -> int:
         allowed = len(os.sched_getaffinity(0))
     else:
         allowed = os.cpu_count() or 1
-    return max(1, int(min(allowed, quota(_GROUPS, _OWN_GROUP) or allowed)))
+    return max(1, int(min(allowed, quota(GROUPS, OWN_GROUP) or allowed)))
 
 
 def quota(groups: Path, own: Path) -> float | None:
@@ -24,14 +24,17 @@ def quota(groups: Path, own: Path) -> float | None:
 
     groups: where they are mounted, version 2 or 1. own: the file that names the process's group.
     """
-    found = [_of_version_2(folder / "cpu.max") for folder in _folders(groups, own, "")]
+    found = [_of_version_2(folder / "cpu.max") for folder in folders_of_group(groups, own, "")]
     for mounted in ("cpu", "cpu,cpuacct"):
-        found += [_of_version_1(folder) for folder in _folders(groups / mounted, own, "cpu")]
+        found += [
+            _of_version_1(folder) for folder in folders_of_group(groups / mounted, own, "cpu")
+        ]
     return min((cpus for cpus in found if cpus is not None), default=None)
 
 
-def _folders(root: Path, own: Path, controller: str) -> list[Path]:
-    """The process's group and those around it; in a container its own group is the root."""
+def folders_of_group(root: Path, own: Path, controller: str) -> list[Path]:
+    """Where a controller, in version 2 the one for all, keeps what it says of the process's group
+    and of those around it; in a container its own group is the root."""
     for line in _text(own).splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):

@@ -1,5 +1,6 @@
 """Images of a shard as batches of views, read and decoded ahead of the teacher."""
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import Future
 from itertools import chain
@@ -18,6 +19,13 @@ from egapipe.stages.extract.teachers.preprocessing import Pixels
 
 # Batches being decoded or waiting for the teacher: enough that a slow image does not stop it.
 AHEAD = 4
+# So many bytes of them: batches of large pixels are fewer.
+_AHEAD_BYTES = 1 << 28
+
+
+def ahead(batch_bytes: int) -> int:
+    """Batches of so many bytes that are decoded, or wait, ahead of the teacher."""
+    return max(2, min(AHEAD, _AHEAD_BYTES // max(1, batch_bytes)))
 
 
 class Batch(NamedTuple):
@@ -133,10 +141,12 @@ class Decoder:
         self._batch_size = batch_size
         self._pinned = pinned
         self._limits = limits
+        self._ahead = ahead(batch_size * math.prod(reader.preprocessing.shape))
+        rows = self._ahead * -(-batch_size // reader.view_count)
         self._crew: Crew = (
             Threads(reader, threads, limits)
             if by == "threads"
-            else Processes(reader, threads, AHEAD * -(-batch_size // reader.view_count), limits)
+            else Processes(reader, threads, rows, limits)
         )
         self._upcoming: ShardImages | None = None
 
@@ -173,5 +183,5 @@ class Decoder:
     def _begin_ahead(self, images: ShardImages) -> None:
         shards = [images] if self._upcoming is None else [images, self._upcoming]
         for shard in shards:
-            while not shard.all_begun and sum(s.waiting for s in shards) < AHEAD:
+            while not shard.all_begun and sum(s.waiting for s in shards) < self._ahead:
                 shard.begin(self._crew)

@@ -16,8 +16,10 @@ from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.machine.cluster import Node, cluster_nodes, promised_resources, ray_session
 from egapipe.pipeline.machine.cores import available_cpus
+from egapipe.pipeline.machine.memory import total_memory
 from egapipe.pipeline.store.location import open_objects
 from egapipe.stages.extract.decoding.reader import Reader
+from egapipe.stages.extract.planning.memory import WorkerMemory, room_of, worker_memory
 from egapipe.stages.extract.planning.plan import StorePlan, plan_store
 from egapipe.stages.extract.planning.room import free_bytes, probe_writing, require_room
 from egapipe.stages.extract.planning.speed import Speed, measure_speed
@@ -46,7 +48,8 @@ class DryRun:
     fleet: its workers; of size 1 without Ray. free: bytes that fit, None where nobody knows.
     write: bytes a second of the write probe. estimates: of the stores with something left to do;
     empty where the teacher's GPU is not on this machine. problem: why the run would be refused.
-    cache: where stage two's copies will lie. cache_free: bytes that fit there.
+    cache: where stage two's copies will lie. cache_free: bytes that fit there. memory: of a worker
+    at its fullest. room: bytes that the machine with most has for one.
     """
 
     plans: Sequence[StorePlan]
@@ -57,6 +60,8 @@ class DryRun:
     problem: str | None
     cache: str
     cache_free: int | None
+    memory: WorkerMemory
+    room: int
 
     def check(self) -> None:
         """Raise UsageError if the run would be refused."""
@@ -76,9 +81,10 @@ def dry_run(config: Config, splits: Sequence[Split], *, local: bool = False) -> 
     plans = [plan_store(config, split, datasets[split], teacher) for split in splits]
     # Where nothing is left to do, a run starts no Ray.
     alone = local or not any(plan.pending for plan in plans)
-    fleet = _one_worker(config.extract) if alone else _planned_fleet(config)
+    fleet, room = _one_worker(config.extract) if alone else _planned_fleet(config)
+    memory = max((_memory(plan, teacher, config, fleet) for plan in plans), key=lambda m: m.total)
     write, problem = _try_writing(plans)
-    problem = problem or _too_large(plans)
+    problem = problem or _too_large(plans) or _too_full(memory, room)
     if write is not None and local and not _is_here(fleet.device):
         problem = "extract.device is cuda, but torch finds no GPU here: set it to cpu"
     copies = open_objects(config.store.cache_dir or cache_dir())
@@ -91,6 +97,8 @@ def dry_run(config: Config, splits: Sequence[Split], *, local: bool = False) -> 
         problem=problem,
         cache=f"{copies.url}/{FEATURES.folder}",
         cache_free=free_bytes(copies),
+        memory=memory,
+        room=room,
     )
     if write is None or problem is not None or not _is_here(fleet.device):
         return dry
@@ -132,11 +140,11 @@ def _estimate(
     )
 
 
-def _one_worker(settings: ExtractConfig) -> Fleet:
-    """The worker of a run in this process."""
+def _one_worker(settings: ExtractConfig) -> tuple[Fleet, int]:
+    """The worker of a run in this process, and bytes of memory for it."""
     gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
     cores = settings.cpus_per_worker or cpu_threads()
-    return Fleet(
+    fleet = Fleet(
         device="cuda" if gpu else "cpu",
         minimum=1,
         most=1,
@@ -146,18 +154,41 @@ def _one_worker(settings: ExtractConfig) -> Fleet:
         usual_cpus=cores,
         size=1,
     )
+    return fleet, room_of(total_memory(), 1.0)
 
 
-def _planned_fleet(config: Config) -> Fleet:
-    """The workers of a run on Ray."""
+def _planned_fleet(config: Config) -> tuple[Fleet, int]:
+    """The workers of a run on Ray, and bytes of memory for one where there are most."""
     settings = config.extract
     if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
-        nodes = [Node(config.cluster.cpus or available_cpus(), torch.cuda.device_count())]
+        cpus = config.cluster.cpus or available_cpus()
+        nodes = [Node(cpus, torch.cuda.device_count(), memory=total_memory())]
         fleet = plan_fleet(settings, nodes)
         check_fits(fleet, nodes)
-        return fleet
+        return fleet, _most_room(fleet, nodes)
     with ray_session(config.cluster):
-        return plan_fleet(settings, cluster_nodes(), promised_resources())
+        nodes = cluster_nodes()
+        fleet = plan_fleet(settings, nodes, promised_resources())
+        return fleet, _most_room(fleet, nodes)
+
+
+def _most_room(fleet: Fleet, nodes: Sequence[Node]) -> int:
+    rooms = (room_of(node.memory, 1 / max(1, fleet.places(node))) for node in nodes)
+    return max(rooms, default=0)
+
+
+def _memory(plan: StorePlan, teacher: Teacher, config: Config, fleet: Fleet) -> WorkerMemory:
+    settings, device = config.extract, torch.device(fleet.device)
+    cores = fleet.usual_cpus if fleet.device == "cpu" else 1
+    return worker_memory(teacher, plan.manifest, settings, device, cores, settings.usual_batch)
+
+
+def _too_full(memory: WorkerMemory, room: int) -> str | None:
+    try:
+        memory.within(room, "the machine with most")
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def _try_writing(plans: Sequence[StorePlan]) -> tuple[float | None, str | None]:

@@ -67,6 +67,7 @@ def _shared(dry: DryRun) -> list[tuple[str, str]]:
         ("write probe", _written(dry)),
         ("reader cache", cache),
         ("workers", f"{dry.fleet.size} on {dry.fleet.device}, {dry.fleet.resources} each"),
+        ("memory", f"a worker needs {dry.memory.words}; {decimal(dry.room)} are there for one"),
         ("time", _time(dry)),
     ]
 

@@ -1,5 +1,6 @@
 """What there is to extract, without the teacher: small enough to be sent to every worker."""
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,11 +12,13 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, Images
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.machine.memory import total_memory
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.index import IndexKeys
 from egapipe.stages.extract.decoding.crew import Limits
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
+from egapipe.stages.extract.planning.memory import room_of, worker_memory
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.workers.inference import computed_on
 from egapipe.stages.extract.workers.passes import Note, unheard
@@ -61,12 +64,14 @@ class Job:
         cores: int,
         moved: Callable[[int], None] = lambda views: None,
         note: Note = unheard,
+        share: float = 1.0,
     ) -> Worker:
         """A worker of this job on a device; `moved` is told the number of views of every batch.
 
-        cores: CPU cores for the teacher, on the CPU. note: told what the user should know. Raises
-        UsageError where another device, precision or batch has begun the store and
-        `extract.same_device` forbids that.
+        cores: CPU cores for the teacher, on the CPU; fewer passes run at once where the memory does
+        not do for so many. note: told what the user should know. share: of the machine that is the
+        worker's. Raises UsageError where another device, precision or batch has begun the store and
+        `extract.same_device` forbids that, and where the memory does not do for one pass.
         """
         settings, place = self.config.extract, torch.device(device)
         like = computed_on(teacher, place)
@@ -78,6 +83,11 @@ class Job:
                     f"{begun_elsewhere(self.store.url, self.before, here)}: continue it there, or "
                     "set extract.same_device=false"
                 )
+        memory = worker_memory(teacher, self.store.manifest, settings, place, cores, batch)
+        host = socket.gethostname()
+        fitting = memory.within(room_of(total_memory(), share), host)
+        if fitting.passes < cores:
+            note(f"{host} has memory for {fitting.passes} passes at once, and {cores} cores")
         return Worker(
             teacher,
             Reader(self.images, teacher.preprocessing, self.store.manifest.plan),
@@ -85,7 +95,7 @@ class Job:
             batch_size=batch,
             decode_threads=settings.decode_threads,
             device=place,
-            cores=cores,
+            cores=fitting.passes,
             decode=settings.decode,
             limits=Limits(seconds=settings.row_timeout),
             moved=moved,

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.datasets.fingerprint import listing_fingerprint
@@ -17,6 +18,7 @@ from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.store import INDEX_SCHEMA, DatasetRecord, Manifest
 from egapipe.pipeline.store.stored import StoredViews
 from egapipe.pipeline.views import plan_hash, settled
+from egapipe.stages.extract.planning.shards import fitting_rows
 from egapipe.stages.extract.teachers import Teacher
 
 # What decides the stored bytes: decoding and resizing, the network's code, the arithmetic.
@@ -71,9 +73,17 @@ def manifest_for(
         views_hash=plan_hash(plan),
         outputs=origin.outputs,
         dtype=config.store.dtype,
-        shard_rows=config.store.shard_rows,
+        shard_rows=_shard_rows(config, origin, plan, stored),
         versions=software(),
     )
+
+
+def _shard_rows(config: Config, origin: Origin, plan: ViewsConfig, stored: Manifest | None) -> int:
+    """What was asked for, else what a store has, else what fits."""
+    if config.store.shard_rows is not None or stored is None:
+        fitting = fitting_rows(origin.outputs, plan.count + 1, config.store.dtype)
+        return config.store.shard_rows or fitting
+    return stored.shard_rows
 
 
 @dataclass(frozen=True)

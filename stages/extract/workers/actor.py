@@ -62,7 +62,10 @@ class ExtractActor:
             check_teacher(teacher, work.store.manifest, work.software)
             self._doing = f"brings the teacher to {device}"
             self._images = work.images
-            self._worker = work.worker(teacher, device, cores, self._move, self._notes.append)
+            # On a CPU, workers of one machine share it by their cores.
+            share = 1.0 if device == "cuda" else min(1.0, cores / available_cpus())
+            said = self._notes.append
+            self._worker = work.worker(teacher, device, cores, self._move, said, share)
         on = self._worker.computed["device"]
         self._metrics = Metrics(work.config.name, work.split, on)
         return self._worker.computed

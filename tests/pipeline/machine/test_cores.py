@@ -65,9 +65,9 @@ def test_affinity_and_groups_count_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, cpu__max="50000 100000")
-    monkeypatch.setattr(cores, "_GROUPS", tmp_path)
+    monkeypatch.setattr(cores, "GROUPS", tmp_path)
     assert available_cpus() == 1
-    monkeypatch.setattr(cores, "_GROUPS", tmp_path / "none")
+    monkeypatch.setattr(cores, "GROUPS", tmp_path / "none")
     if hasattr(os, "sched_getaffinity"):
         assert available_cpus() == len(os.sched_getaffinity(0))
 

@@ -77,6 +77,18 @@ def vit(folder: Path, seed: int = 0) -> Path:
     return save(vit_model(seed), folder, "vit")
 
 
+def wide_vit(folder: Path) -> Path:
+    """As wide as a ViT-B, and as many patches as it has of an image of 224 x 224 by 14 x 14."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 768, "image_size": 64, "patch_size": 4, "num_hidden_layers": 1}
+    config = transformers.ViTConfig(**{**_MLP, **sizes})
+    model = transformers.ViTModel(config)
+    square = {**PROCESSORS["vit"], "size": {"height": 64, "width": 64}}
+    save(model, folder, None)
+    (folder / "preprocessor_config.json").write_text(json.dumps(square))
+    return folder
+
+
 def vit_model(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return transformers.ViTModel(transformers.ViTConfig(**_MLP))
