@@ -33,10 +33,12 @@ class ExtractConfig(Section):
     """Lay pixels and weights out with channels last: faster for convolutions, not for a ViT."""
     compile: bool = False
     """Compile the teacher: faster after some seconds; a CPU needs a C++ compiler for it."""
-    decode_threads: Positive = 2
-    """Threads, or processes, that read and decode ahead of the teacher."""
-    decode: DecodeBy = "threads"
-    """`processes` are faster for tiny images, `threads` for photographs, see docs/benchmarks.md."""
+    decode_threads: Positive | None = None
+    """Threads, or processes, that read and decode ahead of the teacher. Default: the cores of the
+    worker's share of its machine, and 2 at least."""
+    decode: DecodeBy | Literal["auto"] = "auto"
+    """`threads`, or `processes` that write into shared memory: the latter are faster for tiny
+    images, and beyond 8 for photographs too, where `auto` takes them; see docs/benchmarks.md."""
     max_failures: Count | Fraction = 0.01
     """Most unreadable images: a count (integer) or a share of the rows (0.01 = 1 %)."""
     same_software: bool = False

@@ -18,6 +18,7 @@ from egapipe.pipeline.machine.cluster import Node, cluster_nodes, promised_resou
 from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.pipeline.machine.memory import total_memory
 from egapipe.pipeline.store.location import open_objects
+from egapipe.stages.extract.decoding.decoders import Decoders, decoders_for
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.memory import WorkerMemory, room_of, worker_memory
 from egapipe.stages.extract.planning.plan import StorePlan, plan_store
@@ -133,8 +134,9 @@ def _estimate(
     settings = config.extract
     reader = Reader(dataset, teacher.preprocessing, plan.manifest.plan)
     first = plan.shards[plan.pending[0]]
-    speed = measure_speed(teacher, reader, first, settings, fleet.device, fleet.usual_cpus)
-    view = speed.view_seconds(settings.decode_threads)
+    here = decoders_for(settings, available_cpus(), own_process=False)
+    speed = measure_speed(teacher, reader, first, settings, here, fleet.device, fleet.usual_cpus)
+    view = speed.view_seconds(_decoders(settings, fleet).number)
     return Estimate(
         speed, seconds_by(plan, view, write, 1), seconds_by(plan, view, write, fleet.size)
     )
@@ -173,14 +175,23 @@ def _planned_fleet(config: Config) -> tuple[Fleet, int]:
 
 
 def _most_room(fleet: Fleet, nodes: Sequence[Node]) -> int:
-    rooms = (room_of(node.memory, 1 / max(1, fleet.places(node))) for node in nodes)
+    rooms = (room_of(node.memory, fleet.share_on(node)) for node in nodes)
     return max(rooms, default=0)
 
 
 def _memory(plan: StorePlan, teacher: Teacher, config: Config, fleet: Fleet) -> WorkerMemory:
     settings, device = config.extract, torch.device(fleet.device)
     cores = fleet.usual_cpus if fleet.device == "cpu" else 1
-    return worker_memory(teacher, plan.manifest, settings, device, cores, settings.usual_batch)
+    decoders = _decoders(settings, fleet)
+    return worker_memory(teacher, plan.manifest, decoders, device, cores, settings.usual_batch)
+
+
+def _decoders(settings: ExtractConfig, fleet: Fleet) -> Decoders:
+    """Of a worker, as far as this machine shows: those beside a GPU go by its own cores."""
+    on_gpu = fleet.device != "cpu"
+    return decoders_for(
+        settings, available_cpus() if on_gpu else fleet.usual_cpus, own_process=on_gpu
+    )
 
 
 def _too_full(memory: WorkerMemory, room: int) -> str | None:

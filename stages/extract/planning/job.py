@@ -12,10 +12,12 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, Images
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.pipeline.machine.memory import total_memory
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.index import IndexKeys
 from egapipe.stages.extract.decoding.crew import Limits
+from egapipe.stages.extract.decoding.decoders import decoders_for
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.planning.memory import room_of, worker_memory
@@ -64,14 +66,15 @@ class Job:
         cores: int,
         moved: Callable[[int], None] = lambda views: None,
         note: Note = unheard,
-        share: float = 1.0,
+        share: float | None = None,
     ) -> Worker:
         """A worker of this job on a device; `moved` is told the number of views of every batch.
 
         cores: CPU cores for the teacher, on the CPU; fewer passes run at once where the memory does
         not do for so many. note: told what the user should know. share: of the machine that is the
-        worker's. Raises UsageError where another device, precision or batch has begun the store and
-        `extract.same_device` forbids that, and where the memory does not do for one pass.
+        worker's; None: all of it, in the process of the command. Raises UsageError where another
+        device, precision or batch has begun the store and `extract.same_device` forbids that, and
+        where the memory does not do for one pass.
         """
         settings, place = self.config.extract, torch.device(device)
         like = computed_on(teacher, place)
@@ -83,9 +86,12 @@ class Job:
                     f"{begun_elsewhere(self.store.url, self.before, here)}: continue it there, or "
                     "set extract.same_device=false"
                 )
-        memory = worker_memory(teacher, self.store.manifest, settings, place, cores, batch)
+        # Beside a teacher on the CPU a few threads do.
+        own, part = share is not None and place.type != "cpu", share or 1.0
+        decoders = decoders_for(settings, int(available_cpus() * part), own_process=own)
+        memory = worker_memory(teacher, self.store.manifest, decoders, place, cores, batch)
         host = socket.gethostname()
-        fitting = memory.within(room_of(total_memory(), share), host)
+        fitting = memory.within(room_of(total_memory(), part), host)
         if fitting.passes < cores:
             note(f"{host} has memory for {fitting.passes} passes at once, and {cores} cores")
         return Worker(
@@ -93,10 +99,9 @@ class Job:
             Reader(self.images, teacher.preprocessing, self.store.manifest.plan),
             self.store,
             batch_size=batch,
-            decode_threads=settings.decode_threads,
+            decoders=decoders,
             device=place,
             cores=fitting.passes,
-            decode=settings.decode,
             limits=Limits(seconds=settings.row_timeout),
             moved=moved,
             note=note,

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from rich.filesize import decimal
 
-from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.machine.memory import resident_bytes
 from egapipe.pipeline.store import Manifest
 from egapipe.pipeline.store.dtypes import NUMPY
 from egapipe.stages.extract.decoding.decode import ahead
+from egapipe.stages.extract.decoding.decoders import Decoders
 from egapipe.stages.extract.teachers import Teacher
 
 # A shard is written while the next one is encoded.
@@ -83,7 +83,7 @@ def room_of(machine: float, share: float) -> int:
 def worker_memory(
     teacher: Teacher,
     manifest: Manifest,
-    settings: ExtractConfig,
+    decoders: Decoders,
     device: torch.device,
     cores: int,
     batch_size: int,
@@ -96,9 +96,9 @@ def worker_memory(
     on_gpu = device.type != "cpu"
     batch = batch_size * math.prod(teacher.preprocessing.shape)
     images = (ahead(batch) + cores) * batch
-    if settings.decode == "processes":
+    if decoders.by == "processes":
         # Shared memory for what is ahead, beside the batches themselves.
-        images += ahead(batch) * batch + settings.decode_threads * _CHILD_BYTES
+        images += ahead(batch) * batch + decoders.number * _CHILD_BYTES
     rows = min(manifest.shard_rows, manifest.rows)
     numbers = rows * manifest.view_count * sum(map(math.prod, manifest.outputs.values()))
     return WorkerMemory(

@@ -11,6 +11,7 @@ from torch import Tensor
 from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.stages.extract.decoding.decode import Decoder
+from egapipe.stages.extract.decoding.decoders import Decoders
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.workers.inference import Inference, open_inference
@@ -34,9 +35,9 @@ class Speed:
     rows: int
     unreadable: int
 
-    def view_seconds(self, decode_threads: int) -> float:
+    def view_seconds(self, decoders: int) -> float:
         """Seconds a view, the slower of decoding and inference; on a CPU both need its cores."""
-        bounds = [self.infer, self.decode / decode_threads]
+        bounds = [self.infer, self.decode / decoders]
         if self.cores:
             here = available_cpus()
             bounds.append((self.infer * min(self.cores, here) + self.decode) / here)
@@ -44,7 +45,13 @@ class Speed:
 
 
 def measure_speed(
-    teacher: Teacher, reader: Reader, rows: range, settings: ExtractConfig, device: str, cores: int
+    teacher: Teacher,
+    reader: Reader,
+    rows: range,
+    settings: ExtractConfig,
+    decoders: Decoders,
+    device: str,
+    cores: int,
 ) -> Speed:
     """Decode the first two batches of some rows, then run the teacher over them.
 
@@ -53,9 +60,7 @@ def measure_speed(
     """
     on_gpu = device == "cuda"
     tried = rows[: -(-_BATCHES * settings.usual_batch // reader.view_count)]
-    decoder = Decoder(
-        reader, settings.usual_batch, settings.decode_threads, pinned=on_gpu, by=settings.decode
-    )
+    decoder = Decoder(reader, settings.usual_batch, decoders.number, pinned=on_gpu, by=decoders.by)
     with closing(decoder):
         images = decoder.open(tried)
         batches = [batch.pixels for batch in decoder.batches(images)][:_BATCHES]

@@ -42,14 +42,15 @@ class ExtractActor:
         return Where(machine, socket.gethostname(), available_cpus())
 
     def prepare(
-        self, job: bytes, samples: Samples, device: str, folder: str, cores: int
+        self, job: bytes, samples: Samples, device: str, folder: str, cores: int, share: float
     ) -> dict[str, str]:
         """Load the teacher; what it computes on, see `Commit`.
 
         job: a pickled `Job`; unpickled here, because an error on Ray's way to an argument comes
         back as text. samples: of its images. folder: working directory of the command, where
-        relative paths of the configuration start. cores: for the teacher, on the CPU. Raises a
-        FaultError if the host has another model, other software or other images.
+        relative paths of the configuration start. cores: for the teacher, on the CPU. share: of the
+        machine, for this worker. Raises a FaultError if the host has another model, other software
+        or other images.
         """
         if os.path.isdir(folder):
             os.chdir(folder)
@@ -62,8 +63,6 @@ class ExtractActor:
             check_teacher(teacher, work.store.manifest, work.software)
             self._doing = f"brings the teacher to {device}"
             self._images = work.images
-            # On a CPU, workers of one machine share it by their cores.
-            share = 1.0 if device == "cuda" else min(1.0, cores / available_cpus())
             said = self._notes.append
             self._worker = work.worker(teacher, device, cores, self._move, said, share)
         on = self._worker.computed["device"]

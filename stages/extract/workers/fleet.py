@@ -58,6 +58,10 @@ class Fleet:
         room = int(node.cpus // self.cpus_on(node))
         return min(room, _places(node.gpus, self.gpus) if self.gpus else self.a_machine)
 
+    def share_on(self, node: Node | None) -> float:
+        """The part of a machine that is one worker's: of its memory, and of cores to decode on."""
+        return 1.0 if node is None else 1 / max(1, self.places(node))
+
     def cores_on(self, node: Node | None, there: int) -> int:
         """Cores for a CPU teacher, of so many that its process may use there.
 

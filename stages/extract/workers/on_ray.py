@@ -56,6 +56,7 @@ def extract_pooled(
             arguments=lambda where: (
                 *given,
                 fleet.cores_on(known.get(where.machine), where.cores),
+                fleet.share_on(known.get(where.machine)),
             ),
             committed=job.store.commit,
             note=note,

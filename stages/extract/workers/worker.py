@@ -9,10 +9,10 @@ from functools import partial
 import numpy as np
 import torch
 
-from egapipe.pipeline.config.extract import DecodeBy
 from egapipe.pipeline.store import Commit, FeatureStore
 from egapipe.stages.extract.decoding.crew import LIMITS, HungError, Limits
 from egapipe.stages.extract.decoding.decode import Batch, Decoder
+from egapipe.stages.extract.decoding.decoders import Decoders
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.teachers import Teacher, check_distinct
@@ -37,20 +37,18 @@ class Worker:
         store: FeatureStore,
         *,
         batch_size: int,
-        decode_threads: int,
+        decoders: Decoders,
         device: torch.device,
         cores: int,
-        decode: DecodeBy = "threads",
         limits: Limits = LIMITS,
         moved: Callable[[int], None] = lambda views: None,
         note: Note = unheard,
     ) -> None:
         """Put the teacher on its device and start to decode ahead of it.
 
-        batch_size: views in one forward pass. decode: whether `decode_threads` counts threads or
-        processes. limits: of one row. cores: CPU cores for the teacher, on the CPU. moved: called
-        with the number of views of every batch that has been encoded. note: told in a line that
-        memory ran out, after which smaller batches are encoded.
+        batch_size: views in one forward pass. limits: of one row. cores: CPU cores for the teacher,
+        on the CPU. moved: called with the number of views of every batch that has been encoded.
+        note: told in a line that memory ran out, after which smaller batches are encoded.
         """
         self._teacher = teacher
         self._store = store
@@ -60,11 +58,13 @@ class Worker:
         self.computed = computed_on(teacher, device, self._inference.passes.size)
         """What else decided the last bits of the last shard, see `Commit`."""
         pinned = device.type == "cuda"
-        self._decode = decode
-        self._open = partial(
-            Decoder, reader, batch_size, decode_threads, pinned=pinned, limits=limits
-        )
-        self._decoder = self._open(by=decode)
+        self._crew = decoders
+
+        def opened(crew: Decoders) -> Decoder:
+            return Decoder(reader, batch_size, crew.number, pinned, crew.by, limits)
+
+        self._open = opened
+        self._decoder = self._open(decoders)
         self._decoders = [self._decoder]
         self._writer = Writer()
         self._clock = Clock()
@@ -86,15 +86,15 @@ class Worker:
         Raises TeacherError if different images have equal embeddings, HungError if an image hangs a
         thread: the worker can be used on, but the thread is lost.
         """
-        if isolated and self._decode != "processes":
-            with closing(self._open(by="processes")) as decoder:
+        if isolated and self._crew.by != "processes":
+            with closing(self._open(self._crew.isolated)) as decoder:
                 self._decoders.append(decoder)
                 self._encode(decoder, shard, None)
             return
         try:
             self._encode(self._decoder, shard, None if isolated else upcoming)
         except HungError:
-            hung, self._decoder = self._decoder, self._open(by=self._decode)
+            hung, self._decoder = self._decoder, self._open(self._crew)
             self._decoders.append(self._decoder)
             hung.close()
             raise
