@@ -39,6 +39,9 @@ class ExtractConfig(Section):
     decode: DecodeBy | Literal["auto"] = "auto"
     """`threads`, or `processes` that write into shared memory: the latter are faster for tiny
     images, and beyond 8 for photographs too, where `auto` takes them; see docs/benchmarks.md."""
+    jpeg: Literal["whole", "reduced"] = "whole"
+    """`reduced` decodes large JPEG images at a half, a quarter or an eighth of their size, as long
+    as no view has to be enlarged for it: faster, other pixels, another store."""
     max_failures: Count | Fraction = 0.01
     """Most unreadable images: a count (integer) or a share of the rows (0.01 = 1 %)."""
     same_software: bool = False

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from egapipe.pipeline.datasets.images import Divisor
+
 UNLABELLED = -1
 
 Labels = npt.NDArray[np.int64]
@@ -41,11 +43,12 @@ class Images(Protocol):
         """
         ...
 
-    def image(self, row: int) -> Image.Image:
+    def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
         """The decoded, upright RGB image of a row, 8 bits a channel.
 
-        Raises ImageError, its text a short reason, if the image is missing or damaged;
-        MachineError if the machine cannot read it; IndexError for a row outside 0..N-1.
+        divisor: by what its size may be divided, see `images.decode`; whole without one. Raises
+        ImageError, its text a short reason, if the image is missing or damaged; MachineError if the
+        machine cannot read it; IndexError for a row outside 0..N-1.
         """
         ...
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from egapipe.pipeline.config.data import ArchiveSource
 from egapipe.pipeline.datasets.base import UNLABELLED, Labels
+from egapipe.pipeline.datasets.images import Divisor
 from egapipe.pipeline.datasets.reading import of_machine, read_slice
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset, reopened
 from egapipe.pipeline.errors import UsageError
@@ -63,7 +64,7 @@ class BinaryDataset(RowsDataset):
         """The unpacked files of the archive, labels included."""
         return sorted(self._folder.iterdir())
 
-    def decoded(self, row: int, data: bytes) -> Image.Image:
+    def decoded(self, row: int, data: bytes, divisor: Divisor | None = None) -> Image.Image:
         """See `RowsDataset`."""
         side = self._layout.side
         planes = np.frombuffer(data, np.uint8).reshape(3, side, side)

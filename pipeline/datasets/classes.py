@@ -8,6 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from egapipe.pipeline.datasets.base import UNLABELLED, Dataset, Images, Labels
+from egapipe.pipeline.datasets.images import Divisor
 from egapipe.pipeline.errors import UsageError
 
 _LISTED = 8
@@ -133,9 +134,9 @@ class Relabelled:
         """See `Dataset`."""
         return self._dataset.encoded(row)
 
-    def image(self, row: int) -> Image.Image:
+    def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
         """See `Dataset`."""
-        return self._dataset.image(row)
+        return self._dataset.image(row, divisor)
 
     def for_workers(self, keys: Sequence[str]) -> Images:
         """See `Dataset`: images have no labels."""

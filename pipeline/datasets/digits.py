@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from egapipe.pipeline.config.data import DigitsSource
+from egapipe.pipeline.datasets.images import Divisor
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.errors import UsageError
 
@@ -44,7 +45,7 @@ class DigitsDataset(RowsDataset):
     def _read(self, row: int) -> bytes:
         return bytes(self._grey[row])
 
-    def decoded(self, row: int, data: bytes) -> Image.Image:
+    def decoded(self, row: int, data: bytes, divisor: Divisor | None = None) -> Image.Image:
         """See `RowsDataset`."""
         return Image.fromarray(self._grey[row]).convert("RGB")
 

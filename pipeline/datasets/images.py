@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -56,6 +57,9 @@ that one of them may get."""
 # Rows of pixels that are laid on white together: whole copies of a large image would be gigabytes.
 _BAND_PIXELS = 2**20
 
+Divisor = Callable[[int, int], int]
+"""Told height and width of the upright image, by what a decoder may divide them: 1, 2, 4 or 8."""
+
 _BACKGROUND = (255, 255, 255)
 _MAX_REASON = 120
 _TOO_LARGE = f"more than {MAX_PIXELS:,} pixels: perhaps a decompression bomb"
@@ -68,10 +72,20 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNED = {
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+}
+"""Those after which height is width."""
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, divisor: Divisor | None = None) -> Image.Image:
     """The RGB image, 8 bits a channel, of an encoded one.
+
+    divisor: asked where the decoder can leave out detail, as that of JPEG can, which is then
+    faster and gives a smaller image.
 
     Of an animation the first frame; turned as its EXIF orientation says; transparency is laid on
     white, as a web page shows it; 16-bit grey is scaled to 8 bits; CMYK is converted without a
@@ -83,7 +97,7 @@ def decode(data: bytes) -> Image.Image:
     if not data:
         raise ImageError("the file is empty")
     try:
-        return attempt(partial(_decoded, data))
+        return attempt(partial(_decoded, data, divisor))
     except MachineError as error:
         if isinstance(error.__cause__, MemoryError) and _memory_is_free():
             # Every try failed where any image that is permitted has room.
@@ -91,11 +105,13 @@ def decode(data: bytes) -> Image.Image:
         raise
 
 
-def _decoded(data: bytes) -> Image.Image:
+def _decoded(data: bytes, divisor: Divisor | None) -> Image.Image:
     """See `decode`; raises what the machine raises as it comes."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image)
+            if divisor is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+                _reduce(image, divisor)
             image.load()
             return _upright(_rgb(image), _orientation(image))
     except ImageError:
@@ -144,6 +160,15 @@ def _check_size(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(_TOO_LARGE)
     IN_FLIGHT.claim(image.width * image.height)
+
+
+def _reduce(image: JpegImagePlugin.JpegImageFile, divisor: Divisor) -> None:
+    """Have an image decoded from the low frequencies of its blocks alone, at less than its size."""
+    height, width = image.height, image.width
+    turned = _UPRIGHT.get(_orientation(image)) in _TURNED
+    by = divisor(width, height) if turned else divisor(height, width)
+    if by > 1:
+        image.draft(None, (width // by, height // by))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -21,7 +21,7 @@ from egapipe.pipeline.datasets.fingerprint import (
     image_digests,
     listing_digest,
 )
-from egapipe.pipeline.datasets.images import decode
+from egapipe.pipeline.datasets.images import Divisor, decode
 from egapipe.pipeline.datasets.passing import passed_on
 from egapipe.pipeline.datasets.reading import attempt, naming
 from egapipe.pipeline.disk.caches import DIGESTS
@@ -95,9 +95,9 @@ class RowImages(ABC):
         Raises ImageError; what the machine raises may come as it is, and is tried again.
         """
 
-    def decoded(self, row: int, data: bytes) -> Image.Image:
+    def decoded(self, row: int, data: bytes, divisor: Divisor | None = None) -> Image.Image:
         """The RGB image in the stored bytes of a row of the listing. Raises ImageError."""
-        return decode(data)
+        return decode(data, divisor)
 
     def encoded(self, row: int) -> bytes:
         """The stored bytes of a row's image. Raises ImageError, MachineError."""
@@ -105,11 +105,11 @@ class RowImages(ABC):
         with naming(self.name, number, self.keys[number]):
             return passed_on(attempt(partial(self._read, self._listed(number))))
 
-    def image(self, row: int) -> Image.Image:
+    def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
         """The RGB image of a row, see `images.decode`. Raises ImageError, MachineError."""
         data, number = self.encoded(row), self._row(row)
         with naming(self.name, number, self.keys[number]):
-            return self.decoded(self._listed(number), data)
+            return self.decoded(self._listed(number), data, divisor)
 
     def _listed(self, number: int) -> int:
         """The row of the listing."""

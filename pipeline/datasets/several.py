@@ -12,6 +12,7 @@ from PIL import Image
 from egapipe.pipeline.config.data import SeveralSource
 from egapipe.pipeline.datasets.base import Images, Labels
 from egapipe.pipeline.datasets.classes import union
+from egapipe.pipeline.datasets.images import Divisor
 from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset
 from egapipe.pipeline.keys import JoinedKeys, Keys
 
@@ -61,10 +62,10 @@ class SeveralDataset(RowsDataset):
         part, inner = self._place(row)
         return self._parts[part].encoded(inner)
 
-    def decoded(self, row: int, data: bytes) -> Image.Image:
+    def decoded(self, row: int, data: bytes, divisor: Divisor | None = None) -> Image.Image:
         """See `RowsDataset`."""
         part, inner = self._place(row)
-        return self._parts[part].decoded(inner, data)
+        return self._parts[part].decoded(inner, data, divisor)
 
     def _place(self, row: int) -> tuple[int, int]:
         return _place(row, self._ends)
@@ -94,10 +95,10 @@ class SeveralImages(RowImages):
         for part, known in extents.items():
             self._parts[part].learn(known)
 
-    def image(self, row: int) -> Image.Image:
+    def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
         """See `Images`."""
         part, inner = self._place(self._listed(self._row(row)))
-        return self._parts[part].image(inner)
+        return self._parts[part].image(inner, divisor)
 
     def _read(self, row: int) -> bytes:
         part, inner = self._place(row)

@@ -23,6 +23,7 @@ from torch import nn
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets.fingerprint import fingerprint_of, image_digests
+from egapipe.pipeline.datasets.images import Divisor
 from egapipe.pipeline.keys import NumberedKeys
 from egapipe.pipeline.machine.quiet import quiet
 from egapipe.pipeline.store import Features, FeatureStore, check_store, layout
@@ -70,7 +71,7 @@ class Numbered(Whole):
         """The pixels' bytes: the hash of the number."""
         return hashlib.shake_128(str(row).encode()).digest(SIDE * SIDE * 3)
 
-    def image(self, row: int) -> Image.Image:
+    def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
         """The RGB image of a row."""
         return Image.frombytes("RGB", (SIDE, SIDE), self.encoded(row))
 

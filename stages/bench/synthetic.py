@@ -12,6 +12,7 @@ from PIL import Image
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.datasets.fingerprint import image_digests
+from egapipe.pipeline.datasets.images import Divisor
 from egapipe.pipeline.keys import NumberedKeys
 from egapipe.pipeline.store import DatasetRecord, FeatureStore, Manifest
 from egapipe.pipeline.store.stored import StoredViews
@@ -77,7 +78,7 @@ class NoiseImages(Whole):
         """The pixels' bytes."""
         return bytes(self.pixels[row].tobytes())
 
-    def image(self, row: int) -> Image.Image:
+    def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
         """The RGB image of a row."""
         return Image.fromarray(self.pixels[row])
 

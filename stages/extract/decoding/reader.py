@@ -15,8 +15,9 @@ from egapipe.pipeline.datasets.passing import Passed, passing
 from egapipe.pipeline.datasets.reading import naming
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.store import Failure
-from egapipe.pipeline.views import key_hashes, view_boxes
+from egapipe.pipeline.views import Boxes, key_hashes, view_boxes
 from egapipe.stages.extract.decoding.crew import Decoded
+from egapipe.stages.extract.decoding.reduced import Reduced, divisor_of, scaled
 from egapipe.stages.extract.teachers.preprocessing import Pixels, Preparation
 
 
@@ -55,14 +56,28 @@ class Reader:
 
         Raises ImageError if it is missing or damaged, MachineError if the machine cannot read it.
         """
-        image = self.dataset.image(row)
+        size: tuple[int, int] | None = None
+
+        def divisor(height: int, width: int) -> int:
+            nonlocal size
+            size = height, width
+            return divisor_of(size, self._boxes(row, size), self.preprocessing.least)
+
+        reduced = isinstance(self.preprocessing, Reduced)
+        image = self.dataset.image(row, divisor) if reduced else self.dataset.image(row)
         clean = self.preprocessing.clean(image)
         if self.plan.count == 0:
             return [clean]
+        here = image.height, image.width
+        whole = size or here
+        boxes = self._boxes(row, whole)
+        views = [scaled(boxes[k], whole, here) for k in range(len(boxes))]
+        return [clean, *(self.preprocessing.view(image, view) for view in views)]
+
+    def _boxes(self, row: int, size: tuple[int, int]) -> Boxes:
+        """The augmented views of an image of a size (height, width)."""
         hashes = np.repeat(key_hashes([self.dataset.keys[row]]), self.plan.count)
-        size = np.array([[image.height, image.width]])
-        boxes = view_boxes(self.plan, hashes, np.arange(1, self.view_count), size)
-        return [clean, *(self.preprocessing.view(image, boxes[k]) for k in range(len(boxes)))]
+        return view_boxes(self.plan, hashes, np.arange(1, self.view_count), np.array([size]))
 
     def read(self, row: int, slots: Sequence[Pixels]) -> Decoded:
         """Fill a slot a view, uint8 of the preprocessing's shape; zeros if there is no image.

@@ -45,6 +45,15 @@ class JointPreprocessing:
         """One crop and flip of an RGB image, resized for every member."""
         return np.concatenate([member.view(image, view).ravel() for member in self._distinct])
 
+    @property
+    def least(self) -> tuple[int, int] | None:
+        """See `Preparation`; of the member that wants most."""
+        all_least = [member.least for member in self._distinct]
+        known = [least for least in all_least if least is not None]
+        if len(known) < len(all_least):
+            return None
+        return max(height for height, _ in known), max(width for _, width in known)
+
     def split(self, pixels: Tensor) -> dict[str, Tensor]:
         """Member -> uint8 [B, *its shape], out of uint8 [B, P]; nothing is copied."""
         starts = [0, *self._ends]

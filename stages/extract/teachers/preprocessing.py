@@ -30,6 +30,12 @@ class Preparation(Protocol):
         """The view's crop and flip of an RGB image."""
         ...
 
+    @property
+    def least(self) -> tuple[int, int] | None:
+        """Height and width that a part of an image has to have, or it is enlarged; None where
+        images are not resized."""
+        ...
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON for a manifest; `mean` and `std` are lists of three."""
         ...
@@ -79,6 +85,15 @@ class Preprocessing:
     def shape(self) -> tuple[int, int, int]:
         """(3, H, W) of what the teacher sees."""
         return 3, *self.input_size
+
+    @property
+    def least(self) -> tuple[int, int] | None:
+        """See `Preparation`."""
+        if self.resize is None:
+            return None
+        edges = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        height, width = map(max, zip(edges, self.input_size, strict=True))
+        return height, width
 
     def clean(self, image: Image.Image) -> Pixels:
         """The model's evaluation transform of an RGB image: uint8 [3, H, W].

@@ -12,6 +12,7 @@ from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import TeacherError
 from egapipe.pipeline.mathematics.timing import one_thread
 from egapipe.pipeline.store import Manifest
+from egapipe.stages.extract.decoding.reduced import Reduced
 from egapipe.stages.extract.teachers import Known, Loading, Outputs, Teacher, load_teacher
 from egapipe.stages.extract.workers.memory import is_out_of_memory
 from egapipe.stages.extract.workers.passes import out_of_memory
@@ -28,8 +29,9 @@ def open_teacher(config: Config, manifest: Manifest | None = None) -> Teacher:
     gpu = settings.device != "cpu" and torch.cuda.is_available()
     known = None if manifest is None else Known(manifest.teacher, manifest.outputs)
     loading = Loading(known, torch.device("cuda" if gpu else "cpu"))
+    teacher = load_teacher(config.teacher, loading)
     return tuned(
-        load_teacher(config.teacher, loading),
+        ReducingTeacher(teacher) if settings.jpeg == "reduced" else teacher,
         settings.usual_batch,
         channels_last=settings.channels_last,
         compiled=settings.compile,
@@ -45,6 +47,15 @@ def tuned(teacher: Teacher, batch_size: int, *, channels_last: bool, compiled: b
     if not (channels_last or compiled):
         return teacher
     return TunedTeacher(teacher, batch_size, channels_last=channels_last, compiled=compiled)
+
+
+class ReducingTeacher:
+    """A `Teacher` whose JPEG images are decoded at less than their size, see `Reduced`."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.spec, self.outputs = teacher.spec, teacher.outputs
+        self.preprocessing = Reduced(teacher.preprocessing)
+        self.to, self.forward = teacher.to, teacher.forward
 
 
 class TunedTeacher:
