@@ -15,6 +15,7 @@ class Part(StrEnum):
     READER = "reader"
     EGA = "ega"
     EXTRACT = "extract"
+    DECODING = "decoding"
     DISTILL = "distill"
     SCALE = "scale"
     STORE = "store"

@@ -1,9 +1,14 @@
-"""Decoding alone: threads against processes."""
+"""Decoding alone: what a core does in a second, and threads against processes."""
 
+import statistics
+import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from egapipe.pipeline.config.data import FolderSource, ViewsConfig
 from egapipe.pipeline.config.extract import DecodeBy
@@ -12,6 +17,7 @@ from egapipe.stages.bench.measure import Paired, paired
 from egapipe.stages.bench.photos import save_photos
 from egapipe.stages.extract.decoding.decode import Decoder
 from egapipe.stages.extract.decoding.reader import Reader
+from egapipe.stages.extract.decoding.reduced import Reduced
 from egapipe.stages.extract.teachers import Preprocessing
 
 _BATCH = 64
@@ -33,6 +39,12 @@ class Case:
         height, width = self.size
         return f"{self.suffix} {height} x {width}, {self.views} views of {self.side} px"
 
+    @property
+    def files(self) -> str:
+        """Of the files alone."""
+        height, width = self.size
+        return f"{self.suffix}-{height}-{width}-{self.rows}"
+
 
 CASES = (
     Case("jpg", (375, 500), views=5, side=224, rows=32),
@@ -40,6 +52,42 @@ CASES = (
     Case("png", (32, 32), views=5, side=32, rows=512),
 )
 COUNTS = (1, 2)
+RATES = (
+    Case("jpg", (375, 500), views=1, side=224, rows=64),
+    Case("jpg", (375, 500), views=5, side=224, rows=32),
+    Case("jpg", (1500, 2000), views=1, side=224, rows=8),
+    Case("png", (32, 32), views=1, side=32, rows=1024),
+)
+# What is left to do of an image of so few pixels is the interpreter's.
+_TINY = 8
+_TRIES = range(7)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """CPU milliseconds a row: all of them, those that one thread of a process has at a time, and
+    with `extract.jpeg: reduced`."""
+
+    whole: float
+    interpreter: float
+    reduced: float
+
+
+def rate(folder: Path, case: Case) -> Rate:
+    """Of one core, by the clock of the thread: other work on the machine does not count."""
+    reader = _reader(folder, case)
+    tiny = _reader(folder, replace(case, size=(_TINY, _TINY), side=_TINY))
+    small = replace(reader, preprocessing=Reduced(reader.preprocessing))
+    found = [[_milliseconds(one, case.rows) for one in (reader, tiny, small)] for _ in _TRIES]
+    return Rate(*(statistics.median(column) for column in zip(*found, strict=True)))
+
+
+def _milliseconds(reader: Reader, rows: int) -> float:
+    slots = list(np.empty(reader.shape, np.uint8))
+    began = time.thread_time()
+    for row in range(rows):
+        reader.read(row, slots)
+    return 1000 * (time.thread_time() - began) / rows
 
 
 def measure(folder: Path, case: Case, count: int, repeats: int = 5) -> Paired:
@@ -47,13 +95,7 @@ def measure(folder: Path, case: Case, count: int, repeats: int = 5) -> Paired:
 
     Threads and processes run before; only shared work is timed.
     """
-    images = folder / case.name
-    if not images.exists():
-        save_photos(images, case.rows, case.size, case.suffix)
-    dataset = open_dataset(FolderSource(kind="folder", path=str(images)))
-    square = (case.side, case.side)
-    preprocessing = Preprocessing(square, None, "bicubic", 1 / 255, (0, 0, 0), (1, 1, 1))
-    reader = Reader(dataset, preprocessing, ViewsConfig(count=case.views - 1, crop="scale"))
+    reader = _reader(folder, case)
     with ExitStack() as opened:
 
         def decoding(by: DecodeBy) -> Callable[[], object]:
@@ -64,8 +106,34 @@ def measure(folder: Path, case: Case, count: int, repeats: int = 5) -> Paired:
         return paired(decoding("processes"), decoding("threads"), repeats=repeats)
 
 
-def report(folder: Path) -> list[str]:
+def _reader(folder: Path, case: Case) -> Reader:
+    images = folder / case.files
+    if not images.exists():
+        save_photos(images, case.rows, case.size, case.suffix)
+    dataset = open_dataset(FolderSource(kind="folder", path=str(images)))
+    square = (case.side, case.side)
+    preprocessing = Preprocessing(square, None, "bicubic", 1 / 255, (0, 0, 0), (1, 1, 1))
+    return Reader(dataset, preprocessing, ViewsConfig(count=case.views - 1, crop="scale"))
+
+
+def report() -> list[str]:
     """The measurements as lines of text."""
+    with tempfile.TemporaryDirectory() as temporary:
+        return [*_rates(Path(temporary)), "", *_crews(Path(temporary))]
+
+
+def _rates(folder: Path) -> list[str]:
+    lines = ["one core, rows/s by its own clock (of it the interpreter's; jpeg: reduced)"]
+    for case in RATES:
+        found = rate(folder, case)
+        lines.append(
+            f"  {case.name:36} {1000 / found.whole:7.0f}  {found.whole:7.3f} ms a row  interpreter "
+            f"{found.interpreter / found.whole:4.0%}  reduced {1000 / found.reduced:7.0f}"
+        )
+    return lines
+
+
+def _crews(folder: Path) -> list[str]:
     lines = ["decoding alone, rows/s (ratio: processes over threads)"]
     for case in CASES:
         for count in COUNTS:

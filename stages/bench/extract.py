@@ -1,4 +1,4 @@
-"""Extraction: end to end against its teacher alone, and the choices of decoding and inference."""
+"""Extraction: end to end against its teacher alone, and the choices of inference."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ import transformers
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.machine.quiet import quiet
 from egapipe.pipeline.store import FeatureStore
-from egapipe.stages.bench import decoding, forward
+from egapipe.stages.bench import forward
 from egapipe.stages.bench.measure import Paired, paired
 from egapipe.stages.bench.photos import save_photos
 from egapipe.stages.extract import Extraction, ExtractReport, prepare
@@ -113,6 +113,5 @@ def report() -> list[str]:
             f"  bare forward  {rows() / found.seconds.reference:8.2f} rows/s",
             f"  speed ratio   {1 / found.seconds.ratio:8.3f}  (aim >= 0.95)",
             "  shares        " + ", ".join(f"{n} {v:.1%}" for n, v in found.shares.items()),
-            *decoding.report(folder),
             *forward.report(folder / "teacher", BATCH),
         ]

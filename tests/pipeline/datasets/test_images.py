@@ -172,10 +172,15 @@ def test_damaged_exif_does_not_cost_the_image() -> None:
     np.testing.assert_array_equal(rgb(encode(RGB, exif=b"Exif\0\0not a TIFF header")), RGB)
 
 
-def test_the_image_does_not_hold_on_to_its_file() -> None:
-    image = decode(ENCODED["JPEG"])
-    assert type(image) is Image.Image
+@pytest.mark.parametrize("format", ENCODED)
+def test_the_image_does_not_hold_on_to_its_file(format: str) -> None:
+    """Whether it is a copy, or has the pixels themselves where they are RGB already."""
+    image = decode(ENCODED[format])
+    assert getattr(image, "fp", None) is None
     image.load()
+    pixels = np.asarray(image)
+    assert (np.asarray(image.crop((0, 0, *image.size))) == pixels).all()
+    assert (np.asarray(image.transpose(Image.Transpose.ROTATE_180))[::-1, ::-1] == pixels).all()
 
 
 def test_an_empty_file() -> None:
