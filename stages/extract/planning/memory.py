@@ -10,7 +10,7 @@ import torch
 from rich.filesize import decimal
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.machine.memory import resident_bytes
+from egapipe.pipeline.machine.memory import resident_bytes, return_free_memory
 from egapipe.pipeline.store import Manifest
 from egapipe.pipeline.store.dtypes import NUMPY
 from egapipe.stages.extract.decoding.decode import ahead
@@ -117,6 +117,7 @@ def pass_bytes(teacher: Teacher, batch_size: int) -> int:
     pixels = torch.zeros((count, *teacher.preprocessing.shape), dtype=torch.uint8)
     # What is made once is not counted for each.
     teacher.forward(pixels[:1])
+    return_free_memory()
     with _highest() as seen:
         teacher.forward(pixels)
     return (max(seen) - seen[0]) * batch_size // count

@@ -61,7 +61,7 @@ class StorePlan:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the finished store's embeddings, the padding of the last shard included."""
+        """Bytes of the finished store's embeddings and digests, with the last shard's padding."""
         return len(self.shards) * self._shard_bytes
 
     @property
