@@ -49,13 +49,13 @@ def root_of(dataset: Dataset, manifest: Manifest) -> str:
 def require_images(store: FeatureStore, dataset: Dataset, found: Snapshot | None = None) -> None:
     """Raise StoreError, which names the first image that is another one than a store was made of.
 
-    dataset: of the manifest's keys and labels. found: of the store, where somebody has taken it.
-    All images are looked at of a complete store of up to WHOLE_ROWS rows, else those of a sample of
-    what is committed.
+    dataset: its first rows are of the store's keys and labels. found: of the store, where somebody
+    has taken it. All images are looked at of a complete store of up to WHOLE_ROWS rows, else those
+    of a sample of what is committed.
     """
     if not store.manifest.dataset.images:
         return
-    if store.manifest.rows <= WHOLE_ROWS and found is None:
+    if found is None and len(dataset) == store.manifest.rows <= WHOLE_ROWS:
         # One small object in place of a snapshot.
         end = store.ended()
         if end is not None and end.images == root_of(dataset, store.manifest):
@@ -71,9 +71,14 @@ def refusal(store: FeatureStore, changed: Changed) -> str:
     return (
         f"store {store.url}: image {changed.key} (row {changed.row}) on {socket.gethostname()} "
         f"{what} than that it was made of: restore the image, or delete "
-        f"{layout.commit_key(changed.shard)} there and run `egapipe extract` again to redo the "
+        f"{record_of(store, changed)} there and run `egapipe extract` again to redo the "
         "shard; `egapipe store verify --images` lists all that have changed"
     )
+
+
+def record_of(store: FeatureStore, changed: Changed) -> str:
+    """The record of the shard of an image."""
+    return store.objects.located(layout.commit_key(changed.shard))
 
 
 def changed_images(
@@ -85,7 +90,8 @@ def changed_images(
     """
     if not store.manifest.dataset.images:
         return
-    if found.complete and (whole or store.manifest.rows <= WHOLE_ROWS):
+    whole = whole or (found.complete and store.manifest.rows <= WHOLE_ROWS)
+    if whole and found.complete and len(dataset) == store.manifest.rows:
         ours = dataset.digests(store.manifest.shard_rows)
         for shard, (now, was) in enumerate(zip(ours, found.image_digests(), strict=True)):
             if now.hex() != was:

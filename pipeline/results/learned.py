@@ -191,7 +191,7 @@ def _test_differences(then: Record, now: Record) -> Iterator[str]:
 
 def _since(then: Record, config: Config, split: Split) -> Iterator[str]:
     """What has changed since a run was finished, a phrase each."""
-    dataset, store = _images(config, split), _store(config, split)
+    dataset, store = _images(config, split), _store(config, split, then)
     recorded = _manifest(then)
     if dataset is not None and (store is not None or recorded is not None):
         made = store.manifest if store is not None else recorded
@@ -221,7 +221,7 @@ def _changed(store: FeatureStore | None, dataset: Dataset) -> Iterator[str]:
 
 
 def _test_since(then: Record, config: Config) -> Iterator[str]:
-    images, store = _images(config, "test"), _store(config, "test")
+    images, store = _images(config, "test"), _store(config, "test", then.get("store", {}))
     now = then["fingerprint"] if images is None else images.fingerprint()
     yield from _test_differences(then, {"fingerprint": now})
     if now == then["fingerprint"] and "store" in then:
@@ -249,11 +249,14 @@ def _images(config: Config, split: Split) -> Dataset | None:
         return None
 
 
-def _store(config: Config, split: Split) -> FeatureStore | None:
-    """The store of a split, if it is there and can be reached."""
+def _store(config: Config, split: Split, then: Record) -> FeatureStore | None:
+    """The store of a split, if it is there and can be reached: with as many rows as a record says,
+    where others were appended since."""
     url = config.store_url(split)
     try:
-        return FeatureStore.open(url) if FeatureStore.exists(url) else None
+        recorded = _manifest(then)
+        rows = None if recorded is None else recorded.rows
+        return FeatureStore.open(url, rows) if FeatureStore.exists(url) else None
     except StoreError as error:
         _log.warning("a finished run is not compared with its store: %s", error)
         return None

@@ -36,7 +36,8 @@ def open_pair(config: Config, dataset: Dataset, split: Split) -> tuple[FeatureSt
     Raises StoreError, in one line, if the store is not there, was made of something else than the
     configuration says, or has no such output.
     """
-    store = FeatureStore.open(config.store_url(split))
+    # Also as it was before rows were appended, where the data set is still of those.
+    store = FeatureStore.open(config.store_url(split), rows=len(dataset))
     check_pair(store, config, dataset, split)
     output = config.distill.teacher_output
     if output not in store.manifest.outputs:

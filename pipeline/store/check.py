@@ -1,8 +1,9 @@
 """Checking a store: every checksum, every count, and nothing that does not belong there."""
 
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,8 +15,10 @@ from egapipe.pipeline.store.commits import decode_commits
 from egapipe.pipeline.store.create import read_created
 from egapipe.pipeline.store.digests import Digests
 from egapipe.pipeline.store.dtypes import Stored, is_finite, not_a_number
+from egapipe.pipeline.store.growth import Extended
 from egapipe.pipeline.store.index import index_problems
 from egapipe.pipeline.store.location import Place, open_objects
+from egapipe.pipeline.store.objects import Objects
 from egapipe.pipeline.store.records import (
     IMAGES,
     NOT_FINITE,
@@ -31,6 +34,9 @@ from egapipe.pipeline.store.records import (
 from egapipe.pipeline.store.store import FeatureStore
 from egapipe.pipeline.store.tables import decode_failures
 from egapipe.pipeline.views import plan_hash
+
+# Checked with what was appended; what was begun and does not count yet is not of the store.
+_APPENDED = re.compile(rf"{layout.APPENDED}/\d{{6}}/.*")
 
 Progress = Callable[[int, int], None]
 Problems = Iterator[str]
@@ -74,15 +80,43 @@ def check_store(place: Place, progress: Progress | None = None) -> CheckReport:
     objects = open_objects(place)
     report = CheckReport(objects.url)
     try:
-        report.problems += _Check(FeatureStore.open(objects), report, progress).run()
+        store = FeatureStore.open(objects)
+        check = _Check(store, report, progress)
+        report.problems += check.run()
+        while isinstance(store.objects, Extended):
+            # Of what it was, all but the shards that it still has.
+            first, state = store.objects.first, store.objects.before
+            seen = {shard: c for shard, c in check.commits.items() if shard < first}
+            problems = _grown_from(store, state)
+            store, inner = FeatureStore.at(state), CheckReport(objects.url)
+            check = _Check(store, inner, None, seen)
+            problems += [f"before rows were appended: {problem}" for problem in check.run()]
+            report.problems += problems
+            report.bytes += inner.bytes
     except StoreError as error:
         report.problems.append(str(error))
     report.seconds = time.perf_counter() - started
     return report
 
 
+def _grown_from(store: FeatureStore, state: Objects) -> list[str]:
+    """Whether the store before is the one that a manifest names."""
+    parent, end = store.manifest.dataset.parent, FeatureStore.at(state).ended()
+    if parent is None or (end is not None and end.content == parent.content):
+        return []
+    return ["the rows before those that were appended are not those that the manifest names"]
+
+
 class _Check:
-    def __init__(self, store: FeatureStore, report: CheckReport, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        store: FeatureStore,
+        report: CheckReport,
+        progress: Progress | None,
+        seen: Mapping[int, Commit] | None = None,
+    ) -> None:
+        """seen: records of shards that need not be read again."""
+        self.seen = seen or {}
         self.store = store
         self.objects = store.objects
         self.manifest = store.manifest
@@ -128,7 +162,8 @@ class _Check:
                 if commit is not None:
                     self.commits[shard] = commit
                     self.report.committed += 1
-                    yield from self.shard(commit)
+                    if self.seen.get(shard) != commit:
+                        yield from self.shard(commit)
             except StoreError as error:
                 yield str(error)
             self.progress(shard + 1, len(self.store.shards))
@@ -243,7 +278,7 @@ class _Check:
     def unknown(self) -> Problems:
         planned = layout.planned_keys(self.manifest)
         for key in self.objects.sizes():
-            if key in planned:
+            if key in planned or _APPENDED.fullmatch(key):
                 continue
             if layout.leftover_of(key) not in planned:
                 yield f"{key} does not belong to the store"

@@ -94,7 +94,7 @@ class Chunks:
         self._verified = True
 
     def _bad(self, shard: int, what: str) -> str:
-        record = layout.commit_key(shard)
+        record = self._objects.located(layout.commit_key(shard))
         return (
             f"shard {shard} of store {self._objects.url} is damaged: {what}: "
             f"delete {record} there and run `egapipe extract` again to redo the shard"

@@ -21,6 +21,8 @@ FINISHED = f"{COMMITS}/finished.json"
 FAILURES = "failures.parquet"
 COMMIT_TABLE = "commits.parquet"
 DIGEST_BYTES = 32
+APPENDED = "appended"
+COUNTS = "appended.json"
 
 # What makes stored bytes an array; a later zarr may add members that do not.
 _MEANING = (
@@ -120,6 +122,16 @@ def commit_key(shard: int) -> str:
     return f"{COMMITS}/{shard:06d}.json"
 
 
+def appended_key(number: int) -> str:
+    """Key of the record that rows were appended, the number-th time; numbers count from 1."""
+    return f"{appended_folder(number)}/{COUNTS}"
+
+
+def appended_folder(number: int) -> str:
+    """Where they lie."""
+    return f"{APPENDED}/{number:06d}"
+
+
 def array_key(name: str) -> str:
     """Key of an array's metadata."""
     return f"{name}/{GROUP}"
@@ -129,6 +141,8 @@ def planned_keys(manifest: Manifest) -> set[str]:
     """Every object of a finished store: no more, no less."""
     shards = range(len(plan_shards(manifest.rows, manifest.shard_rows)))
     keys = {GROUP, INDEX, CREATED, FINISHED, FAILURES, COMMIT_TABLE}
+    if manifest.dataset.parent is not None:
+        keys.add(COUNTS)
     keys |= {array_key(name) for name in manifest.arrays}
     keys |= {commit_key(shard) for shard in shards}
     return keys | {chunk_key(manifest, name, i) for name in manifest.arrays for i in shards}

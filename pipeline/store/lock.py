@@ -25,6 +25,7 @@ def locked(objects: Objects) -> Iterator[None]:
     Raises StoreError if another process, or another block of this one, holds it, or if the store
     may not be written.
     """
+    objects = objects.home
     if not isinstance(objects, LocalObjects):
         yield
         return

@@ -48,6 +48,13 @@ Pair = tuple[str | None, str | None]
 Leaves = dict[str, Any]
 
 
+class Parent(_Record):
+    """The store that this one has grown from. content: its content hash."""
+
+    rows: Size
+    content: str
+
+
 class DatasetRecord(_Record):
     """The images a store was made from."""
 
@@ -59,6 +66,8 @@ class DatasetRecord(_Record):
     images: Literal["sha256"] | None = None
     """`sha256`: the array `images` has the SHA-256 of each image's bytes, as whoever encoded it has
     read them. None, and not there in a file: the fingerprint covers them."""
+    parent: Parent | None = None
+    """Of a store that has grown; of others it is not there in a file."""
 
     @model_serializer(mode="wrap")
     def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Self
 
 from egapipe.pipeline.errors import EgapipeError, StoreError, one_line
 
@@ -24,9 +23,18 @@ class Objects(ABC):
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def below(self, name: str) -> Self:
+    def below(self, name: str) -> "Objects":
         """The objects in a folder of these."""
         return type(self)(f"{self.url.rstrip('/')}/{name}")
+
+    @property
+    def home(self) -> "Objects":
+        """Where new objects lie: these, unless several places are seen as one."""
+        return self
+
+    def located(self, key: str) -> str:
+        """Where an object lies below the URL, for people."""
+        return key
 
     @abstractmethod
     def get(self, key: str) -> bytes | None:

@@ -126,6 +126,15 @@ class Finished(Record):
         return "run `egapipe extract` again to finish the store anew"
 
 
+class Appended(Record):
+    """Rows were appended: the store has `rows`, and had `before`. first: the first shard that is
+    not one of the store before; the last one of that, where it was not full, is done again."""
+
+    rows: Count
+    before: Count
+    first: Count
+
+
 def content_hash(manifest_hash: str, checksums: Iterable[tuple[int, Mapping[str, str]]]) -> str:
     """SHA-256 over the manifest's hash and every shard's checksums: the identity of the content.
 

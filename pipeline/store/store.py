@@ -20,6 +20,7 @@ from egapipe.pipeline.store.create import (
 )
 from egapipe.pipeline.store.digests import Digests, changed_rows, image_digests
 from egapipe.pipeline.store.dtypes import Floats, Stored
+from egapipe.pipeline.store.growth import Extended, newest
 from egapipe.pipeline.store.index import Rows, StoredIndex
 from egapipe.pipeline.store.location import Place, open_objects
 from egapipe.pipeline.store.lock import locked
@@ -60,8 +61,8 @@ class FeatureStore:
         same_software: refuse to continue what other versions have begun, which is else only logged.
         Raises StoreError if the place holds anything else, and lists the differences.
         """
-        objects = open_objects(place)
-        create_store(objects, manifest, index)
+        objects = newest(open_objects(place))
+        create_store(objects.home, manifest, index)
         store = cls(objects, *open_store(objects))
         require_equal(store.manifest, manifest, store.url)
         require_same_rows(store.listing, index, store.url)
@@ -70,9 +71,17 @@ class FeatureStore:
         return store
 
     @classmethod
-    def open(cls, place: Place) -> Self:
-        """The store at a place, complete or not. Raises StoreError if there is none."""
-        objects = open_objects(place)
+    def open(cls, place: Place, rows: int | None = None) -> Self:
+        """The store at a place, complete or not, with all rows that were appended to it.
+
+        rows: of the state of it that is asked for, if it ever had so many: what was appended later
+        is not in it. Raises StoreError if there is none.
+        """
+        return cls.at(newest(open_objects(place), rows))
+
+    @classmethod
+    def at(cls, objects: Objects) -> Self:
+        """The store of some objects, whatever has been appended to it and whether that counts."""
         return cls(objects, *open_store(objects))
 
     @classmethod
@@ -144,8 +153,8 @@ class FeatureStore:
             if digests is not None:
                 self.require_images(done, digests)
             return done
-        if not self._reopened:
-            self.reopen()
+        if not self._reopened or self._is_earlier(shard):
+            self.reopen(shard)
         ready = prepare_shard(self.manifest, rows, arrays, failures, self.keys, digests)
         checksums = {n: self.chunks.write(shard, n, b) for n, b in ready.blocks.items()}
         commit = Commit(
@@ -163,8 +172,10 @@ class FeatureStore:
         self.objects.put(layout.commit_key(shard), commit.encode())
         return commit
 
-    def reopen(self) -> None:
+    def reopen(self, shard: int | None = None) -> None:
         """Remove the record that the store is finished, before a shard is done again.
+
+        shard: the one. What the store was before rows were appended may have it, too.
 
         Whoever hands out shards does so before the first one. Who writes one does it once until
         `finish`: a store is finished when all that write to it are done.
@@ -172,15 +183,22 @@ class FeatureStore:
         if self.objects.get(layout.FINISHED) is not None:
             self.objects.delete(layout.FINISHED)
         self._reopened = True
+        if isinstance(self.objects, Extended) and shard is not None and self._is_earlier(shard):
+            self.at(self.objects.before).reopen(shard)
 
     def forget_failed(self) -> list[int]:
         """Make every shard that has recorded failures pending again, and return them.
 
+        Of a store that has grown only those that were appended: the others are of what it was, too.
         Only records go: a shard without one does not count, whatever its data are, and a store of
         such shards is not complete. Whoever calls it keeps other extractions away, see `exclusive`.
         """
         commits = self.commits()
-        failed = [shard for shard in sorted(commits) if commits[shard].failures]
+        failed = [
+            shard
+            for shard in sorted(commits)
+            if commits[shard].failures and not self._is_earlier(shard)
+        ]
         if failed:
             self.reopen()
         for shard in failed:
@@ -198,8 +216,18 @@ class FeatureStore:
         found = self.snapshot(everything=True)
         found.require_all()
         self._remove_leftovers(found.sizes)
-        if found.complete:
-            return
+        if not found.complete:
+            self._end(found)
+        parent = self.manifest.dataset.parent
+        if isinstance(self.objects, Extended) and parent is not None:
+            # Whoever made one of its shards again has left it unfinished.
+            earlier = self.at(self.objects.before)
+            if not earlier.complete:
+                earlier.finish()
+            if not self.objects.published:
+                self.objects.publish(self.manifest.rows, parent.rows)
+
+    def _end(self, found: Snapshot) -> None:
         commits, failures = found.commits, encode_failures(found.failures)
         # What vouches for the others comes last.
         for key, data in (
@@ -210,6 +238,11 @@ class FeatureStore:
             # An interrupted `finish` may have put it.
             if self.objects.get(key) != data:
                 self.objects.put(key, data)
+
+    @property
+    def published(self) -> bool:
+        """Whether its rows count: of what was appended, whether that was finished once."""
+        return not isinstance(self.objects, Extended) or self.objects.published
 
     @property
     def complete(self) -> bool:
@@ -249,12 +282,13 @@ class FeatureStore:
         changed = changed_rows(self.read_digests(commit), digests)
         if len(changed):
             row = commit.start + int(changed[0])
+            record = self.objects.located(layout.commit_key(commit.shard))
             raise StoreError(
                 f"shard {commit.shard} of store {self.url} was made of other images on "
                 f"{commit.host} than there are on {socket.gethostname()}: {len(changed)} of "
                 f"{len(digests)} differ, the first is row {row} ({self.keys([row])[0]}): give both "
                 f"hosts the same images; if those of {commit.host} are wrong, delete "
-                f"{layout.commit_key(commit.shard)} there and run `egapipe extract` again"
+                f"{record} there and run `egapipe extract` again"
             )
 
     def read_view(self, row: int, view: int, name: str = "embedding") -> Stored:
@@ -316,6 +350,10 @@ class FeatureStore:
                 f"{where} is damaged (it has a failure of another shard): {Commit.remedy()}"
             )
         return commit
+
+    def _is_earlier(self, shard: int) -> bool:
+        """Whether a shard is one of the store before rows were appended."""
+        return isinstance(self.objects, Extended) and shard < self.objects.first
 
     def _rows_of(self, shard: int) -> range:
         # A negative number would count from the end, and overwrite another shard's chunk.

@@ -43,6 +43,12 @@ def extract(
     workers: Annotated[
         bool, typer.Option("--workers", help="Show a line a worker: where, what, how fast.")
     ] = False,
+    append: Annotated[
+        bool,
+        typer.Option(
+            "--append", help="Add the rows that a data set has got since its store was finished."
+        ),
+    ] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Run the teacher over every view of every image, once, and store its embeddings.
@@ -61,12 +67,12 @@ def extract(
     if local and workers:
         raise UsageError("--workers shows workers of Ray, --local has none: give one of them")
     if dry:
-        _rehearse(loaded, splits, local)
+        _rehearse(loaded, splits, local, append)
         return
     # After the configuration: a mistake in it does not wait for torch.
     from egapipe.stages.extract import prepare
 
-    extractions = prepare(loaded, splits)
+    extractions = prepare(loaded, splits, append=append)
     for extraction in extractions:
         say(*extraction.job.dataset.notes, err=True)
     if retry_failures:
@@ -82,10 +88,10 @@ def extract(
             say(report.line())
 
 
-def _rehearse(config: "Config", splits: "list[Split]", local: bool) -> None:
+def _rehearse(config: "Config", splits: "list[Split]", local: bool, append: bool) -> None:
     from egapipe.stages.extract.planning.dry_run import dry_run
     from egapipe.stages.extract.planning.dry_run_table import table_lines
 
-    rehearsed = dry_run(config, splits, local=local)
+    rehearsed = dry_run(config, splits, local=local, append=append)
     say(*table_lines(rehearsed))
     rehearsed.check()

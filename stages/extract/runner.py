@@ -18,6 +18,7 @@ from egapipe.pipeline.results.images import require_images
 from egapipe.pipeline.store import Commit, FeatureStore, layout
 from egapipe.pipeline.store.snapshot import Snapshot
 from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
+from egapipe.stages.extract.planning.append import plan_append
 from egapipe.stages.extract.planning.job import Job, begun_elsewhere
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
 from egapipe.stages.extract.planning.plan import StorePlan, plan_store
@@ -44,15 +45,17 @@ def run(
     return extraction.run(local=local, progress=progress)
 
 
-def prepare(config: Config, splits: Sequence[Split]) -> list["Extraction"]:
+def prepare(config: Config, splits: Sequence[Split], *, append: bool = False) -> list["Extraction"]:
     """Load the teacher once, and create or open the store of every split.
 
+    append: rows that a finished store has not are appended to it, see `plan_append`.
     What can be refused is refused here, before any image is decoded; raises as `run` does.
     """
     datasets = [open_split(config, split) for split in splits]
     teacher = open_teacher(config)
     pairs = list(zip(splits, datasets, strict=True))
-    plans = [plan_store(config, split, dataset, teacher) for split, dataset in pairs]
+    planned = plan_append if append else plan_store
+    plans = [planned(config, split, dataset, teacher) for split, dataset in pairs]
     require_room(plans)
     return [
         _extraction(config, plan, dataset, teacher)
@@ -72,7 +75,7 @@ class Extraction:
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do."""
-        return self._found.complete
+        return self._found.complete and self.job.store.published
 
     @cached_property
     def _found(self) -> Snapshot:
@@ -167,8 +170,8 @@ def _extraction(config: Config, plan: StorePlan, dataset: Dataset, teacher: Teac
     """Of a store that was begun everything but the images was compared when it was planned."""
     same = config.extract.same_software
     if plan.found is None:
-        url, index = config.store_url(plan.split), index_of(dataset)
-        store = FeatureStore.create(url, plan.manifest, index, same_software=same)
+        index = index_of(dataset)
+        store = FeatureStore.create(plan.objects, plan.manifest, index, same_software=same)
     else:
         store = plan.found.store
         origin = Origin.of(teacher)

@@ -20,6 +20,7 @@ from egapipe.pipeline.machine.memory import total_memory
 from egapipe.pipeline.store.location import open_objects
 from egapipe.stages.extract.decoding.decoders import Decoders, decoders_for
 from egapipe.stages.extract.decoding.reader import Reader
+from egapipe.stages.extract.planning.append import plan_append
 from egapipe.stages.extract.planning.memory import WorkerMemory, room_of, worker_memory
 from egapipe.stages.extract.planning.plan import StorePlan, plan_store
 from egapipe.stages.extract.planning.room import free_bytes, probe_writing, require_room
@@ -70,16 +71,19 @@ class DryRun:
             raise UsageError(self.problem)
 
 
-def dry_run(config: Config, splits: Sequence[Split], *, local: bool = False) -> DryRun:
+def dry_run(
+    config: Config, splits: Sequence[Split], *, local: bool = False, append: bool = False
+) -> DryRun:
     """Rehearse `extract.run` of some splits; nothing stays where the stores will lie.
 
-    local: as in a run. A cluster is joined to see its machines; no Ray is started here. Raises
-    UsageError (no such split, no cluster answers, no room for the workers), TeacherError (the
-    teacher cannot be used) or StoreError (another store is there).
+    local, append: as in a run. A cluster is joined to see its machines; no Ray is started here.
+    Raises UsageError (no such split, no cluster answers, no room for the workers), TeacherError
+    (the teacher cannot be used) or StoreError (another store is there).
     """
     datasets = {split: open_split(config, split) for split in splits}
     teacher = open_teacher(config)
-    plans = [plan_store(config, split, datasets[split], teacher) for split in splits]
+    planned = plan_append if append else plan_store
+    plans = [planned(config, split, datasets[split], teacher) for split in splits]
     # Where nothing is left to do, a run starts no Ray.
     alone = local or not any(plan.pending for plan in plans)
     fleet, room = _one_worker(config.extract) if alone else _planned_fleet(config)

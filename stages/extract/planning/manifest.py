@@ -16,6 +16,7 @@ from egapipe.pipeline.locations.places import with_files
 from egapipe.pipeline.machine.versions import installed
 from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.store import INDEX_SCHEMA, DatasetRecord, Manifest
+from egapipe.pipeline.store.manifest import Parent
 from egapipe.pipeline.store.stored import StoredViews
 from egapipe.pipeline.views import plan_hash, settled
 from egapipe.stages.extract.planning.shards import fitting_rows
@@ -48,12 +49,14 @@ def manifest_for(
     fingerprint: str | None = None,
     stored: Manifest | None = None,
     whole: bool = False,
+    parent: Parent | None = None,
 ) -> Manifest:
     """The manifest of a split's store: dataset, teacher, preprocessing, views, layout, software.
 
     stored: of the store that is there already, which has what the configuration leaves open: also
     what its fingerprint covers. whole: of a new store, the bytes of all images, which nobody reads
-    later. Then they are read for it, unless a fingerprint is given.
+    later. Then they are read for it, unless a fingerprint is given. parent: the store to which the
+    data set's last rows are appended.
     """
     whole = whole if stored is None else stored.dataset.images is None
     if fingerprint is None:
@@ -66,6 +69,7 @@ def manifest_for(
             fingerprint=fingerprint,
             rows=len(dataset),
             images=None if whole else "sha256",
+            parent=parent or (None if stored is None else stored.dataset.parent),
         ),
         teacher=with_files(origin.spec, durable(config.teacher)),
         preprocessing=origin.preprocessing,

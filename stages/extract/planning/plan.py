@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset
+from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import FeatureStore, Manifest, plan_shards
-from egapipe.pipeline.store.create import require_equal, require_same_rows, require_software
+from egapipe.pipeline.store.create import (
+    ELSEWHERE,
+    require_equal,
+    require_same_rows,
+    require_software,
+)
 from egapipe.pipeline.store.dtypes import NUMPY
 from egapipe.pipeline.store.layout import chunk_bytes
 from egapipe.pipeline.store.location import open_objects
@@ -101,12 +107,20 @@ def plan_store(config: Config, split: Split, dataset: Dataset, teacher: Teacher)
     stored = store.manifest
     # Rows are compared one by one, which names the first that differs.
     known = stored.dataset.fingerprint
+    if len(dataset) > stored.rows:
+        raise StoreError(
+            f"store {store.url} is another one: dataset.rows is {stored.rows}, the config asks for "
+            f"{len(dataset)}: `egapipe extract --append` adds rows that follow the old ones, or "
+            f"{ELSEWHERE}"
+        )
     asked = manifest_for(config, split, origin, dataset, fingerprint=known, stored=stored)
     require_equal(stored, asked, store.url)
     if found.pending and config.extract.same_software:
         require_software(stored, asked, store.url, same=True)
     require_same_rows(store.listing, index_of(dataset), store.url)
-    return StorePlan(split, objects, stored, begun=True, pending=tuple(found.pending), found=found)
+    return StorePlan(
+        split, store.objects, stored, begun=True, pending=tuple(found.pending), found=found
+    )
 
 
 def _row_bytes(manifest: Manifest, name: str) -> int:

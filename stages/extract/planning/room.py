@@ -28,6 +28,7 @@ def free_bytes(objects: Objects) -> int | None:
 
     The folder need not exist yet. Raises StoreError if the place cannot be read.
     """
+    objects = objects.home
     if not isinstance(objects, LocalObjects):
         return None
     with objects.explained("read", ""):
@@ -73,6 +74,7 @@ def probe_writing(objects: Objects) -> float:
 
 def _around(objects: Objects) -> Objects:
     """Where a probe leaves nothing behind: in a folder that is there, beside a store elsewhere."""
+    objects = objects.home
     if not isinstance(objects, LocalObjects):
         return type(objects)(objects.url.rpartition("/")[0])
     with objects.explained("read", ""):
@@ -89,6 +91,7 @@ def _by_file_system(plans: Sequence[StorePlan]) -> list[list[StorePlan]]:
 
 
 def _file_system(objects: Objects) -> int | str:
+    objects = objects.home
     if not isinstance(objects, LocalObjects):
         return objects.url
     with objects.explained("read", ""):
