@@ -21,9 +21,9 @@ def _changes_files(event: str, args: tuple[Any, ...]) -> bool:
 def killed_before(step: int, act: Callable[[], object]) -> bool:
     """Run `act` in a fork that gets SIGKILL before its step-th change of the file system.
 
-    Changes are counted from 0: opening a file for writing, renaming, removing, making a folder.
-    What is after one of them is before the next; a flush changes nothing that others see.
-    Returns whether it got so far; False means that `act` ended by itself.
+    Changes are counted from 0: opening a file for writing, flushing one or a folder, renaming,
+    linking, removing, making a folder. What is after one of them is before the next. Returns
+    whether it got so far; False means that `act` ended by itself.
     """
     pid = os.fork()
     if pid == 0:
@@ -38,15 +38,26 @@ def killed_before(step: int, act: Callable[[], object]) -> bool:
 def _act_and_exit(step: int, act: Callable[[], object]) -> None:
     left = step
 
-    def hook(event: str, args: tuple[Any, ...]) -> None:
+    def take() -> None:
         nonlocal left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
         if _changes_files(event, args):
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
+            take()
+
+    flush = os.fsync
+
+    def flushing(handle: int) -> None:
+        take()
+        flush(handle)
 
     try:
         sys.addaudithook(hook)
+        # Of which no hook is told.
+        os.fsync = flushing
         act()
     except BaseException:
         traceback.print_exc()

@@ -6,15 +6,24 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
+import zarr
 from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from egapipe.pipeline.store import Commit, Failure, FeatureStore, Manifest, layout
 from egapipe.pipeline.store.command import register
 from egapipe.pipeline.store.records import Created, Finished
-from tests.pipeline.store.samples import create, make_arrays, make_digests, make_manifest
+from tests.pipeline.store import test_growth as growth
+from tests.pipeline.store.samples import (
+    create,
+    finished,
+    make_arrays,
+    make_digests,
+    make_manifest,
+)
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "store.md"
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
@@ -72,6 +81,23 @@ def test_the_python_runs(store: FeatureStore) -> None:
         exec(compile(text, str(PAGE), "exec"), namespace)  # noqa: S102
     assert namespace["features"].path.exists()
     assert FeatureStore.open("stores/mine.zarr").complete
+
+
+def test_plain_zarr_reads_what_was_appended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = "stores/quickstart/train.zarr"
+    finished(url, growth.manifest_of(4))
+    for rows in (5, 8, 10):
+        store = growth.append(url, rows)
+    [text] = [text for text in blocks("python") if "appended.json" in text]
+    first = zarr.open_group(url, mode="r")["embedding"]
+    namespace = {"Path": Path, "json": json, "np": np, "zarr": zarr}
+    namespace |= {"embedding": first, "shard_rows": 3}
+    exec(compile(text, str(PAGE), "exec"), namespace)  # noqa: S102
+    expected = np.concatenate([store.read_shard(shard) for shard in range(4)])
+    np.testing.assert_array_equal(namespace["embedding"], expected)
 
 
 def test_the_reader_notices_damage(store: FeatureStore) -> None:

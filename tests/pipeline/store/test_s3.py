@@ -33,10 +33,11 @@ __all__ = ["s3", "s3_server"]
 Act = Callable[[str, dict[str, str], Event], None]
 
 SIGKILLED = -9
-SMALL = make_manifest(outputs={"embedding": (3,)}, shard_rows=8)
+SMALL = make_manifest(outputs={"embedding": (3,)}, shard_rows=8, images=True)
 SHARDS = 2
-# Manifest, array, index, record; data and record of each shard; failures, table, record.
-WRITES = 4 + SHARDS * 2 + 3
+# Manifest, two arrays, index, record; data, digests and record of each shard; failures, table,
+# record.
+WRITES = 5 + SHARDS * 3 + 3
 
 
 def extract(url: str, variables: dict[str, str], go: Event) -> None:
@@ -111,8 +112,9 @@ def written_again(keys: set[str]) -> int:
     """How many of the objects that are there a resumed extraction writes once more."""
     if "commits/created.json" not in keys:
         return len(keys)
-    records = {f"embedding/c/{shard}/0/0" for shard in range(SHARDS) if has_record(keys, shard)}
-    return len({key for key in keys if "/c/" in key} - records)
+    done = [shard for shard in range(SHARDS) if has_record(keys, shard)]
+    recorded = {chunk for n in done for chunk in (f"embedding/c/{n}/0/0", f"images/c/{n}/0")}
+    return len({key for key in keys if "/c/" in key} - recorded)
 
 
 def has_record(keys: set[str], shard: int) -> bool:
