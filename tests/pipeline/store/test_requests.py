@@ -4,13 +4,18 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.datasets import open_split
+from egapipe.pipeline.results.pairing import open_pair
 from egapipe.pipeline.store import Features, FeatureStore, layout
+from egapipe.pipeline.store.growth import next_state
+from egapipe.pipeline.store.manifest import Parent
 from egapipe.pipeline.store.summary import summarize
 from egapipe.stages.doctor.parts import Parts
 from egapipe.stages.doctor.stores import check_reachable
@@ -75,13 +80,19 @@ def read(config: Config) -> None:
     Features.open(store, cache_dir=config.store.cache_dir)
 
 
+def train(config: Config) -> None:
+    """`read`, and its images compared, which are as they were when somebody last looked."""
+    open_pair(config, open_split(config, "train"), "train")
+
+
 # Lists; reads: created (twice, where it is asked first whether there is a store), manifest,
-# finished and its two tables; the index where rows are compared.
+# whether rows were appended, finished and its two tables; the index where rows are compared.
 COMMANDS: dict[Callable[[Config], None], tuple[int, int]] = {
-    extract: (2, 7),
-    info: (1, 5),
-    doctor: (1, 6),
-    read: (1, 5),
+    extract: (2, 8),
+    info: (1, 6),
+    doctor: (1, 7),
+    read: (1, 6),
+    train: (1, 7),
 }
 
 
@@ -97,6 +108,34 @@ def test_a_command_on_a_finished_store(config: Config, command: Callable[[Config
     names = [path.partition(".zarr/")[2] for path in asked.paths("read")]
     assert not any(name.startswith(layout.COMMITS + "/0") for name in names)
     assert asked["read", path_of(config, layout.COMMIT_TABLE)] == 1
+
+
+def test_a_store_that_has_grown_takes_a_list_and_a_read_more(config: Config) -> None:
+    """To see whether rows were appended once more."""
+    store = FeatureStore.open(config.store_url("train"))
+    stored, index = store.manifest, store.index()
+    record = stored.dataset.model_copy(
+        update={
+            "rows": stored.rows + 1,
+            "parent": Parent(rows=stored.rows, content=store.content_hash()),
+        }
+    )
+    row = {"row": [stored.rows], "key": ["new"], "label": [0], "source": ["sample"]}
+    rows = pa.concat_tables([index, pa.table(row, schema=index.schema)])
+    state = next_state(store.objects, stored.rows)
+    grown = FeatureStore.create(state, stored.model_copy(update={"dataset": record}), rows)
+    try:
+        shape = (1, 1, *stored.outputs["embedding"])
+        images = {stored.rows: b"\1" * 32}
+        grown.write_shard(stored.rows, {"embedding": np.zeros(shape, np.float32)}, images=images)
+        grown.finish()
+        asked = requests(config, info)
+        assert asked.of("list") == 2
+        assert asked.of("read") == 7
+        assert summarize(config.store_url("train"))["rows"] == stored.rows + 1
+    finally:
+        for key in state.own.sizes():
+            state.own.delete(key)
 
 
 def test_an_older_finished_store_is_read_record_by_record(config: Config) -> None:
