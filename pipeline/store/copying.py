@@ -163,7 +163,7 @@ def _under_way(
 
 
 def _streams(store: FeatureStore, name: str) -> int:
-    most = _LOCAL_STREAMS if isinstance(store.objects, LocalObjects) else AT_ONCE
+    most = _LOCAL_STREAMS if isinstance(store.objects.home, LocalObjects) else AT_ONCE
     return max(1, min(most, _MEMORY // layout.chunk_bytes(store.manifest, name)))
 
 
