@@ -9,16 +9,23 @@ import ctypes
 import mmap
 import os
 import weakref
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import psutil
 
+from egapipe.pipeline.locations.remote import at_once
+
 Ints = npt.NDArray[np.int64]
 
 PAGE = mmap.PAGESIZE
-# What is skipped between two entries costs less time to read along than another request does.
-_GAP_BYTES = 32 << 10
+# Between two entries: so much costs less time to read along than another request does. Of a file
+# that stays in memory, what is read along is used later.
+_GAP_BYTES = 16 << 10
+_KEPT_GAP_BYTES = 256 << 10
+# A request waits for its turn in the system's queue: several threads wait at a time.
+_THREADS = 4
 # The system reads no more at once than its window, which is 128 KiB where nobody has changed it.
 _ASKED_BYTES = 128 << 10
 # A file that takes more of the free memory is not expected to stay in it.
@@ -53,13 +60,25 @@ class Pages:
 
     def read(self, entries: Ints) -> None:
         """Ask the system for the pages of some entries; it reads them while this returns."""
-        for start, stop in stretches(entries, self._entry_bytes, self._offset):
-            self._ask(start, stop)
+        gap = _GAP_BYTES if self.sparse else _KEPT_GAP_BYTES
+        found = stretches(entries, self._entry_bytes, gap, self._offset)
+        if len(found) <= _SAMPLED:
+            self._ask_all(found)
+            return
+        parts = [
+            found[len(found) * i // _THREADS : len(found) * (i + 1) // _THREADS]
+            for i in range(_THREADS)
+        ]
+        at_once(self._ask_all, parts)
 
     def read_all(self) -> None:
         """Ask the system for the whole file, where memory may hold it."""
         if not self.sparse:
             self._ask(0, self._length)
+
+    def _ask_all(self, parts: Sequence[tuple[int, int]]) -> None:
+        for start, stop in parts:
+            self._ask(start, stop)
 
     def _ask(self, start: int, stop: int) -> None:
         if not hasattr(os, "posix_fadvise"):
@@ -79,18 +98,18 @@ class Pages:
         return bool(failed) or bool(found.value & 1)
 
 
-def stretches(entries: Ints, entry_bytes: int, offset: int = 0) -> list[tuple[int, int]]:
+def stretches(entries: Ints, entry_bytes: int, gap: int, offset: int = 0) -> list[tuple[int, int]]:
     """Byte ranges [start, stop) of whole pages that hold some entries, ascending and apart.
 
-    entries: int64 [n], in any order. offset: of entry 0. What lies between two of them is read
-    along where it is short.
+    entries: int64 [n], in any order. gap: bytes between two of them that are read along. offset:
+    of entry 0.
     """
     if len(entries) == 0:
         return []
     places = np.unique(entries) * entry_bytes + offset
     starts = places // PAGE * PAGE
     stops = -(-(places + entry_bytes) // PAGE) * PAGE
-    breaks = np.flatnonzero(starts[1:] - stops[:-1] > _GAP_BYTES)
+    breaks = np.flatnonzero(starts[1:] - stops[:-1] > gap)
     first, last = np.append(0, breaks + 1), np.append(breaks, len(places) - 1)
     return list(zip(starts[first].tolist(), stops[last].tolist(), strict=True))
 

@@ -1,4 +1,4 @@
-"""Gathering random rows: `Features.take` against a plain numpy memmap."""
+"""Gathering random rows: `Features.take` against a plain numpy memmap, in memory and from disk."""
 
 import tempfile
 from pathlib import Path
@@ -8,6 +8,7 @@ import torch
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.store import Features
+from egapipe.stages.bench import cold
 from egapipe.stages.bench.measure import Paired, paired
 from egapipe.stages.bench.synthetic import noise_store
 
@@ -56,4 +57,5 @@ def report() -> list[str]:
         f"  Features.take   {rate / found.ours:8.2f} M rows/s",
         f"  numpy memmap    {rate / found.reference:8.2f} M rows/s",
         f"  speed ratio     {1 / found.ratio:8.2f}  (aim >= 0.80)",
+        *cold.report(),
     ]
