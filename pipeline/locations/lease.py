@@ -44,13 +44,19 @@ class Held(NamedTuple):
 
 
 @contextmanager
-def leased(objects: Objects, what: str) -> Iterator[Held]:
-    """Hold a place for the length of a block. what: that it is held for, for messages.
+def leased(
+    objects: Objects,
+    what: str,
+    busy: str = "being trained",
+    refusal: type[EgapipeError] = TrainingError,
+) -> Iterator[Held]:
+    """Hold a place for the length of a block. what: that it is held for, busy: what is done with
+    it, for messages.
 
     Where its holder seems to be dead, and is not a process of this machine, that is waited for for
-    PATIENCE_SECONDS. Raises TrainingError if another process has it, StoreError.
+    PATIENCE_SECONDS. Raises `refusal` if another process has it, StoreError.
     """
-    held = _take(objects, what)
+    held = _take(objects, _Purpose(what, busy, refusal))
     stop = threading.Event()
     beating = threading.Thread(target=_beat, args=(objects, held, stop), name="lease", daemon=True)
     beating.start()
@@ -94,12 +100,19 @@ def require_held(objects: Objects, held: Held, what: str) -> None:
         )
 
 
-def _take(objects: Objects, what: str) -> Held:
+class _Purpose(NamedTuple):
+    what: str
+    busy: str
+    refusal: type[EgapipeError]
+
+
+def _take(objects: Objects, purpose: _Purpose) -> Held:
     while True:
         last = _last(objects)
-        if last is not None and _is_alive(objects, *last, what):
+        if last is not None and _is_alive(objects, *last, purpose):
             host = _record(last[1]).get("host", "another machine")
-            raise TrainingError(f"{what} is being trained by another process, on {host}")
+            said = f"{purpose.what} is {purpose.busy} by another process, on {host}"
+            raise purpose.refusal(said)
         held = Held(1 if last is None else last[0] + 1, uuid.uuid4().hex)
         # Of several that are here at the same moment, one is told that it has written.
         if objects.create(held.key, _content(held, 0)):
@@ -129,7 +142,7 @@ def _last(objects: Objects) -> tuple[int, bytes] | None:
     return None
 
 
-def _is_alive(objects: Objects, number: int, content: bytes, what: str) -> bool:
+def _is_alive(objects: Objects, number: int, content: bytes, purpose: _Purpose) -> bool:
     """Whether the holder of a lease lives: known of a process of this machine, and of others if
     they write to it."""
     record = _record(content)
@@ -137,9 +150,8 @@ def _is_alive(objects: Objects, number: int, content: bytes, what: str) -> bool:
         return _lives(record)
     host = record.get("host", "another machine")
     _log.warning(
-        "%s was left by a process on %s, or is being trained there: waiting up to %.0f s for a sign"
-        " of life",
-        *(what, host, PATIENCE_SECONDS),
+        "%s was left by a process on %s, or is %s there: waiting up to %.0f s for a sign of life",
+        *(purpose.what, host, purpose.busy, PATIENCE_SECONDS),
     )
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:

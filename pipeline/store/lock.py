@@ -8,10 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.locations.lease import leased
 from egapipe.pipeline.store import layout
 from egapipe.pipeline.store.local import LocalObjects
 from egapipe.pipeline.store.objects import Objects
 
+LEASE = ".lease"
+"""What the name of a store in an object store has behind it where its lease lies: the store's own
+objects are those of a finished one, no more."""
 # File systems without locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
@@ -20,14 +24,16 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 def locked(objects: Objects) -> Iterator[None]:
     """Keep other extractions away from a store that exists, for the length of a block.
 
-    The lock is the system's, on the record of the store's creation, which is never replaced: it
-    ends with the process, however that dies, and leaves no file. Object stores have no locks.
-    Raises StoreError if another process, or another block of this one, holds it, or if the store
-    may not be written.
+    On a disk the lock is the system's, on the record of the store's creation, which is never
+    replaced: it ends with the process, however that dies, and leaves no file. In an object store it
+    is a lease beside the store, see `leased`. Raises StoreError if another process, or another
+    block of this one, holds it, or if the store may not be written.
     """
     objects = objects.home
     if not isinstance(objects, LocalObjects):
-        yield
+        place = type(objects)(f"{objects.url}{LEASE}")
+        with leased(place, f"store {objects.url}", "being extracted", StoreError):
+            yield
         return
     with objects.explained("write", layout.CREATED):
         # Network file systems lock for writing only what is open for writing.

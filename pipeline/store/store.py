@@ -113,7 +113,7 @@ class FeatureStore:
         return self.snapshot().pending
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Keep other extractions away for the length of a block; not in object stores.
+        """Keep other extractions away for the length of a block.
 
         Whoever hands out shards holds it, not those who write them. Raises StoreError if another
         process has it.

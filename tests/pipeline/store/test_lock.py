@@ -1,18 +1,27 @@
 """One extraction at a time: the second is refused in one line, and a dead one refuses nobody."""
 
+import itertools
 import multiprocessing
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import pytest
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store import FeatureStore
+from egapipe.pipeline.store import FeatureStore, check_store
+from tests.objectstore import S3, s3, s3_server
 from tests.pipeline.store.samples import complete, create, snapshot
 
+__all__ = ["s3", "s3_server"]
+
 FORK = multiprocessing.get_context("fork")
+# The clients' threads do not survive a fork.
+SPAWN = multiprocessing.get_context("spawn")
 
 
 def hold(store: FeatureStore, connection: Connection) -> None:
@@ -64,11 +73,50 @@ def test_a_store_that_was_removed_is_explained(tmp_path: Path) -> None:
         store.exclusive().__enter__()
 
 
-def test_an_object_store_has_no_lock(memory: str) -> None:
-    store = create(memory)
-    with store.exclusive(), store.exclusive():
+def test_an_object_store_has_a_lease_beside_it(s3: S3) -> None:
+    """Taken by a put on condition that there is none: of two processes one is told so."""
+    store = create(s3.url())
+    for end in ("released", "killed"):
+        ours, theirs = SPAWN.Pipe()
+        holder = SPAWN.Process(target=hold, args=(store, theirs))
+        holder.start()
+        assert ours.poll(120)
+        with pytest.raises(StoreError) as refused, FeatureStore.open(store.url).exclusive():
+            pass
+        said = str(refused.value)
+        assert said.startswith(f"store {store.url} is being extracted by another process, on ")
+        assert "\n" not in said
+        holder.kill() if end == "killed" else ours.send("let go")
+        holder.join()
+    # Whoever was killed on this machine holds nothing, and nothing stays.
+    with store.exclusive():
         complete(store)
     assert store.complete
+    assert check_store(store.url).problems == []
+    assert not [key for key in s3.objects() if ".lease" in key]
+
+
+def take_often(url: str, results: "Queue[tuple[float, float]]") -> None:
+    store, taken = FeatureStore.open(url), 0
+    while taken < 5:
+        with suppress(StoreError), store.exclusive():
+            began = time.time()
+            time.sleep(0.02)
+            results.put((began, time.time()))
+            taken += 1
+
+
+def test_two_processes_never_hold_an_object_store_at_once(s3: S3) -> None:
+    store = create(s3.url())
+    results = SPAWN.Queue()
+    takers = [SPAWN.Process(target=take_often, args=(store.url, results)) for _ in range(2)]
+    for taker in takers:
+        taker.start()
+    held = sorted(results.get(timeout=240) for _ in range(10))
+    for taker in takers:
+        taker.join()
+        assert taker.exitcode == 0
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(held))
 
 
 WITHOUT = """

@@ -51,7 +51,7 @@ def test_a_killed_extraction_is_continued_and_students_learn_from_it(
 ) -> None:
     """One test: extracting is what takes its time."""
     place = (EXACT, f"store.url={s3.url('')}", f"store.cache_dir={tmp_path / 'cache'}")
-    killed_after(s3, 6, [*EXTRACT, "--local", *as_options(sets(*place))])
+    killed_after(s3, 8, [*EXTRACT, "--local", *as_options(sets(*place))])
     config = quick(
         *place,
         "distill.epochs=1",
