@@ -87,6 +87,7 @@ def table_lines(report: "ExportReport") -> list[str]:
         *columns(rows, gap=3),
         "",
         *_agreements(report),
+        *([f"native is left out: {report.left_out}"] if report.left_out else []),
         f"export: {report.folder}",
     ]
 

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from egapipe.stages.distill.data.images import StreamedImages, readable
 from egapipe.stages.export import FORMATS, NATIVE
 from egapipe.stages.export.agreement import Agreement, agreement
 from egapipe.stages.export.card import model_card
-from egapipe.stages.export.folder import CARD, OWN, PREPROCESSOR, RECORD
+from egapipe.stages.export.folder import CARD, LIBRARIES, OWN, PREPROCESSOR, RECORD
 from egapipe.stages.export.formats import WRITERS
 from egapipe.stages.export.measured import Accuracy, measured
 from egapipe.stages.export.module import OUTPUTS, Inference
@@ -71,6 +72,8 @@ class ExportReport:
     reference: dict[int, float]
     files: list[Checked]
     accuracy: Accuracy | str
+    left_out: str | None = None
+    """Why there is no checkpoint of the student's own library, where none was asked for by name."""
 
 
 def run(
@@ -112,7 +115,9 @@ def run(
     # What an earlier export wrote is known by its record; everything else there is somebody's.
     before = OWN if (out / RECORD).is_file() else None
     with replacing(out, RECORD, before, b"{}\n") as beside:
-        report = _write(student, pixels, beside, formats or _all(student), opset, accuracy)
+        wanted = formats or _all(student)
+        optional = () if formats else (NATIVE,)
+        report = _write(student, pixels, beside, wanted, optional, opset, accuracy)
         record = {
             "checkpoint": student.checkpoint.name,
             "which": checkpoint,
@@ -174,22 +179,33 @@ def _write(
     pixels: Tensor,
     folder: Path,
     formats: Sequence[str],
+    optional: Collection[str],
     opset: int | None,
     accuracy: Accuracy | str,
 ) -> ExportReport:
+    """optional: formats that are left out, with the reason, where they cannot be written."""
     module = Inference(student.student).eval()
     calibration = _calibration(student, pixels) if "onnx-int8" in formats else pixels
     order = Order(module, student.spec, folder, calibration, opset)
     reference = arrays(module)
     expected = dict(zip(OUTPUTS, reference(pixels), strict=True))
-    files = []
+    files, left_out = [], None
     for name in dict.fromkeys(formats):
-        done = WRITERS[name](order)
-        error = _compare(name, done, pixels, expected)
+        try:
+            done = WRITERS[name](order)
+            error = _compare(name, done, pixels, expected)
+        except EgapipeError as reason:
+            if name not in optional:
+                raise
+            left_out = str(reason)
+            for library in LIBRARIES:
+                shutil.rmtree(folder / library, ignore_errors=True)
+            continue
         measured = None if done.exact else agreement(done.run, student, reference, pixels)
         size = (folder / done.file).stat().st_size
         files.append(Checked(name, done.file, size, error, _time(done.run, pixels), measured))
-    return ExportReport(folder, len(pixels), _time(reference, pixels), files, accuracy)
+    times = _time(reference, pixels)
+    return ExportReport(folder, len(pixels), times, files, accuracy, left_out)
 
 
 def _calibration(student: TrainedStudent, pixels: Tensor) -> Tensor:

@@ -29,6 +29,9 @@ PREPROCESSOR = "preprocessor.json"
 CARD, RECORD = "README.md", "export.json"
 LIBRARIES = ("transformers", "timm", "torchvision")
 """Folders of checkpoints in the format of a library."""
+OURS = "egapipe"
+"""Folder of a repository of the hub with the student as egapipe loads it, where a checkpoint of
+another library lies at the top."""
 NATIVE_PREPROCESSOR = "preprocessor_config.json"
 OWN = (
     *(CONFIG, WEIGHTS, PROGRAM, ONNX, FP16, INT8, PREPROCESSOR, CARD, RECORD),

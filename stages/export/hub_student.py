@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import save
 
 from egapipe.pipeline.disk.files import replace_file
 from egapipe.stages.distill.model.spec import StudentSpec
 from egapipe.stages.distill.model.student import Student as Network
-from egapipe.stages.export.folder import CONFIG, WEIGHTS, config_json, load_exported
+from egapipe.stages.export.folder import CONFIG, OURS, WEIGHTS, config_json, load_exported
 from egapipe.stages.export.module import Inference
 
 
@@ -52,20 +53,35 @@ class Student(
         **_of_config: Any,
     ) -> Self:
         """See `load_exported`: nothing that the folder names is imported unless it is trusted."""
-        folder = Path(model_id)
-        if not folder.is_dir():
-            files = [
-                hf_hub_download(
-                    model_id,
-                    name,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                )
-                for name in (CONFIG, WEIGHTS)
-            ]
-            folder = Path(files[0]).parent
+        if Path(model_id).is_dir():
+            folder = _ours(Path(model_id))
+        else:
+            options = {
+                "revision": revision,
+                "cache_dir": cache_dir,
+                "force_download": force_download,
+                "local_files_only": local_files_only,
+                "token": token,
+            }
+            folder = _brought(model_id, options)
         student, spec = load_exported(folder, trust_remote_code=trust_remote_code)
         return cls(student.to(map_location), spec).eval()
+
+
+def _ours(folder: Path) -> Path:
+    """Where `egapipe push` puts it beside a checkpoint of another library, else the folder."""
+    return folder / OURS if (folder / OURS / CONFIG).is_file() else folder
+
+
+def _brought(name: str, options: dict[str, Any]) -> Path:
+    """The same of a repository, its two files brought."""
+    for place in (f"{OURS}/", ""):
+        try:
+            config = hf_hub_download(name, f"{place}{CONFIG}", **options)
+        except EntryNotFoundError:
+            if not place:
+                raise
+        else:
+            hf_hub_download(name, f"{place}{WEIGHTS}", **options)
+            break
+    return Path(config).parent

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from egapipe.pipeline.disk.files import read_json_object
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.disk.files import read_json_object, read_regular
+from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.locations.hub import Content, Repository
 from egapipe.pipeline.results.runs import RunFolder, open_run
 from egapipe.stages.export.card import loading
@@ -13,18 +13,23 @@ from egapipe.stages.export.folder import (
     CARD,
     CONFIG,
     LIBRARIES,
+    OURS,
     OWN,
     PROGRAM,
     RECORD,
     WEIGHTS,
 )
 
-OURS = "egapipe"
-"""Folder of the repository with the student as egapipe loads it, where another library's lies at
-the top."""
 # torch.export is read through pickle, which nobody should have to trust; the record says how fast
 # this machine is.
 _KEPT_HERE = (PROGRAM, RECORD)
+
+
+_PLACES = (
+    *(own.rpartition("/")[2] for own in OWN),
+    *(f"{OURS}/{own}" for own in (CONFIG, WEIGHTS)),
+)
+"""All paths that a push may write."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,11 @@ def run(place: str | Path, name: str, *, private: bool = False) -> PushReport:
     files = {
         path: Content.of_file(folder / own, folder) for path, own in placed(folder, native).items()
     }
-    text = on_hub((folder / CARD).read_text("utf-8"), native, name).encode()
-    files[CARD] = Content.of_bytes(text)
+    files[CARD] = Content.of_bytes(on_hub(_card(folder), native, name).encode())
     repository.create(private=private)
-    sent = repository.send(files, message="egapipe push")
+    # An earlier export may have had more formats, or another library.
+    gone = [path for path in _PLACES if path not in files]
+    sent = repository.send(files, message="egapipe push", gone=gone)
     return PushReport(repository.url, sorted(files), sent)
 
 
@@ -82,11 +88,23 @@ def on_hub(card: str, native: str | None, name: str) -> str:
     return text
 
 
+def _card(folder: Path) -> str:
+    """The text of an export's card. Raises UsageError if it is a link or no text."""
+    file = folder / CARD
+    Content.of_file(file, folder)
+    try:
+        return read_regular(file).decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read: {one_line(error)}") from None
+
+
 def _export(place: str | Path) -> Path:
     """The folder of an export; of a run elsewhere it is brought."""
     folder: RunFolder = open_run(place)
     folder.fetch(RECORD, f"{EXPORT}/")
     found = next((f for f in (folder.path, folder.path / EXPORT) if (f / RECORD).is_file()), None)
+    if found is not None and found != folder.path and found.is_symlink():
+        raise UsageError(f"{found} is a link: name the folder that you mean")
     if found is None or not (found / CARD).is_file():
         raise UsageError(f"{folder.where} has no export: run `egapipe export {folder.where}` first")
     if found == folder.path and folder.url is not None:

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import nn
 
 from egapipe.pipeline.disk.files import replace_file
-from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.machine.extras import require
 from egapipe.stages.distill.model.spec import StudentSpec
 from egapipe.stages.distill.students.imported import known_arguments
@@ -44,7 +44,13 @@ def write(order: Order, folder: str) -> nn.Module:
     replace_file(Path(folder) / WEIGHTS, save(state, {"format": "pt"}))
     config = _config(spec, name, args, network)
     replace_file(Path(folder) / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-    return cast(nn.Module, timm.create_model(f"local-dir:{folder}", pretrained=True))
+    try:
+        return cast(nn.Module, timm.create_model(f"local-dir:{folder}", pretrained=True))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UsageError(
+            f"timm {timm.__version__} does not load its own format from a folder "
+            f"({one_line(error)}): install a newer one, or choose other formats"
+        ) from None
 
 
 def _config(spec: StudentSpec, name: str, args: dict[str, Any], network: Any) -> dict[str, Any]:

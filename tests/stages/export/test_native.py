@@ -202,3 +202,24 @@ def test_a_network_of_transformers_takes_plain_settings_alone(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         build_student(name, args, trusted=False)
+
+
+def test_what_cannot_be_native_is_left_out_unless_it_was_asked_for(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No library at hand refuses a student of ours: here digits_cnn passes for a resnet18."""
+    from egapipe.stages import export
+    from egapipe.stages.export import exporting, native
+
+    def refuse(order: Order, folder: str) -> torch.nn.Module:
+        raise UsageError(f"{order.spec.student.name} is none of ours")
+
+    known = {"digits_cnn": native.Native("transformers", refuse)}
+    monkeypatch.setattr(native, "_REGISTERED", known)
+    monkeypatch.setattr(exporting, "FORMATS", ("safetensors",))
+    report = export.run(finished, to=tmp_path / "out")
+    assert report.left_out == "digits_cnn is none of ours"
+    assert [file.format for file in report.files] == ["safetensors"]
+    assert not (tmp_path / "out" / "transformers").exists()
+    with pytest.raises(UsageError, match="none of ours"):
+        export.run(finished, to=tmp_path / "out", formats=["native"])

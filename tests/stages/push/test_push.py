@@ -79,6 +79,8 @@ def test_a_network_of_another_library_lies_at_the_top(tmp_path: Path) -> None:
     for path, own in places.items():
         (top / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(tmp_path / own, top / path)
+    # The top is transformers', and egapipe finds its own.
+    assert egapipe.Student.from_pretrained(top).spec == order.spec
     shown = run_alone(
         "from transformers import AutoModelForImageClassification as M\n"
         "print(type(M.from_pretrained('top')).__name__)",
@@ -98,7 +100,12 @@ def test_an_interrupted_push_continues(
     with pytest.raises(EgapipeError, match="to continue"):
         push.run(exported, NAME)
     server.commits_left = None
+    # Of an earlier push with other formats; what the user put there stays.
+    there = server.repositories[f"model/{NAME}"]
+    there |= {"model.onnx": b"old", "egapipe/config.json": b"old", "photo.jpg": b"mine"}
     assert push.run(exported, NAME).sent == 2
+    assert not {"model.onnx", "egapipe/config.json"} & there.keys()
+    assert there["photo.jpg"] == b"mine"
 
 
 def test_a_run_from_elsewhere_sends_no_file_of_this_machine(
@@ -112,8 +119,19 @@ def test_a_run_from_elsewhere_sends_no_file_of_this_machine(
     weights.symlink_to(secret)
     with pytest.raises(UsageError, match="is a link"):
         push.run(run, NAME)
-    shutil.rmtree(run / "export")
+    shutil.copy(exported / "export" / "model.safetensors", tmp_path / "w")
+    weights.unlink()
+    (tmp_path / "w").rename(weights)
+    card = run / "export" / "README.md"
+    card.unlink()
+    card.symlink_to(secret)
+    with pytest.raises(UsageError, match=r"README\.md is a link"):
+        push.run(run, NAME)
+    (run / "export").rename(tmp_path / "elsewhere")
     (run / "export").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="export is a link"):
+        push.run(run, NAME)
+    (run / "export").unlink()
     with pytest.raises(UsageError, match="run `egapipe export"):
         push.run(run, NAME)
     assert server.repositories == {}
