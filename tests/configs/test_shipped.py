@@ -222,10 +222,23 @@ def test_the_experiments_behind_the_recipe_can_be_planned(
     texts = [text for language, text in blocks(page("docs/recipes.md")) if language == "yaml"]
     for text in texts:
         Path(text.split()[1].rstrip(",")).write_text(text)
-    chosen, given = (load_config(name) for name in ("choose.yaml", "given.yaml"))
+    chosen = load_config("choose.yaml")
     assert len(plan(chosen)) == len(chosen.compare.variants)
     assert chosen.dataset.validation is not None
-    assert given.dataset.validation is None
-    default = load_config("given.yaml", ["distill.recipe=default"]).distill
-    assert given.distill == default
-    assert given.distill.objective.model_dump(exclude_none=True).keys() == {"ega", "kd"}
+
+
+@pytest.mark.parametrize("name", ["cifar100-sscd", "cifar100-efficientnet", "cifar100-imgfocus"])
+def test_the_proof_of_the_recipe_has_its_settings_alone(name: str) -> None:
+    """Of those that a training learns by: what nobody sets is the default recipe's."""
+    from egapipe.stages.compare.comparison import plan
+
+    config = load_config(f"{name}+proof")
+    bare = load_config(name, ["distill.student.name=resnet8", "distill.epochs=8"]).distill
+    same = {"precision", "threads", "eval_epochs", "checkpoint_epochs"}
+    assert config.distill.model_dump(exclude=same) == bare.model_dump(exclude=same)
+    assert config.dataset.validation is None
+    assert len(plan(config)) == 9
+    # The objective that nobody names is the last variant's.
+    default = config.distill.objective if name == "cifar100-sscd" else None
+    last = list(plan(config).values())[2].distill.objective
+    assert default in (None, last)
