@@ -32,7 +32,7 @@ def make_optimizers(
     made: list[torch.optim.Optimizer] = []
     apart: set[int] = set()
     if config.optimizer == "muon":
-        matrices = [p for p in _learning(model.student.backbone) if p.dim() > 1]
+        matrices = _matrices(model.student.backbone)
         apart = set(map(id, matrices))
         groups = _by_decay(matrices, config, spared)
         made.append(Muon(_grouped(groups, config.lr, STUDENT), config))
@@ -60,7 +60,7 @@ def check_optimizers(model: Distillation, config: DistillConfig) -> None:
     if config.optimizer != "muon":
         return
     _torch_muon()
-    if not any(p.dim() > 1 for p in _learning(model.student.backbone)):
+    if not _matrices(model.student.backbone):
         raise UsageError(
             "distill.optimizer is muon, and the student's backbone has no matrices to learn: set "
             "adamw or sgd"
@@ -192,6 +192,12 @@ def clip_gradient(optimizers: Iterable[torch.optim.Optimizer], config: DistillCo
 
 def _learning(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.requires_grad]
+
+
+def _matrices(backbone: nn.Module) -> list[nn.Parameter]:
+    """Weights of several rows and columns; tokens and embeddings of positions have one row."""
+    learning = _learning(backbone)
+    return [p for p in learning if p.dim() > 1 and 1 < p.shape[0] < p.numel()]
 
 
 def _grouped(

@@ -20,9 +20,15 @@ from egapipe.stages.distill.training.optimizers import (
     student_groups,
 )
 from tests.stages.distill.conftest import MakeConfig
-from tests.stages.distill.test_gradient import ALONE, CPU, batch, distillation, normed
+from tests.stages.distill.test_gradient import ALONE, CPU, batch, distillation
 
 KINDS = ["sgd", "adamw", "muon"]
+
+
+def convolved() -> nn.Module:
+    """36 features of 8 x 8 images, from a matrix, scales and biases."""
+    parts = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(3)]
+    return nn.Sequential(*parts, nn.Flatten())
 
 
 def gradient_step(limit: float | None) -> list[torch.Tensor]:
@@ -61,7 +67,7 @@ def test_neither_biases_nor_scales_decay_where_weights_alone_do() -> None:
 
 def learner(kind: str, **changes: object) -> Learner:
     config = DistillConfig.model_validate({"optimizer": kind, "lr": 0.01, **changes})
-    model = distillation(normed, precision=PRECISIONS[config.precision])
+    model = distillation(convolved, precision=PRECISIONS[config.precision])
     made = make_learner(model, config, CPU)
     made.set_rate(config.lr)
     return made
@@ -85,7 +91,7 @@ def test_every_parameter_has_one_optimiser(kind: str) -> None:
 def test_adamw_of_a_gpu_says_that_it_may_be_recorded() -> None:
     config = DistillConfig(optimizer="adamw")
     for fused in (True, False):
-        made = make_optimizers(distillation(normed), config, fused=fused)
+        made = make_optimizers(distillation(convolved), config, fused=fused)
         assert {group["capturable"] for group in made[0].param_groups} == {fused}
 
 
@@ -100,6 +106,26 @@ def test_what_no_decay_names_stays_where_there_is_no_gradient(kind: str) -> None
     backbone = {n.removeprefix("student.backbone.") for n in still if "backbone" in n}
     # The scale of a normalisation decays unless it is named, or `decay_on` is weights.
     assert backbone == {"0.weight", "1.bias"}
+
+
+def test_muon_has_no_token_nor_embeddings_of_positions() -> None:
+    """They are many dimensions of one row."""
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.position = nn.Parameter(torch.zeros(1, 4, 36))
+            self.layer = nn.Linear(192, 36)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            hidden: torch.Tensor = self.layer(images.flatten(1)) + self.position.mean(dim=1)
+            return hidden
+
+    model = distillation(Tokens)
+    made = make_optimizers(model, DistillConfig(optimizer="muon"))
+    [group] = made[0].param_groups
+    named = dict(model.student.backbone.named_parameters())
+    assert [id(p) for p in group["params"]] == [id(named["layer.weight"])]
 
 
 def test_muon_moves_a_convolution_as_torchs_own_moves_its_matrix() -> None:
