@@ -89,7 +89,9 @@ def dry_run(
     fleet, room = _one_worker(config.extract) if alone else _planned_fleet(config)
     memory = max((_memory(plan, teacher, config, fleet) for plan in plans), key=lambda m: m.total)
     write, problem = _try_writing(plans)
-    problem = problem or _too_large(plans) or _too_full(memory, room)
+    problem = problem or _too_large(plans)
+    if any(plan.pending for plan in plans):
+        problem = problem or _too_full(memory, room)
     if write is not None and local and not _is_here(fleet.device):
         problem = "extract.device is cuda, but torch finds no GPU here: set it to cpu"
     copies = open_objects(config.store.cache_dir or cache_dir())

@@ -123,6 +123,10 @@ def test_the_dry_run_says_what_a_worker_needs(
     monkeypatch.setattr(f"{dry_run.__module__}.total_memory", lambda: 10 * MB)
     with pytest.raises(UsageError, match="the machine with most has"):
         dry_run(quick(), ["train"], local=True).check()
+    monkeypatch.undo()
+    extract.run(quick(), split="train", local=True)
+    monkeypatch.setattr(f"{dry_run.__module__}.total_memory", lambda: 10 * MB)
+    dry_run(quick(), ["train"], local=True).check()
 
 
 @contextmanager
