@@ -18,6 +18,12 @@ def total_memory() -> int:
     return min([psutil.virtual_memory().total, *memory_limits(GROUPS, OWN_GROUP)])
 
 
+def free_memory() -> int:
+    """Bytes that are free or can be had at once, as those of cached files, and no more than the
+    control groups allow at all."""
+    return min([psutil.virtual_memory().available, *memory_limits(GROUPS, OWN_GROUP)])
+
+
 def resident_bytes() -> int:
     """Bytes that this process holds in memory."""
     held: int = psutil.Process().memory_info().rss

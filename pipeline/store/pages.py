@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 
 from egapipe.pipeline.locations.remote import at_once
+from egapipe.pipeline.machine.memory import free_memory
 
 Ints = npt.NDArray[np.int64]
 
@@ -49,7 +49,7 @@ class Pages:
         self._address = np.frombuffer(mapping, np.uint8).ctypes.data
         self._offset = values.ctypes.data - self._address
         self.entry_pages = -(-self._entry_bytes // PAGE)
-        self.sparse = len(mapping) > _SHARE * psutil.virtual_memory().available
+        self.sparse = len(mapping) > _SHARE * free_memory()
         if self.sparse and hasattr(mmap, "MADV_RANDOM"):
             mapping.madvise(mmap.MADV_RANDOM)
 

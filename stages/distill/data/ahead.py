@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import psutil
+from egapipe.pipeline.machine.memory import free_memory
 
 T = TypeVar("T")
 
@@ -56,4 +56,4 @@ def windows(rows: Sequence[int], most: int) -> list[range]:
 
 def free_rows(row_bytes: int) -> int:
     """Rows of so many bytes that may be in memory before they are taken."""
-    return int(min(_MOST_BYTES, _SHARE * psutil.virtual_memory().available)) // max(1, row_bytes)
+    return int(min(_MOST_BYTES, _SHARE * free_memory())) // max(1, row_bytes)

@@ -40,3 +40,12 @@ def test_the_least_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert total_memory() == psutil.virtual_memory().total
     (tmp_path / "memory.max").write_text("1000000\n")
     assert total_memory() == 1_000_000
+
+
+def test_what_is_free_is_no_more_than_there_is() -> None:
+    assert 0 < memory.free_memory() <= memory.total_memory()
+
+
+def test_a_control_group_bounds_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "memory_limits", lambda *_: iter([1000]))
+    assert memory.free_memory() == 1000

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store import Features, FeatureStore, copying
+from egapipe.pipeline.store import Features, FeatureStore, copying, pages
 from egapipe.pipeline.store.selection import Selection
 from tests.pipeline.store.samples import finished, make_arrays, make_manifest
 
@@ -271,3 +271,15 @@ def test_what_killed_builders_left_makes_room(large: FeatureStore, small: Path) 
     part = Features.open(large, shards=range(3), cache_dir=str(small))
     assert not left.exists()
     assert part.valid.sum() == 150
+
+
+def test_a_copy_larger_than_memory_is_read_the_same(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "_SHARE", 0.0)
+    features = Features.open(store)
+    assert features._pages.sparse
+    features.read_ahead(np.arange(features.rows), 1)
+    np.testing.assert_array_equal(everything(features), expected(store))
+    with pytest.raises(IndexError, match="row 64 is not in"):
+        features.read_ahead(np.array([64]), 0)
