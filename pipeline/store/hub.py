@@ -20,7 +20,7 @@ from egapipe.pipeline.store.location import Place, open_objects
 from egapipe.pipeline.store.objects import Objects
 
 CARD = "README.md"
-_FOLDERS = (layout.COMMITS, layout.INDEX.partition("/")[0])
+_FOLDERS = (layout.COMMITS, layout.INDEX.partition("/")[0], layout.APPENDED)
 Told = Callable[[int, int], None]
 """Is told of files done, and planned."""
 
@@ -131,6 +131,8 @@ def wanted_files(there: Mapping[str, There]) -> dict[str, There]:
     made = {path for path in there if path == layout.CREATED or path.endswith(f"/{layout.CREATED}")}
     stores = [path.removesuffix(layout.CREATED).strip("/") for path in made]
     stores = [s for s in stores if _joined(s, layout.GROUP) in there and s.count("/") < DEPTH]
+    # What was appended to a store is no store of its own.
+    stores = [s for s in stores if f"/{layout.APPENDED}/" not in f"/{s}"]
     wanted = {path: one for path, one in sorted(there.items()) if _of_store(path, stores, there)}
     for path in wanted:
         if not is_plain(path):
@@ -197,7 +199,9 @@ def _refuse_others(
 
 
 def _turn(path: str) -> int:
-    """Manifests, then what is stored, then what vouches for it."""
+    """Manifests, then what is stored, what vouches for it, and that appended rows count."""
+    if path.endswith(f"/{layout.COUNTS}"):
+        return 4
     if path.endswith(layout.GROUP):
         return 0
     name = path.rpartition("/")[2]

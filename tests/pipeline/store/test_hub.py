@@ -13,6 +13,8 @@ from egapipe.pipeline.locations import hub as locations
 from egapipe.pipeline.locations.hub import Repository, There
 from egapipe.pipeline.store.hub import pull_stores, push_stores, wanted_files
 from tests.hub_server import TOKEN, Hub, running, use
+from tests.pipeline.store import test_growth as growth
+from tests.pipeline.store.samples import finished
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "stores"
 
@@ -63,6 +65,19 @@ def test_one_store_lies_at_the_top(server: Hub, stores: Path, tmp_path: Path) ->
     assert "LICENSE" in server.repositories["dataset/ann/digits"]
     pull_stores(REPOSITORY, tmp_path / "test.zarr")
     assert files(tmp_path / "test.zarr") == files(stores / "test.zarr")
+
+
+@pytest.mark.parametrize("name", ["", "train.zarr"], ids=["at the top", "in a folder"])
+def test_a_store_that_has_grown_goes_with_all_its_states(
+    server: Hub, tmp_path: Path, name: str
+) -> None:
+    url = str(tmp_path / "stores" / "train.zarr")
+    finished(url, growth.manifest_of(growth.BEFORE))
+    growth.append(url)
+    push_stores(tmp_path / "stores" if name else url, REPOSITORY)
+    [report] = pull_stores(REPOSITORY, tmp_path / "here").reports
+    assert (report.rows, report.problems) == (growth.AFTER, [])
+    assert files(tmp_path / "here" / name) == files(Path(url))
 
 
 def test_a_half_finished_store_is_pushed_continued_and_pushed_again(
