@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from egapipe.pipeline.datasets import open_split
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.results import images as same
 from egapipe.pipeline.results.images import changed_images, require_images, root_of
+from egapipe.pipeline.results.learned import STORE, features_record, require_current
 from egapipe.pipeline.results.pairing import check_pair
+from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.store import FeatureStore, check_store, layout
 from egapipe.stages import extract
 from egapipe.stages.extract import prepare
@@ -215,3 +218,20 @@ def test_verifying_lists_every_image_that_has_changed(config: Config) -> None:
     assert any("image 09.png (row 9, shard 2) is another one" in line for line in report.lines())
     drawn = verify_store(config, split="train", count=8)
     assert [one.row for one in drawn.changed] == [5, 9]
+
+
+def test_a_finished_training_is_of_the_images_that_it_has_learned_from(
+    config: Config, tmp_path: Path
+) -> None:
+    store, training = run(config), RunFolder(tmp_path / "run")
+    training.path.mkdir()
+    training.write_json(STORE, features_record([store], None, None))
+    require_current(training, config)
+    image(config, DAMAGED).write_bytes(b"no image either")
+    require_current(training, config)
+    image(config, 2).write_bytes(png(20))
+    with pytest.raises(StoreError, match=r"from what is there now: image 02.png \(row 2\) is ano"):
+        require_current(training, config)
+    shutil.rmtree(store.url)
+    with pytest.raises(StoreError, match="are others: train it anew"):
+        require_current(training, config)
