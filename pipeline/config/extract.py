@@ -1,13 +1,15 @@
 """Stage one: how the teacher is run, and on which machines."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from egapipe.pipeline.config.base import AboveZero, Count, Fraction, Positive, Section
 from egapipe.pipeline.config.located import Address
 
 _USUAL_BATCH = 128
+# Lengths are sent in 15 bits.
+_LARGEST_CANVAS = 8192
 
 DecodeBy = Literal["threads", "processes"]
 
@@ -33,6 +35,9 @@ class ExtractConfig(Section):
     """Lay pixels and weights out with channels last: faster for convolutions, not for a ViT."""
     compile: bool = False
     """Compile the teacher: faster after some seconds; a CPU needs a C++ compiler for it."""
+    canvas: Annotated[Positive, Field(le=_LARGEST_CANVAS)] | None = None
+    """Resize images on the teacher's device, to which they go in squares of so many pixels; larger
+    ones are brought to that size before. Another store: pixels differ by a grey level or two."""
     decode_threads: Positive | None = None
     """Threads, or processes, that read and decode ahead of the teacher. Default: the cores of the
     worker's share of its machine, and 2 at least."""

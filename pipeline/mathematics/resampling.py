@@ -63,7 +63,8 @@ def cropped_weights(
 def resized(pixels: Tensor, across: Tensor, down: Tensor) -> Tensor:
     """Bring images, whole numbers as float32 [B, 3, H, W], to uint8 [B, 3, h, w].
 
-    across: [B, w, W]. down: [B, h, H]. Differs from Pillow by one grey level at most.
+    across: [B, w, W]. down: [B, h, H]. Differs from Pillow by a grey level here and there; by more
+    in less than 1 % of the numbers of an image, where Pillow takes columns first.
     """
     batch, _, height, width = pixels.shape
     # [B, 3H, W] times [B, W, w], then [B, h, H] times [B, H, w] of each channel.

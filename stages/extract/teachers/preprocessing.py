@@ -109,25 +109,35 @@ class Preprocessing:
 
     def centre(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         """The centre crop (height, width) of an image; zeros outside it."""
-        height, width = size
-        top, left = (image.height - height) // 2, (image.width - width) // 2
-        return image.crop((left, top, left + width, top + height))
+        top, left = self.corner((image.height, image.width), size)
+        return image.crop((left, top, left + size[1], top + size[0]))
+
+    def corner(self, image: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+        """Top and left of the centre crop (height, width) of an image (height, width)."""
+        return (image[0] - size[0]) // 2, (image[1] - size[1]) // 2
+
+    def resized_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of an image after resizing, before the crop.
+
+        Raises ImageError for one so narrow that it can't be resized.
+        """
+        if self.resize is None:
+            return height, width
+        if isinstance(self.resize, tuple):
+            return self.resize
+        short, long = min(height, width), max(height, width)
+        if long > _MAX_ASPECT * short:
+            raise ImageError(f"{width} x {height} pixels are too narrow to be resized")
+        edge = int(self.resize * long / short)
+        return (edge, self.resize) if height > width else (self.resize, edge)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON for a manifest; `mean` and `std` are lists of three."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     def _resized(self, image: Image.Image) -> Image.Image:
-        if self.resize is None:
-            return image
-        if isinstance(self.resize, tuple):
-            return self._scale(image, self.resize)
-        short, long = min(image.size), max(image.size)
-        if long > _MAX_ASPECT * short:
-            raise ImageError(f"{image.width} x {image.height} pixels are too narrow to be resized")
-        edge = int(self.resize * long / short)
-        tall = image.height > image.width
-        return self._scale(image, (edge, self.resize) if tall else (self.resize, edge))
+        size = self.resized_size(image.height, image.width)
+        return image if self.resize is None else self._scale(image, size)
 
     def _scale(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         height, width = size

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from PIL import Image
-
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
 
 
@@ -14,10 +12,9 @@ class TorchvisionPreprocessing(Preprocessing):
     For a margin of 15 pixels, transformers leaves out 7 at the top and torchvision 8.
     """
 
-    def centre(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
-        """The centre crop (height, width) of an image; zeros outside it."""
-        top, left = _margin(image.height, size[0]), _margin(image.width, size[1])
-        return image.crop((left, top, left + size[1], top + size[0]))
+    def corner(self, image: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+        """Top and left of the centre crop (height, width) of an image (height, width)."""
+        return _margin(image[0], size[0]), _margin(image[1], size[1])
 
 
 def _margin(length: int, crop: int) -> int:

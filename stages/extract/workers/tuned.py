@@ -14,6 +14,7 @@ from egapipe.pipeline.mathematics.timing import one_thread
 from egapipe.pipeline.store import Manifest
 from egapipe.stages.extract.decoding.reduced import Reduced
 from egapipe.stages.extract.teachers import Known, Loading, Outputs, Teacher, load_teacher
+from egapipe.stages.extract.teachers.on_device import OnDevice
 from egapipe.stages.extract.workers.memory import is_out_of_memory
 from egapipe.stages.extract.workers.passes import out_of_memory
 
@@ -30,6 +31,8 @@ def open_teacher(config: Config, manifest: Manifest | None = None) -> Teacher:
     known = None if manifest is None else Known(manifest.teacher, manifest.outputs)
     loading = Loading(known, torch.device("cuda" if gpu else "cpu"))
     teacher = load_teacher(config.teacher, loading)
+    if settings.canvas is not None:
+        teacher = OnDevice(teacher, settings.canvas)
     return tuned(
         ReducingTeacher(teacher) if settings.jpeg == "reduced" else teacher,
         settings.usual_batch,
