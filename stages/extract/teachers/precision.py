@@ -26,7 +26,9 @@ def widen(module: nn.Module, precision: str) -> None:
         return
     kept = _castable(module)
     for weights in (*module.parameters(), *module.buffers()):
-        if weights.is_floating_point() and id(weights) not in kept:
+        # Autocast leaves float64 as it is.
+        kept_small = id(weights) in kept and weights.dtype != torch.float64
+        if weights.is_floating_point() and not kept_small:
             weights.data = weights.data.float()
 
 

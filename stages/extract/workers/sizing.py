@@ -34,16 +34,27 @@ def batch_for(
     """
     if asked != "auto":
         return asked
+    found = _used(before, like) or _tried(teacher, device)
+    if isinstance(teacher, TunedTeacher):
+        teacher.resize(found)
+    return found
+
+
+def _used(before: Sequence[Mapping[str, str]], like: Mapping[str, str]) -> int | None:
+    """The batch that the last shards of the same device and precision ended with."""
     for computed in reversed(before):
         if all(computed.get(key) == like[key] for key in ("device", "precision")):
             return int(computed["batch"].partition(" x ")[0].rpartition(", ")[2])
+    return None
+
+
+def _tried(teacher: Teacher, device: torch.device) -> int:
+    """The batch at which doubling ends, without what compiles for each size."""
     plain = teacher.plain if isinstance(teacher, TunedTeacher) else teacher
     plain.to(device)
     found = found_by_doubling(lambda size: _speed(plain, device, size))
     if found is None:
         raise out_of_memory(plain, device, FIRST)
-    if isinstance(teacher, TunedTeacher):
-        teacher.resize(found)
     return found
 
 

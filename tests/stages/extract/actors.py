@@ -55,8 +55,8 @@ class Actor:
     in `prepare`, and `sleeper` files make it last an hour. `hang<N>-<shard>` makes it stop there
     for an hour, `mute<N>-<shard>` after the shard's file is written, once. While there is a file
     `gate-<shard>`, all shards from that one on wait. `<kind><N>-<shard>`, of FAULTS, makes it raise
-    that, once, and `<kind><N>+<shard>` while it stores the shard. A shard that it is given isolated
-    leaves a file.
+    that, once, and `<kind><N>+<shard>` while it stores the shard. `say<N>-<shard>` makes it say
+    something. A shard that it is given isolated leaves a file.
     """
 
     moved = 0
@@ -91,7 +91,8 @@ class Actor:
         if (self.folder / f"bug-{shard}").exists():
             raise ZeroDivisionError("a bug")
         self._fail_if_told("-", shard)
-        return Encoded(1, {"device": "actor"})
+        said = ["memory is short"] if self._obeys(f"say*-{shard}") else []
+        return Encoded(1, {"device": "actor"}, said)
 
     def written(self, shard: int) -> Commit:
         self._die_if_told(f"torn*-{shard}")

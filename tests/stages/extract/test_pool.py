@@ -112,6 +112,13 @@ def test_every_shard_is_done_once(run: Run) -> None:
     assert len(run.hired) == 2
 
 
+def test_what_a_worker_has_to_say_is_told_with_its_host(run: Run) -> None:
+    run.order("say1-1")
+    assert shards_of(run([0, 1, 2], size=1)) == [0, 1, 2]
+    [note] = run.notes
+    assert re.fullmatch(r"worker on \S+: memory is short", note)
+
+
 def test_no_more_workers_are_hired_than_there_are_shards(run: Run) -> None:
     assert shards_of(run([4], size=6)) == [4]
     assert len(run.hired) == 1

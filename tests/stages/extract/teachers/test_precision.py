@@ -53,6 +53,12 @@ def test_a_teacher_gives_the_bits_that_autocast_gives_from_float32_weights(
     assert kept.spec == cast.spec
 
 
+def test_float64_is_rounded_once_as_before() -> None:
+    network = nn.Sequential(nn.Linear(4, 4).double(), nn.LayerNorm(4).double())
+    widen(network, "bfloat16")
+    assert {weights.dtype for weights in network.parameters()} == {torch.float32}
+
+
 def test_float32_is_float32(tmp_path: Path) -> None:
     assert types(load_teacher(models.settings(models.vit(tmp_path)))) == {torch.float32}
 
