@@ -71,7 +71,7 @@ class Passes:
         """None if there is too little memory; the failed pass has let go of its own by then."""
         try:
             parts = [self._teacher.forward(part) for part in pixels.split(size)]
-        except Exception as error:  # which of them say so, differs by device
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if size == 1:

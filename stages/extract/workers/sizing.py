@@ -80,7 +80,7 @@ def _speed(teacher: Teacher, device: torch.device, size: int) -> float | None:
     try:
         pixels = torch.zeros(shape, dtype=torch.uint8, device=device)
         return size / min(_seconds(teacher, pixels) for _ in range(_PASSES))
-    except Exception as error:  # which of them say so, differs by device
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     if device.type == "cuda":
