@@ -1,12 +1,14 @@
 """Accuracy of a student on labelled images."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from egapipe.stages.distill.data.images import Images, readable
 from egapipe.stages.distill.data.loader import run_ahead
@@ -19,11 +21,13 @@ BATCH = {"cpu": 512, "cuda": 4096}
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 and top-5 accuracy in %, and the number of images."""
+    """Top-1 and top-5 accuracy in %, the number of images, and the mean cross-entropy of a student,
+    NaN where it was not asked for."""
 
     top1: float
     top5: float
     images: int
+    loss: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -43,20 +47,23 @@ class Evaluation:
         length = BATCH[world.device.type]
         chunks = (mine[i : i + length] for i in range(0, len(mine), length))
         jobs = (lambda c=c: readable(self.images, c) for c in chunks)
-        # Hits among the first one and five, images.
-        counts = torch.zeros(3, dtype=torch.int64, device=world.device)
+        # Hits among the first one and five, images, and the sum of their cross-entropies.
+        counts = torch.zeros(4, dtype=torch.float64, device=world.device)
 
         @torch.no_grad()
         def count() -> None:
             for rows, images in run_ahead(jobs, self.images.threads, world.device):
                 labels = torch.from_numpy(self.labels[rows]).to(world.device)
                 if len(rows):
-                    counts[:2] += count_hits(logits(images), labels)
+                    found = logits(images)
+                    counts[:2] += count_hits(found, labels)
                     counts[2] += len(rows)
+                    counts[3] += cross_entropy(found, labels, reduction="sum")
 
         world.agree(count)
         counts = world.total(counts)
-        return as_accuracy(counts[:2], int(counts[2]))
+        images = int(counts[2])
+        return replace(as_accuracy(counts[:2], images), loss=float(counts[3]) / max(1, images))
 
 
 def count_hits(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from egapipe.stages.distill.model.student import Losses
 from egapipe.stages.distill.setup import Job, evaluation_logits, make_batches
 from egapipe.stages.distill.training.checkpoint import Checkpoints, Position, load_student_weights
 from egapipe.stages.distill.training.diagnosis import check_step, check_steps, check_weights
+from egapipe.stages.distill.training.dynamics import learning_dynamics
 from egapipe.stages.distill.training.evaluation import Accuracy, Evaluation
 from egapipe.stages.distill.training.gradient import make_gradient
 from egapipe.stages.distill.training.heads import (
@@ -83,6 +84,7 @@ def _fit(
         if last or (at.epoch + 1) % config.eval_epochs == 0:
             accuracy, average = evaluate(job, learner, choice)
         tested = {**_named(f"{split}/", accuracy), **_named(f"{split}/ema_", average)}
+        tested |= learning_dynamics(job, choice, split, accuracy)
         metrics = {**epoch_means(at.sums), **tested}
         metrics["lr"] = learning_rate(config, at.epoch, job.loader.steps - 1, job.loader.steps)
         epoch, best = at.epoch, accuracy is not None and accuracy.top1 > at.best_top1

@@ -39,6 +39,9 @@ def test_a_run_leaves_everything_that_explains_it(quick: MakeConfig) -> None:
     metrics = read_metrics(run)
     assert [line["epoch"] for line in metrics] == list(range(8))
     assert metrics[-1]["train/ce"] < metrics[0]["train/ce"]
+    # Of images that are not learned from; the graphs come closer to each other.
+    assert 0 < metrics[-1]["test/loss"] < metrics[0]["test/loss"]
+    assert -1 <= metrics[0]["test/graph"] < metrics[-1]["test/graph"] <= 1
     summary = json.loads((done.run / "summary.json").read_text())
     assert summary == done.summary
     assert summary["top1"] == metrics[-1]["test/top1"] > 25
