@@ -16,7 +16,8 @@ def register(app: typer.Typer) -> None:
 
 def report(
     path: Annotated[
-        str, typer.Argument(parser=as_place, help="Folder of a run, a comparison or a sweep.")
+        str,
+        typer.Argument(parser=as_place, help="Folder of a run, comparison or sweep, or of many."),
     ],
     to: Annotated[
         Path | None,

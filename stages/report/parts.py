@@ -1,13 +1,13 @@
 """Parts of a page: one that cannot be drawn is left out with a line, and the others stay."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
+from egapipe.pipeline.results.experiment import Recorded
 from egapipe.pipeline.results.learned import require_record
-from egapipe.pipeline.results.runs import RunFolder
-from egapipe.stages.report.page import Section
+from egapipe.stages.report.pages.document import Section
 
 _log = logging.getLogger(__name__)
 # What is read: files that are gone or damaged, with members missing or of another type; and what
@@ -36,18 +36,24 @@ def left_out(section: Section, name: str) -> Iterator[None]:
         _say(section, f"{name} could not be drawn and is left out: {reason}")
 
 
-def left_out_runs(section: Section, runs: Mapping[str, RunFolder]) -> dict[str, str]:
-    """Those runs of a table whose record of features is damaged, and why, said in the section.
+def damaged_cells(section: Section, recorded: Recorded) -> dict[int, str]:
+    """Numbers of the cells whose record of features is damaged, and why, said in the section.
 
-    They may have learned from other features than the rest. runs: name -> folder.
+    They may have learned from other features than the rest. A run that is gone is no such cell.
     """
     reasons = {}
-    for name, run in runs.items():
+    for cell in recorded.experiment.cells:
+        run = recorded.run(cell)
+        if run is None:
+            continue
         try:
             require_record(run)
         except (UsageError, OSError) as error:
-            reasons[name] = one_line(error)
-            _say(section, f"run {name} may be of other features and is left out: {reasons[name]}")
+            reasons[cell.number] = one_line(error)
+            _say(
+                section,
+                f"run {cell.run} may be of other features and is left out: {reasons[cell.number]}",
+            )
     return reasons
 
 

@@ -9,7 +9,7 @@ from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.errors import EgapipeError
 from egapipe.pipeline.machine.versions import source_commit
 from egapipe.pipeline.store import FeatureStore
-from egapipe.stages.report.page import Section
+from egapipe.stages.report.pages.document import Section
 
 
 def provenance(config: Config, summary: Mapping[str, Any] | None = None) -> Section:

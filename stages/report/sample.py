@@ -25,9 +25,10 @@ Ints = npt.NDArray[np.int64]
 class Sample:
     """n labelled test images. names: of at least C classes. rows: int64 [n] of the data set.
     labels: int64 [n]. nodes: float32 [n, D] of the student. predicted: int64 [n], the
-    student's classes. losses: float32 [n], its cross-entropy of each image. features: the
-    teacher's, or None, and `why` then. head: of the teacher, as trained beside the student; None
-    where the checkpoint has none. checkpoint: the folder of the student's weights."""
+    student's classes. confidence: float32 [n], its largest probability. losses: float32 [n], its
+    cross-entropy of each image. features: the teacher's, or None, and `why` then.
+    head: of the teacher, as trained beside the student; None where the checkpoint has none.
+    checkpoint: the folder of the student's weights."""
 
     dataset: Dataset
     names: list[str]
@@ -35,6 +36,7 @@ class Sample:
     labels: Ints
     nodes: Floats
     predicted: Ints
+    confidence: Floats
     losses: Floats
     features: Features | None
     why: str = ""
@@ -83,7 +85,9 @@ def take_sample(student: TrainedStudent) -> Sample | None:
     parts = [_part(out, dataset.labels[out.rows]) for out in student.outputs(dataset, wanted)]
     if not parts:
         return None
-    rows, nodes, predicted, losses = (np.concatenate(of) for of in zip(*parts, strict=True))
+    rows, nodes, predicted, confidence, losses = (
+        np.concatenate(of) for of in zip(*parts, strict=True)
+    )
     features, why = _features(student, dataset)
     return Sample(
         dataset=dataset,
@@ -92,6 +96,7 @@ def take_sample(student: TrainedStudent) -> Sample | None:
         labels=dataset.labels[rows],
         nodes=nodes,
         predicted=predicted,
+        confidence=confidence,
         losses=losses,
         features=features,
         why=why,
@@ -100,15 +105,16 @@ def take_sample(student: TrainedStudent) -> Sample | None:
     )
 
 
-def _part(out: Outputs, labels: Ints) -> tuple[Ints, Floats, Ints, Floats]:
-    """Rows, nodes, predicted classes and losses of a batch: its logits are as wide as there are
-    classes, and are not kept."""
+def _part(out: Outputs, labels: Ints) -> tuple[Ints, Floats, Ints, Floats, Floats]:
+    """Rows, nodes, predicted classes, confidence and losses of a batch: its logits are as wide as
+    there are classes, and are not kept."""
     losses = cross_entropy(
         out.logits, torch.from_numpy(labels).to(out.logits.device), reduction="none"
     )
-    arrays = (out.nodes, out.logits.argmax(dim=1), losses)
-    nodes, predicted, lost = (tensor.cpu().numpy() for tensor in arrays)
-    return out.rows, nodes, predicted, lost
+    confidence = out.logits.softmax(dim=1).amax(dim=1)
+    arrays = (out.nodes, out.logits.argmax(dim=1), confidence, losses)
+    nodes, predicted, sure, lost = (tensor.cpu().numpy() for tensor in arrays)
+    return out.rows, nodes, predicted, sure, lost
 
 
 def _names(student: TrainedStudent, dataset: Dataset) -> list[str]:

@@ -1,9 +1,9 @@
-"""Small pictures inside the page: single ones, and many in one sheet."""
+"""Small pictures inside the page, as URLs that hold them: single ones, and many in one sheet."""
 
 import base64
 import io
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
@@ -11,31 +11,16 @@ from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.terminal.text import visible
 
 TILE = 32
+COLUMNS = 25
 _LARGEST = 128
-_COLUMNS = 25
 _QUALITY = 80
 
 
-def sheet_html(dataset: Dataset, rows: Sequence[int], labels: Sequence[str]) -> str:
-    """A hidden sheet of TILE x TILE pictures of some rows, and a text for each, for page.js."""
-    lines = -(-len(rows) // _COLUMNS)
-    sheet = Image.new("RGB", (_COLUMNS * TILE, lines * TILE))
-    for number, row in enumerate(rows):
-        place = (number % _COLUMNS * TILE, number // _COLUMNS * TILE)
-        sheet.paste(_tile(dataset.image(row)), place)
-    # Nothing in it can end the script.
-    texts = json.dumps(list(map(visible, labels))).replace("<", "\\u003c")
-    return (
-        f'<img class="sheet" hidden alt="" data-columns="{_COLUMNS}" src="{data_url(sheet)}">'
-        f'<script type="application/json">{texts}</script>'
-    )
-
-
-def image_html(image: Image.Image, caption: str) -> str:
-    """One picture with a caption, which is HTML, below it."""
+def thumbnail(image: Image.Image) -> str:
+    """One picture, made small."""
     copy = image.copy()
     copy.thumbnail((_LARGEST, _LARGEST))
-    return f'<div><img alt="" src="{data_url(copy)}">{caption}</div>'
+    return data_url(copy)
 
 
 def data_url(image: Image.Image) -> str:
@@ -44,6 +29,25 @@ def data_url(image: Image.Image) -> str:
     # Of a picture of few pixels each counts, and costs little.
     image.save(content, format="WEBP", quality=_QUALITY, lossless=max(image.size) <= TILE)
     return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """url: a picture of TILE x TILE squares, COLUMNS in a row. texts: one for each square."""
+
+    url: str
+    texts: tuple[str, ...]
+    columns: int = COLUMNS
+
+
+def sheet_of(dataset: Dataset, rows: Sequence[int], texts: Sequence[str]) -> Sheet:
+    """The sheet of some rows of a data set."""
+    lines = -(-len(rows) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * TILE, lines * TILE))
+    for number, row in enumerate(rows):
+        place = (number % COLUMNS * TILE, number // COLUMNS * TILE)
+        sheet.paste(_tile(dataset.image(row)), place)
+    return Sheet(data_url(sheet), tuple(map(visible, texts)))
 
 
 def _tile(image: Image.Image) -> Image.Image:

@@ -60,7 +60,7 @@ TAGS = {
     *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "section"),
     *("table", "thead", "tbody", "tr", "th", "td", "div", "dl", "dt", "dd", "figure"),
     *("figcaption", "details", "summary", "pre", "img", "script"),
-    *("svg", "g", "defs", "path", "use", "text", "tspan", "clippath", "rect", "image", "style"),
+    *("button", "i", "a", "style"),
 }
 
 
@@ -163,18 +163,30 @@ def check_page(written: report.Report) -> Page:
 
 def test_the_page_of_a_run(project: Project) -> None:
     page = check_page(report.run(project.run, trust_remote_code=True))
-    assert page.figures == ["accuracy", "losses", "map", "edges", "classes", "confusions", "timing"]
+    curves = ["accuracy", "losses", "test-loss", "agreement", "rate"]
+    drawn = ["map", "edges", "classes", "confusions", "reliability", "timing"]
+    assert page.figures == [*curves, *drawn]
     for name in CLASSES:
-        assert shortened(visible(name)) in page.text
+        assert visible(name) in page.text
+        assert shortened(visible(name)) in parameter(page, "confusions", "names")
     pairs = next(table for table in page.tables if table[0][:2] == ["label", "taken for"])
     assert {name for row in pairs[1:] for name in row[:2]} <= set(map(visible, CLASSES))
     assert len(pairs) > 3
     assert f"{STUDENT}, cross-entropy + ega, seed 0" in page.text
     pictures = [of for tag, of in page.elements if tag == "img"]
     assert all(str(of["src"]).startswith("data:image/") for of in pictures)
-    texts = page.source.split('<script type="application/json">')[1].split("</script>")[0]
+    texts = page.source.split('<script type="application/json" class="texts">')[1]
+    texts = texts.split("</script>")[0]
     said = [text.partition(", taken for ")[0] for text in json.loads(texts)]
     assert set(said) == set(map(visible, CLASSES))
+
+
+def parameter(page: Page, figure: str, name: str) -> list[str]:
+    """A parameter of a figure's first chart."""
+    start = page.source.index(f'<figure id="{figure}"')
+    text = page.source[start:].split('<script type="application/json">')[1].split("</script>")[0]
+    assert "<" not in text
+    return next(p["value"] for p in json.loads(text)["params"] if p["name"] == name)
 
 
 def test_the_page_of_a_comparison(project: Project) -> None:
@@ -182,7 +194,8 @@ def test_the_page_of_a_comparison(project: Project) -> None:
     assert [row[0] for row in page.tables[0]] == ["variant", *map(visible, VARIANTS)]
     assert page.tables[0][0][4] == f"against {visible(VARIANTS[0])}"
     for name in VARIANTS:
-        assert shortened(visible(name)) in page.text
+        assert visible(name) in page.text
+    assert parameter(page, "scores-0", "whole") == list(map(visible, VARIANTS))
     assert f"Accuracy, {STUDENT}" in page.text
 
 

@@ -34,39 +34,46 @@ const box = (element) => {
   return { width, height, left, top, right, bottom };
 };
 const frame = document.querySelector("iframe");
-frame.addEventListener("load", () => {
+frame.addEventListener("load", async () => {
   const view = frame.contentWindow, page = frame.contentDocument;
   const style = (element) => view.getComputedStyle(element);
+  const all = (selector) => [...page.querySelectorAll(selector)];
+  await view.drawn;
   const found = {
     wrong: view.wrong,
     width: view.innerWidth,
     scroll: page.documentElement.scrollWidth,
     background: style(page.body).backgroundColor,
     ink: style(page.body).color,
-    figures: [...page.querySelectorAll("figure")].map((figure) => ({
+    figures: all("figure").map((figure) => ({
       id: figure.id,
       panels: [...figure.querySelectorAll("svg")].map(box),
       marks: figure.querySelectorAll("svg path, svg use, svg image").length,
-      texts: [...figure.querySelectorAll("svg text")].map((text) => ({
-        text: text.textContent, fill: style(text).fill, panel: box(text.closest("svg")),
-        ...box(text) })),
+      texts: [...figure.querySelectorAll("svg text")].filter((text) => text.textContent).map(
+        (text) => ({ text: text.textContent, fill: style(text).fill,
+          panel: box(text.closest("svg")), ...box(text) })),
     })),
-    images: [...page.querySelectorAll("img")].map((image) => image.naturalWidth),
-    hovers: [...page.querySelectorAll("figure.hover svg")].map((svg) => {
-      const points = [...svg.querySelectorAll("g[id$='points'] use")];
+    images: all("img").map((image) => image.naturalWidth),
+    hovers: await all("figure:has(img.sheet) svg").reduce(async (before, svg) => {
+      const hovers = await before;
+      const points = [...svg.querySelector(".mark-symbol").querySelectorAll("path")];
       const point = points[Math.floor(points.length / 2)];
       const at = point.getBoundingClientRect();
       const x = at.left + at.width / 2, y = at.top + at.height / 2;
-      const tile = page.querySelector(".tile"), before = tile.hidden;
+      const tile = page.querySelector(".tile"), hidden = tile.hidden;
       const send = (kind, x, y) => svg.dispatchEvent(
-        new view.PointerEvent(kind, { clientX: x, clientY: y, bubbles: true }));
-      send("pointerenter", x, y);
-      const shown = { before, hidden: tile.hidden, text: tile.textContent, ...box(tile),
-        picture: style(tile.querySelector("i")).backgroundImage.slice(0, 20),
-        rings: [...page.querySelectorAll(".ring")].map((ring) => style(ring).display) };
-      send("pointerleave", 0, 0);
-      return { points: points.length, ...shown, after: tile.hidden };
-    }),
+        new view.PointerEvent(kind, { clientX: x, clientY: y, bubbles: kind !== "pointerleave" }));
+      send("pointermove", x, y);
+      const shown = { before: hidden, hidden: tile.hidden, text: tile.textContent, ...box(tile),
+        picture: style(tile.querySelector("i")).backgroundImage.slice(0, 20) };
+      await new Promise((done) => setTimeout(done, 300));
+      // The second group of symbols of each panel is the ring.
+      shown.rings = all("figure:has(img.sheet) svg").map((one) =>
+        one.querySelectorAll(".mark-symbol")[1].querySelectorAll("path").length);
+      send("pointermove", -99, -99);
+      return [...hovers, { points: points.length, ...shown, after: tile.hidden }];
+    }, []),
+    asked: await (async () => { ASK })(),
   };
   document.body.innerHTML = "<pre id=probe></pre>";
   document.querySelector("pre").textContent = JSON.stringify(found);
@@ -82,17 +89,25 @@ class Shown:
     console: list[str]
 
 
-def show(page: Path, folder: Path, *, width: int = DESKTOP, dark: bool = False) -> Shown:
-    """Load a page in a frame of some width, in light or dark colours, and look at it."""
+def show(
+    page: Path, folder: Path, *, width: int = DESKTOP, dark: bool = False, ask: str = ""
+) -> Shown:
+    """Load a page in a frame of some width, in light or dark colours, and look at it.
+
+    ask: JavaScript that does something to the page at last, with `page`, its document, `all` and
+    `style`; what it returns is `asked` of what was found.
+    """
+    # Before the page's policy, which would not have it run.
     content = page.read_text("utf-8").replace("<head>", f"<head>{_WATCH}", 1)
     frame = (
         f'<iframe width="{width}" height="800" style="border:0" srcdoc="{html.escape(content)}">'
     )
     outer = folder / "outer.html"
+    probe_script = _PROBE.replace("ASK", ask)
     outer.write_text(
-        f'<!DOCTYPE html><meta charset="utf-8"><body>{frame}</iframe>{_PROBE}', "utf-8"
+        f'<!DOCTYPE html><meta charset="utf-8"><body>{frame}</iframe>{probe_script}', "utf-8"
     )
-    dom, log = _run(folder, dark, "--dump-dom", outer.as_uri())
+    dom, log = _run(folder, dark, "--virtual-time-budget=60000", "--dump-dom", outer.as_uri())
     probe = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
     assert probe is not None, f"the page was not looked at: {log[-2000:]}"
     return Shown(
@@ -110,6 +125,9 @@ def _run(folder: Path, dark: bool, *arguments: str) -> tuple[str, str]:
         "--disable-dev-shm-usage",
         "--no-first-run",
         "--disable-background-networking",
+        "--disable-quic",
+        "--disable-component-update",
+        "--disable-sync",
         "--enable-logging=stderr",
         f"--user-data-dir={folder / 'profile'}",
         # Not --force-dark-mode, which inverts the colours of pages that have no dark ones.

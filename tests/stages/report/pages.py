@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         tag = self._open[-1] if self._open else ""
-        if tag in ("td", "th"):
+        if {"td", "th"} & set(self._open):
             self.tables[-1][-1][-1] += data
         if tag == "h2":
             self.titles[-1] += data

@@ -1,20 +1,24 @@
 """Names are drawn as they are, whatever is in them: in figures, in tables, and in the pictures."""
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
 
-from egapipe.pipeline.terminal.text import visible
-from egapipe.stages.report.curves import group_curves
-from egapipe.stages.report.figure import Figure, draw
-from egapipe.stages.report.names import printable, printing, shortened
-from egapipe.stages.report.of_comparison import _gains, _scores
-from egapipe.stages.report.of_run import classes_section, embeddings_section
-from egapipe.stages.report.page import Section, page_html
-from egapipe.stages.report.parallel import parallel_figure
+from egapipe.pipeline.results.experiment import Cell, Setting
+from egapipe.pipeline.results.standing import Standing
+from egapipe.stages.report.charts.curves import group_curves
+from egapipe.stages.report.charts.figure import Figure
+from egapipe.stages.report.charts.scores import gain_figure, score_figure
+from egapipe.stages.report.charts.series import Series
+from egapipe.stages.report.charts.sweep.parallel import parallel_figure
+from egapipe.stages.report.charts.sweep.settings import setting_figure
+from egapipe.stages.report.charts.sweep.trials import Trial, series_of
+from egapipe.stages.report.names import shortened
+from egapipe.stages.report.pages.document import Section, page_html
+from egapipe.stages.report.pages.run import classes_section, embeddings_section
 from egapipe.stages.report.sample import Sample
 from tests.stages.report.test_pictures import Noise
 
@@ -36,29 +40,6 @@ NAMES = {
 }
 
 
-class Texts(HTMLParser):
-    """Of the <text> elements of an SVG, as a browser shows them."""
-
-    def __init__(self, panels: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found: list[str] = []
-        self._inside = False
-        self.feed(panels)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._inside = tag == "text"
-        if self._inside:
-            self.found.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = False
-
-    def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.found[-1] += data
-
-
 @pytest.fixture(scope="module")
 def sample() -> Sample:
     """An image of each class, and two more."""
@@ -73,6 +54,7 @@ def sample() -> Sample:
         nodes=random.normal(size=(len(labels), 8)).astype(np.float32),
         predicted=np.roll(labels, 1),
         losses=np.ones(len(labels), dtype=np.float32),
+        confidence=np.full(len(labels), 0.5, dtype=np.float32),
         features=None,
     )
 
@@ -80,70 +62,106 @@ def sample() -> Sample:
 def figures(sample: Sample) -> Iterator[Figure]:
     """Every figure that draws names of the user's."""
     yield from embeddings_section(sample).figures[:1]
-    yield from classes_section(sample).figures
-    curves = group_curves({name: [[{"epoch": 0, "test/top1": 1.0}]] for name in NAMES})
+    yield from classes_section(sample).figures[:2]
+    series = Series(tuple(NAMES), "names")
+    metrics = [[[{"epoch": 0, "test/top1": 1.0}]] for _ in NAMES]
+    curves = group_curves("curves", "", metrics, series)
     assert curves is not None
     yield curves
-    numbers = {"mean": 1.0, "n": 2, "gain": 1.0, "low": 0.5, "high": 1.5, "pairs": 2}
-    rows = [{"variant": name, **numbers} for name in NAMES]
-    yield _scores("scores", "student", rows, [])
-    yield _gains("gains", "student", rows, "baseline", 0.95)
-    trials = [{"changes": {"augment": name}, "value": float(i)} for i, name in enumerate(NAMES)]
+    settings = [Setting(name=str(number), label=name) for number, name in enumerate(NAMES)]
+    found = [Standing(setting, {0: 1.0, 1: 2.0}, (1.0, 2.0), 1.0, 0.95) for setting in settings]
+    yield score_figure("scores", "", found, series, "metric")
+    yield gain_figure("gains", "", found, series, "baseline", "95%")
+    trials = [
+        Trial(
+            Cell(number=i, setting=str(i), seed=0, state="done", epochs=1, value=float(i)),
+            Setting(name=str(i), label="x", changes={"augment": name}),
+            i,
+        )
+        for i, name in enumerate(NAMES)
+    ]
+    of_trials = series_of(trials)
+    yield setting_figure("words", "augment", trials, [], None, of_trials, "metric")
     for part in (trials[:7], trials[7:]):
-        yield parallel_figure(["augment"], part, "test/top1", "max")
+        yield parallel_figure(["augment"], part, of_trials, "metric", "max")
+
+
+def strings(value: Any) -> Iterator[str]:
+    """All texts in a specification."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for inner in value.values() for text in strings(inner))
+    elif isinstance(value, list):
+        yield from (text for inner in value for text in strings(inner))
 
 
 def test_every_name_is_drawn_as_it_is(sample: Sample) -> None:
-    """On the page; a picture is drawn without a character that its fonts lack."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        drawn = list(figures(sample))
     seen: dict[str, set[str]] = {}
-    for figure in drawn:
-        texts = Texts("".join(figure.panels)).found
-        seen.setdefault(figure.name, set()).update(
-            text.split(" (")[0].removeprefix(" ") for text in texts
-        )
-    assert len(seen) == 7
+    for figure in figures(sample):
+        assert figure.png()[:4] == b"\x89PNG"
+        seen.setdefault(figure.name, set()).update(strings(figure.specs()))
+    assert len(seen) == 8
     for name, texts in seen.items():
-        longest = 12 if name == "map" else 18
-        assert {shortened(visible, longest) for visible in NAMES.values()} <= texts, name
+        longest = 14 if name == "parallel" else 18
+        assert {shortened(shown, longest) for shown in NAMES.values()} <= texts, name
+
+
+def test_no_name_is_an_expression(sample: Sample) -> None:
+    """A name stands among data and parameters, never where Vega looks for code."""
+    for figure in figures(sample):
+        found = list(expressions(figure.specs()))
+        assert found, figure.name
+        for text in found:
+            assert not any(name in text for name in NAMES if len(name) > 6), figure.name
+
+
+def expressions(value: Any) -> Iterator[str]:
+    """What Vega interprets in a specification."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key in _INTERPRETED and isinstance(inner, str):
+                yield inner
+            else:
+                yield from expressions(inner)
+    elif isinstance(value, list):
+        yield from (text for inner in value for text in expressions(inner))
+
+
+_INTERPRETED = ("calculate", "filter", "test", "expr", "labelExpr")
 
 
 def test_every_name_is_in_the_table_as_it_is(sample: Sample) -> None:
     section = classes_section(sample)
     cells = Cells(page_html("\udcff", "\udcff", [section]).encode().decode()).found
     # The table has twelve pairs, and each name is once a label and once what it is taken for.
-    pairs = cells[cells.index("of the label") + 1 :]
-    assert len(pairs) == 12 * 4
+    start = cells.index("of the label") + 1
+    pairs = cells[start : start + 12 * 4]
     assert {*pairs[0::4], *pairs[1::4]} == set(NAMES.values())
     for name in NAMES:
         one = Section("one")
         one.table(["name"], [[name]])
-        assert Cells(one.html()).found == ["name", NAMES[name]]
+        assert Cells(page_html("", "", [one])).found == ["name", NAMES[name]]
 
 
-class Cells(Texts):
-    """Of the cells of tables."""
+class Cells(HTMLParser):
+    """Of the cells of tables, as a browser shows them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[str] = []
+        self._inside = False
+        self.feed(page)
+        self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._inside = tag in ("td", "th")
-        if self._inside:
+        if tag in ("td", "th"):
+            self._inside = True
             self.found.append("")
 
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = self._inside and tag not in ("td", "th")
 
-def test_names_that_differ_are_drawn_differently_without_a_font_for_them() -> None:
-    assert printable("Zwölf µ — …") == "Zwölf µ — …"
-    unknown = [chr(0x10FFF0 + number) for number in range(3)]
-    assert [printable(one) for one in unknown] == ["[10FFF0]", "[10FFF1]", "[10FFF2]"]
-    assert shortened(unknown[0]) == unknown[0]
-    with printing():
-        assert shortened(unknown[0]) == "[10FFF0]"
-        assert shortened("a\u200db") == "ab" or "\u200d" in shortened("a\u200db")
-
-
-def test_a_name_is_no_formula() -> None:
-    broken = r"$\undefined{"
-    (panel,) = draw("x", "x", "", lambda axes: axes.set(title=broken)).panels
-    assert broken in Texts(panel).found
-    assert visible(broken) == broken
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.found[-1] += data

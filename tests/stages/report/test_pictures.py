@@ -1,5 +1,6 @@
 """What is drawn of images: whatever their classes are called, and whatever the student became."""
 
+import json
 import re
 import tracemalloc
 from collections.abc import Sequence
@@ -14,15 +15,15 @@ from egapipe.pipeline.datasets.fingerprint import image_digests
 from egapipe.pipeline.mathematics.correlation import correlations
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages.distill import load_student
-from egapipe.stages.report.classes import (
+from egapipe.stages.report.charts.classes import (
     by_class,
     confused_classes,
     confused_pairs,
     confusion,
 )
-from egapipe.stages.report.embedding import chosen, tsne
-from egapipe.stages.report.of_run import classes_section, embeddings_section
-from egapipe.stages.report.page import Section, page_html
+from egapipe.stages.report.charts.maps import chosen, onto, standard, tsne
+from egapipe.stages.report.pages.document import Section, charts_script, page_html
+from egapipe.stages.report.pages.run import classes_section, embeddings_section
 from egapipe.stages.report.sample import Sample, take_sample
 from tests.stages.report.browser import needs_browser, show
 from tests.stages.report.pages import Page
@@ -40,6 +41,7 @@ HOSTILE = [
     "a name that is longer than any place beside an axis has room for",
 ]
 MEGABYTE = 10**6
+FIGURES = ["map", "edges", "classes", "confusions", "reliability"]
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +83,17 @@ def hostile(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_names_of_classes_may_be_anything(sample: Sample, hostile: Path) -> None:
     page = Page(hostile)
-    # One script is page.js, one the texts of the map: no name has opened another.
-    scripts = [of for tag, of in page.elements if tag == "script"]
-    assert scripts == [{"type": "application/json"}, {}]
+    # The library of charts and page.js are what runs; data are charts and the texts of the map. No
+    # name has opened another.
+    scripts = [of.get("type") for tag, of in page.elements if tag == "script"]
+    assert scripts.count(None) == 2
+    assert set(scripts) == {None, "application/json"}
+    assert len(scripts) == 2 + page.source.count('class="chart"') + 1
     assert not any(key.startswith("on") for _, of in page.elements for key in of)
     pairs = page.tables[0][1:]
     expected = confused_pairs(replace(sample, names=HOSTILE))
     assert [row[:2] for row in pairs] == [list(pair[:2]) for pair in expected]
-    assert page.text.startswith(f"\n\n{HOSTILE[0]}")
+    assert page.text.strip().startswith(HOSTILE[0])
 
 
 @needs_browser
@@ -132,10 +137,12 @@ def test_a_student_that_diverged_has_no_map_but_a_page(sample: Sample, tmp_path:
         nodes=np.full_like(sample.nodes, np.nan),
         predicted=np.zeros_like(sample.predicted),
         losses=np.full_like(sample.losses, np.nan),
+        confidence=np.full_like(sample.losses, np.nan),
     )
     sections = [embeddings_section(broken), classes_section(broken)]
     page = Page(written(tmp_path, "broken", *sections))
     assert page.figures == ["classes", "confusions"]
+    assert "the reliability diagram could not be drawn" in page.text
     assert "No test image has finite embeddings" in page.text
 
 
@@ -156,11 +163,13 @@ def test_a_few_images_of_one_class(sample: Sample, images: int) -> None:
         nodes=sample.nodes[:images],
         predicted=np.zeros(images, dtype=np.int64),
         losses=sample.losses[:images],
+        confidence=sample.confidence[:images],
     )
     named = [figure.name for figure in embeddings_section(few).figures]
     assert named == (["map", "edges"] if images >= 5 else ["edges"])
     assert confused_pairs(few) == []
-    assert [figure.name for figure in classes_section(few).figures] == ["classes", "confusions"]
+    named = [figure.name for figure in classes_section(few).figures]
+    assert named == ["classes", "confusions", "reliability"]
 
 
 def test_the_map_is_the_same_at_every_call_and_keeps_neighbours() -> None:
@@ -172,6 +181,19 @@ def test_the_map_is_the_same_at_every_call_and_keeps_neighbours() -> None:
     distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
     np.fill_diagonal(distances, np.inf)
     assert (distances.argmin(axis=1) // 20 == np.arange(80) // 20).all()
+
+
+def test_a_turned_mirrored_and_scaled_map_lies_on_the_other_again() -> None:
+    """Procrustes: what differs in nothing else is the same map."""
+    random = np.random.default_rng(0)
+    other = standard(random.normal(size=(50, 2)).astype(np.float32))
+    turn = np.array([[np.cos(2.0), np.sin(2.0)], [np.sin(2.0), -np.cos(2.0)]])
+    moved = (7 * other @ turn + [3, -9]).astype(np.float32)
+    np.testing.assert_allclose(onto(moved, other), other, atol=1e-4)
+    # Of unlike ones it is no worse than as it was, in the same measure.
+    unlike = standard(random.normal(size=(50, 2)).astype(np.float32))
+    before, after = (((of - other) ** 2).sum() for of in (unlike, onto(unlike, other)))
+    assert after < before
 
 
 class Noise:
@@ -214,12 +236,13 @@ def test_the_page_of_ten_thousand_images_stays_small(tmp_path: Path) -> None:
         nodes=random.normal(size=(10_000, 256)).astype(np.float32),
         predicted=random.integers(0, 100, 10_000),
         losses=random.exponential(size=10_000).astype(np.float32),
+        confidence=random.uniform(size=10_000).astype(np.float32),
         features=None,
         why="none was extracted",
     )
     page = written(tmp_path, "noise", embeddings_section(sample), classes_section(sample))
     assert page.stat().st_size < 5 * MEGABYTE
-    assert Page(page).figures == ["map", "edges", "classes", "confusions"]
+    assert Page(page).figures == FIGURES
 
 
 @pytest.mark.parametrize("classes", [10, 100, 1_000, 21_841])
@@ -236,6 +259,7 @@ def test_a_page_of_any_number_of_classes_can_be_read(classes: int, tmp_path: Pat
         nodes=random.normal(size=(images, 16)).astype(np.float32),
         predicted=predicted,
         losses=random.exponential(size=images).astype(np.float32),
+        confidence=random.uniform(size=images).astype(np.float32),
         features=None,
         why="none was extracted",
     )
@@ -249,20 +273,20 @@ def test_a_page_of_any_number_of_classes_can_be_read(classes: int, tmp_path: Pat
     assert peak < 10 * MEGABYTE
     sections = [embeddings_section(sample), classes_section(sample)]
     file = written(tmp_path, "many", *sections)
-    assert file.stat().st_size < MEGABYTE
+    assert file.stat().st_size - len(charts_script()) < MEGABYTE
     page = Page(file)
-    assert page.figures == ["map", "edges", "classes", "confusions"]
+    assert page.figures == FIGURES
     wrong = (labels != predicted).sum()
     assert sum(int(row[2]) for row in page.tables[0][1:]) <= wrong
     # What is named in a figure is few enough to be read, and what is left out is said.
     named = {
-        figure.name: re.findall("class number [0-9]+", "".join(figure.panels))
+        figure.name: set(re.findall("class number [0-9]+", json.dumps(figure.specs())))
         for section in sections
         for figure in section.figures
     }
     assert len(named["classes"]) == min(30, len(np.unique(labels)))
     assert len(named["map"]) <= 20
-    assert len(named["confusions"]) == {10: 20, 100: 0}.get(classes, 60)
+    assert len(named["confusions"]) == (classes if classes <= 100 else 30)
     caption = sections[1].figures[1].caption
     assert (f"of {classes:,} classes" in caption) == (classes > 100)
     # A share of one image or two says little: of how many it is stands beside it.
@@ -280,7 +304,7 @@ def test_the_confusions_of_many_classes_are_the_most_frequent_ones() -> None:
     blank = np.zeros((5_000, 1), dtype=np.float32)
     names = [str(c) for c in range(classes)]
     rows = np.arange(5_000)
-    sample = Sample(Noise(), names, rows, labels, blank, predicted, blank[:, 0], None)
+    sample = Sample(Noise(), names, rows, labels, blank, predicted, blank[:, 0], blank[:, 0], None)
     dense = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(dense, (labels, predicted), 1)
     counts, right = by_class(sample)

@@ -2,16 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
+import altair as alt
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import EgapipeError
 from egapipe.pipeline.store import FeatureStore
-from egapipe.stages.report.figure import COLOURS, GREY, Figure, draw
+from egapipe.stages.report.charts.figure import Figure, draw, hover, table
+from egapipe.stages.report.charts.series import Series
 
-_RUNS = 20
+_RUNS, _STEPS = 20, 40
 # Of less work, extraction and a student together, times are those of starting it.
 _LEAST_SECONDS = 5.0
 _WAITED, _INFER = "decode", "infer"
@@ -67,33 +67,46 @@ def timing_figure(costs: Costs) -> Figure:
     """Total seconds by the number of students."""
     n = costs.break_even
     last = _RUNS if n == math.inf else max(_RUNS, math.ceil(1.5 * n))
-    students = np.linspace(0, last, 50)
-
-    def paint(axes: Any) -> None:
-        for colour, name, total in (
-            (COLOURS[1], "live teacher", costs.live),
-            (COLOURS[0], "extracted once", costs.cached),
-        ):
-            axes.plot(students, [total(float(n)) for n in students], color=colour, label=name)
-        if n < math.inf:
-            axes.axvline(
-                n, color=GREY, linewidth=1, linestyle=":", label=f"break-even, n = {n:.2f}"
-            )
-        axes.set(xlabel="students trained, n", ylabel="seconds", ylim=(0, None), xlim=(0, last))
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
-
+    totals = {"live teacher": costs.live, "extracted once": costs.cached}
+    series = Series(tuple(totals), "timing")
+    rows = [
+        {"series": number, "students": last * step / _STEPS, "seconds": of(last * step / _STEPS)}
+        for number, of in enumerate(totals.values())
+        for step in range(_STEPS + 1)
+    ]
+    axis = alt.Axis(tickMinStep=1, format="d", grid=False)
+    base = alt.Chart(table(rows)).transform_calculate(name="whole[datum.series]")
+    lines = base.mark_line().encode(
+        x=alt.X("students:Q", title="students trained, n", axis=axis),
+        y=alt.Y("seconds:Q", title="seconds", axis=alt.Axis(format="~s")),
+        color=series.colour(),
+        opacity=series.opacity(),
+    )
+    points = base.mark_point(filled=True, size=80, opacity=0).encode(
+        x="students:Q",
+        y="seconds:Q",
+        color=series.colour(),
+        tooltip=hover(("name", ""), ("students", "students", ".1f"), ("seconds", "s", ",.1f")),
+    )
+    chart = lines + points
+    if n < math.inf:
+        even = alt.Chart(table([{"students": n}])).mark_rule(strokeDash=[2, 3])
+        chart += even.encode(
+            x="students:Q", tooltip=hover(("students", "break-even, students", ".2f"))
+        )
+    chart = chart.add_params(*series.params())
     when = "with the first student" if n <= 1 else f"from {_whole(n)} students on"
     pays = f" Extraction pays {when}."
     if costs.cached(1) < _LEAST_SECONDS:
         pays = " That is too little work to say from when on extraction pays."
+    even = "" if n == math.inf else f" The dotted line is where both cost the same, n = {n:.2f}."
     caption = (
         f"Extraction of {costs.views} views took {costs.extract:.1f} s of a worker, "
         f"{costs.infer:.1f} s of them in the teacher's forward pass; a student takes "
         f"{costs.train:.1f} s. A live teacher would add {costs.live_teacher:.1f} s to each: one "
-        f"view of every image in each of {costs.epochs} epochs.{pays}"
+        f"view of every image in each of {costs.epochs} epochs.{even}{pays}"
     )
-    return draw("timing", "Once against every time", caption, paint)
+    return draw("timing", "Once against every time", caption, chart, series=series)
 
 
 def _whole(n: float) -> str:

@@ -1,30 +1,32 @@
 """The page of one run."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.distill.data.choice import ON_TEST
-from egapipe.stages.report.classes import (
+from egapipe.stages.evaluate.cost import count_macs, count_parameters, random_images
+from egapipe.stages.report.charts.classes import (
     class_figure,
+    class_rows,
     confused_pairs,
     confusion_figure,
-    worst_html,
 )
-from egapipe.stages.report.curves import run_curves
-from egapipe.stages.report.embedding import (
-    edge_figure,
-    map_figure,
-    map_places,
-)
-from egapipe.stages.report.page import Section
+from egapipe.stages.report.charts.maps import edge_figure, map_figure, map_places
+from egapipe.stages.report.charts.reliability import reliability_figure
+from egapipe.stages.report.charts.timing import measure, timing_figure
+from egapipe.stages.report.pages.document import Section
+from egapipe.stages.report.pages.dynamics import add_curves
+from egapipe.stages.report.pages.evaluated import add_evaluation
 from egapipe.stages.report.parts import left_out
 from egapipe.stages.report.provenance import provenance
 from egapipe.stages.report.sample import Sample, take_sample
-from egapipe.stages.report.thumbnails import sheet_html
-from egapipe.stages.report.timing import measure, timing_figure
+from egapipe.stages.report.thumbnails import thumbnail
 
 # Of summary.json: the name on the page, and how the value is written.
 _RESULTS = {
@@ -43,18 +45,8 @@ _RESULTS = {
     "rows_per_s": ("images a second", "{:,.0f}"),
     "data_wait": ("of the time waiting for data", "{:.1%}"),
 }
-_WHICH = {"last": "last epoch", "best": "best epoch", "ema": "weights' moving average"}
-# What `egapipe evaluate` measured, by its names.
-_SPACES = {
-    "nodes": "student's nodes",
-    "features": "student's features",
-    "teacher": "teacher's embeddings",
-}
-_GRAPHS = {
-    "nodes": "student's nodes, teacher's embeddings",
-    "features": "student's features, teacher's embeddings",
-    "node_layers": "node layers of both",
-}
+# Classes in the table of all, and images among the worst.
+_CLASSES, _WORST = 200, 24
 
 
 def run_sections(run: RunFolder, *, trust_remote_code: bool = False) -> list[Section]:
@@ -72,6 +64,7 @@ def run_sections(run: RunFolder, *, trust_remote_code: bool = False) -> list[Sec
     with left_out(results, "what needs the student"):
         student = load_student(run, trust_remote_code=trust_remote_code)
     if student is not None:
+        _add_cost(results, student)
         sections += _pictures(results, student)
     time = Section("Time")
     with left_out(time, "the time of a training"):
@@ -123,64 +116,22 @@ def _add_results(section: Section, run: RunFolder, summary: Mapping[str, Any]) -
         for which, evaluation in summary.get("evaluation", {}).items():
             add_evaluation(section, which, evaluation)
     with left_out(section, "the curves"):
-        metrics = read_metrics(run)
-        if metrics:
-            section.figure(*run_curves(metrics))
+        add_curves(section, read_metrics(run))
 
 
-def add_evaluation(section: Section, which: str, found: Mapping[str, Any]) -> None:
-    """What `egapipe evaluate` measured of one checkpoint: predictions, embeddings, graphs, cost."""
-    section.heading(f"Evaluation of the {_WHICH.get(which, which)}")
-    predictions, cost = found.get("predictions"), found.get("cost")
-    if predictions:
-        section.table(
-            ["test images", "top-1 %", "top-5 %", "expected calibration error %"],
-            [
-                [
-                    f"{predictions['images']:,}",
-                    *(_shown(predictions[k], ".2f") for k in ("top1", "top5", "calibration_error")),
-                ]
-            ],
-            texts=0,
+def _add_cost(section: Section, student: TrainedStudent) -> None:
+    """What can be counted of a student, without a measurement of time."""
+    with left_out(section, "the cost"):
+        whole = student.student
+        macs = count_macs(copy.deepcopy(whole).cpu().eval(), random_images(1, student.spec.size))
+        size = "x".join(map(str, student.spec.size))
+        section.tiles(
+            {
+                "parameters, head included": f"{count_parameters(whole):,}",
+                f"multiply-accumulates of a {size} image": f"{macs:,}",
+                "weights, as float32": f"{4 * count_parameters(whole) / 1e6:,.1f} MB",
+            }
         )
-    rows = [
-        (
-            _SPACES.get(name, name),
-            of["width"],
-            _shown(of["knn"], ".2f"),
-            _shown(of["linear"], ".2f"),
-        )
-        for name, of in found.get("embeddings", {}).items()
-    ]
-    if rows:
-        section.table(["embeddings", "width", "20-NN %", "linear probe %"], rows)
-    edges = [
-        (
-            _GRAPHS.get(name, name),
-            _shown(of["edge_correlation"], ".3f"),
-            _shown(of["neighbour_recall"], ".3f"),
-        )
-        for name, of in found.get("graphs", {}).items()
-    ]
-    if edges:
-        section.table(["graphs that are compared", "edge r", "recall@10"], edges)
-    if cost:
-        section.table(["cost", ""], _cost(cost))
-    reasons = list(found.get("left_out", {}).items())
-    if reasons:
-        section.long_texts(["left out", "why"], reasons)
-
-
-def _cost(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [
-        ("parameters", f"{cost['parameters']:,}"),
-        ("of them in the backbone", f"{cost['backbone_parameters']:,}"),
-        ("multiply-accumulates an image", f"{cost['macs']:,}"),
-        *(
-            (f"ms on one CPU thread, batch {of['batch']}", f"{of['milliseconds']:.2f}")
-            for of in cost["latency"]
-        ),
-    ]
 
 
 def embeddings_section(sample: Sample, *, aligned: bool = True) -> Section:
@@ -193,13 +144,9 @@ def embeddings_section(sample: Sample, *, aligned: bool = True) -> Section:
     if sample.why:
         section.text(f"Without the teacher's embeddings: {sample.why}")
     with left_out(section, "the map of embeddings"):
-        places = map_places(sample)
-        where = map_figure(sample, places)
+        where = map_figure(sample, map_places(sample))
         if where is not None:
-            labels = [sample.described(int(place)) for place in places]
-            section.figure(
-                where, sheet=sheet_html(sample.dataset, sample.rows[places].tolist(), labels)
-            )
+            section.figure(where)
     with left_out(section, "the edges"):
         edges = edge_figure(sample, aligned=aligned)
         if edges is not None:
@@ -210,27 +157,49 @@ def embeddings_section(sample: Sample, *, aligned: bool = True) -> Section:
 
 
 def classes_section(sample: Sample) -> Section:
-    """Accuracy by class, confusions, and the worst images."""
+    """Accuracy by class, confusions, calibration, and the worst images."""
     section = Section("Classes")
     section.text(_of_checkpoint(sample))
     with left_out(section, "accuracy and confusions by class"):
-        section.figure(class_figure(sample), confusion_figure(sample))
-        pairs = confused_pairs(sample)
-        if pairs:
-            section.table(["label", "taken for", "images", "of the label"], pairs, texts=2)
+        figures = [class_figure(sample), confusion_figure(sample)]
+        # Beside each other, unless one needs the page's width.
+        rows = [[figure] for figure in figures] if figures[0].wide else [figures]
+        for row in rows:
+            section.figure(*row)
+        _add_classes(section, sample)
+    section.heading("Calibration")
+    with left_out(section, "the reliability diagram"):
+        section.figure(reliability_figure(sample))
     section.heading("Worst images")
     with left_out(section, "the worst images"):
-        shown = worst_html(sample)
+        shown = worst_images(sample)
         section.text("The test images with the largest cross-entropy.")
-        section.parts.append(shown)
+        section.pictures(shown)
     return section
+
+
+def _add_classes(section: Section, sample: Sample) -> None:
+    pairs = confused_pairs(sample)
+    if pairs:
+        section.heading("Most frequent mistakes")
+        section.table(["label", "taken for", "images", "of the label"], pairs, texts=(0, 1))
+    rows = class_rows(sample, _CLASSES)
+    section.heading("Every class" if len(rows) < _CLASSES else f"The {_CLASSES} worst classes")
+    section.table(["class", "taken most for", "n", "top-1 %", "95% interval"], rows, texts=(0, 1))
+
+
+def worst_images(sample: Sample) -> list[tuple[str, str]]:
+    """The test images with the largest cross-entropy, as URLs that hold them, with what the student
+    took them for."""
+    images = []
+    for place in np.argsort(-sample.losses, kind="stable")[:_WORST]:
+        image = sample.dataset.image(int(sample.rows[place]))
+        text = f"{sample.described(int(place))} (loss {sample.losses[place]:.2f})"
+        images.append((thumbnail(image), text))
+    return images
 
 
 def _of_checkpoint(sample: Sample) -> str:
     """Which weights, on which images: the best epoch's may be others."""
     name = f", {sample.checkpoint}" if sample.checkpoint else ""
     return f"The student of the last checkpoint{name}, on {len(sample.rows):,} test images."
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)

@@ -1,0 +1,1 @@
+"""Pages, one file a kind of folder, and the document that they are written into."""
