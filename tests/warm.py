@@ -32,7 +32,7 @@ LIBRARIES = (
         "torch._dynamo",
         "torch.utils.tensorboard",
     ),
-    *("matplotlib.backends.backend_agg", "matplotlib.figure"),
+    *("altair", "jinja2"),
     *("transformers.modeling_utils", "transformers.image_processing_utils", "typer", "yaml"),
 )
 _NUMBER = struct.Struct("!i")
