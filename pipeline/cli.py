@@ -25,6 +25,7 @@ COMMANDS = (
     "egapipe.stages.push.command",
     "egapipe.stages.index.command",
     "egapipe.stages.watch.command",
+    "egapipe.stages.track.command",
     "egapipe.stages.submit.command",
     "egapipe.stages.bench.command",
     "egapipe.stages.doctor.command",

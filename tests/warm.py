@@ -32,7 +32,7 @@ LIBRARIES = (
         "torch._dynamo",
         "torch.utils.tensorboard",
     ),
-    *("altair", "jinja2"),
+    *("matplotlib.backends.backend_agg", "matplotlib.figure"),
     *("transformers.modeling_utils", "transformers.image_processing_utils", "typer", "yaml"),
 )
 _NUMBER = struct.Struct("!i")

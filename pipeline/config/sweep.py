@@ -15,8 +15,9 @@ from egapipe.pipeline.config.base import (
     Seed,
     Text,
 )
-from egapipe.pipeline.config.located import TrackingUrl, Url
+from egapipe.pipeline.config.located import Url
 from egapipe.pipeline.config.objectives import ObjectiveConfig
+from egapipe.pipeline.config.track import Tracking
 
 KINDS = ("uniform", "loguniform", "randint", "choice", "grid")
 Values = Annotated[tuple[JsonValue, ...], Field(min_length=1)]
@@ -123,32 +124,9 @@ class PbtScheduler(Section):
     """How often a setting is drawn anew instead of moved by a fifth."""
 
 
-class MlflowTracking(Section):
-    """MLflow, one run a trial (`pip install 'egapipe[mlflow]'`)."""
-
-    kind: Literal["mlflow"]
-    uri: TrackingUrl | None = None
-    """Tracking server or store; default: MLFLOW_TRACKING_URI, else a database in the sweep's
-    folder."""
-
-    experiment: Text | None = None
-    """Name of the experiment; default: the configuration's."""
-
-
-class WandbTracking(Section):
-    """Weights & Biases, one run a trial (`pip install 'egapipe[wandb]'`)."""
-
-    kind: Literal["wandb"]
-    project: Text | None = None
-    """Name of the project; default: the configuration's."""
-    mode: Literal["online", "offline"] = "online"
-    """`offline` writes into the sweep's folder, for `wandb sync`."""
-
-
 Scheduler = Annotated[
     FifoScheduler | AshaScheduler | MedianScheduler | PbtScheduler, Field(discriminator="kind")
 ]
-Tracking = Annotated[MlflowTracking | WandbTracking, Field(discriminator="kind")]
 
 
 class SweepConfig(Section):
@@ -186,7 +164,7 @@ class SweepConfig(Section):
     max_failures: Count = 1
     """Times a trial goes on in a new process when it lost its own."""
     track: Tracking | None = None
-    """Where else metrics go; each trial has its TensorBoard run in any case."""
+    """Where a sweep's metrics go, if not where `track` says."""
 
     @model_validator(mode="before")
     @classmethod

@@ -13,6 +13,7 @@ from egapipe.pipeline.config.located import Url
 from egapipe.pipeline.config.recipes import filled
 from egapipe.pipeline.config.sweep import SweepConfig
 from egapipe.pipeline.config.teachers import TeacherConfig
+from egapipe.pipeline.config.track import Tracking
 
 # `train`, `test`, `unlabelled`, and for more sources without labels `unlabelled2`, `unlabelled3`...
 Split = str
@@ -39,6 +40,8 @@ class Config(Section):
     """Variants trained side by side."""
     sweep: SweepConfig = SweepConfig()
     """A search over settings of stage two."""
+    track: Tracking | None = None
+    """Where else metrics of trainings, comparisons and sweeps go, besides TensorBoard files."""
     cluster: ClusterConfig = ClusterConfig()
     """The Ray cluster."""
     runs: Url = "runs"

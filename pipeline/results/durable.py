@@ -75,6 +75,7 @@ FORMAT_1: Mapping[str, str] = {
 """Section -> its members in format 1. Never edited: what is new goes into LATER."""
 
 LATER: Mapping[str, Mapping[str, Any]] = {
+    "Config": {"track": None},
     "DatasetConfig": {"validation": None},
     "HeadConfig": {"l2": 0.01, "solver": "sgd"},
     "HubSource": {"outside": False},

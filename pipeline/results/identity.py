@@ -14,7 +14,7 @@ from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.results.initial import initial_sha256
 
 # What does not change the trained weights does not change the run: it may resume with other values.
-_LAUNCH = {"runs", "extract", "compare", "sweep", "cluster"}
+_LAUNCH = {"runs", "extract", "compare", "sweep", "cluster", "track"}
 _LAUNCH_DISTILL = {
     # It is in the settings that it decides.
     "recipe",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from egapipe.pipeline.config import Config
+from egapipe.pipeline.config import Config, to_yaml
 from egapipe.pipeline.errors import TrainingError, UsageError
 from egapipe.pipeline.results.experiment import (
     Cell,
@@ -75,6 +75,7 @@ def run(
     folder = comparison_folder(config, list(folders.values()))
     with folder.exclusive() as folder:
         experiment, cells = _begin(config, folder, plans, folders)
+        folder.write("config.yaml", to_yaml(config).encode())
         running = Running(config, folder, experiment, cells, measured_by(config))
         experiment = running.run(progress, watch)
     report = CompareReport(folder.place, experiment, standings(experiment))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from egapipe.pipeline.config import Config, to_yaml
+from egapipe.pipeline.config import Config
 from egapipe.pipeline.disk.comma_separated import comma_separated
 from egapipe.pipeline.results.experiment import Experiment
 from egapipe.pipeline.results.runs import RunFolder, folder_at
@@ -50,8 +50,7 @@ def trainings(experiment: Experiment) -> list[dict[str, Any]]:
 class ComparisonFolder(RunFolder):
     """The small files of one comparison."""
 
-    def write_tables(self, config: Config, experiment: Experiment) -> None:
+    def write_tables(self, experiment: Experiment) -> None:
         """Write the tables anew."""
-        self.write("config.yaml", to_yaml(config).encode())
         self.write("cells.csv", comma_separated(_COLUMNS, trainings(experiment)))
         self.write("table.md", poster(experiment, standings(experiment)).encode())

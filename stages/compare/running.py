@@ -20,6 +20,7 @@ from egapipe.stages.experiment.shown import Shown
 from egapipe.stages.experiment.slots import plan_slots
 from egapipe.stages.experiment.training import arrived
 from egapipe.stages.experiment.trial import ERROR
+from egapipe.stages.track.tracker import tracked_experiment
 
 Watch = Callable[[Experiment], None]
 RunCells = Callable[[Sequence[Planned], int | None], None]
@@ -49,15 +50,21 @@ class Running:
 
     def run(self, progress: OpenProgress, watch: Watch) -> Experiment:
         """Train what is left; the record when nothing runs any more."""
+        config, folder = self._config, self._folder
         ledger = self._ledger
-        with ledger.alive():
+        with (
+            tracked_experiment(config.track, config, folder, ledger.experiment) as trackers,
+            ledger.alive(),
+        ):
+            for tracker in trackers:
+                ledger.listen(tracker)
             # Finished ones first: what is known is in the tables before hours of training.
             for cell in self._cells:
                 if cell.run.finished:
                     ledger.finished(cell.number, cell.run)
             left = self._left()
             self.write()
-            if self._config.compare.max_concurrent > 1 and len(left) > 1:
+            if config.compare.max_concurrent > 1 and len(left) > 1:
                 self._together(left, progress, watch)
             elif left:
                 self._rounds(left, Inline(ledger, progress).run)
@@ -74,7 +81,7 @@ class Running:
         teacher = statistics.fmean(known) if known else None
         if teacher != experiment.teacher:
             self._ledger.set(teacher=teacher)
-        self._folder.write_tables(self._config, self._ledger.experiment)
+        self._folder.write_tables(self._ledger.experiment)
 
     def _run(self, cell: Cell) -> RunFolder:
         return self._cells[cell.number].run

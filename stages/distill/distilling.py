@@ -30,6 +30,7 @@ from egapipe.stages.distill.training.checkpoint import Checkpoints
 from egapipe.stages.distill.training.loop import Report
 from egapipe.stages.distill.workers.launch import train_inline, train_on_ray
 from egapipe.stages.distill.workers.world import World
+from egapipe.stages.track.tracker import tracked_run
 
 _VERSIONED = ("egapipe", "torch", "ray", "zarr", "pyarrow", "numpy", "transformers")
 
@@ -86,16 +87,17 @@ def run(
         require_features(folder, record)
         folder.begin(config, record)
         folder.write_json(MODEL, job.spec.model_dump(mode="json"))
-        with shown(job, folder, title, progress, report) as view:
-            if config.distill.workers == 0:
-                results = train_inline(job, folder, view)
-            else:
-                results = train_on_ray(config, folder, view)
-                folder.fetch()
-        summary = summarise(
-            job, folder, identity_part(record), results, time.perf_counter() - started
-        )
-        folder.write_json("summary.json", summary)
+        with tracked_run(config, folder, report) as told:
+            with shown(job, folder, title, progress, told) as view:
+                if config.distill.workers == 0:
+                    results = train_inline(job, folder, view)
+                else:
+                    results = train_on_ray(config, folder, view)
+                    folder.fetch()
+            summary = summarise(
+                job, folder, identity_part(record), results, time.perf_counter() - started
+            )
+            folder.write_json("summary.json", summary)
     return _report(folder, summary, finished_before=False)
 
 

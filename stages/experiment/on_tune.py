@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ray import tune
@@ -19,7 +20,7 @@ from ray.tune.search import Searcher
 from egapipe.pipeline.errors import TrainingError, one_line
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages.distill.workers.launch import ray_storage
-from egapipe.stages.experiment.cells import Changes, Planned
+from egapipe.stages.experiment.cells import Changes, Planned, without_seed
 from egapipe.stages.experiment.groups import free_workers
 from egapipe.stages.experiment.ledger import Ledger
 from egapipe.stages.experiment.limited import Limited
@@ -31,6 +32,7 @@ from egapipe.stages.experiment.trial import (
     NUMBER,
     RUN,
     Shared,
+    place_of,
     run_trial,
 )
 
@@ -94,15 +96,24 @@ def run_on_tune(
     """
     folder, slots = ledger.folder, shared.slots
     folder.discard(STATE)
-    given = _Given(source, shared.metric, 0 if whole else slots.concurrent)
+    given = _Given(source, shared.metric, slots.concurrent)
+    space = None
+    if whole:
+        # Ray Tune takes no searcher beside a population.
+        cells = list(iter(source.next, None))
+        given.cells = {str(place): cell for place, cell in enumerate(cells)}
+        shared = replace(shared, places=tuple(own_values(c)[RUN] for c in cells))
+        space = {CHANGES: tune.grid_search([c.changes for c in cells])}
     follower = _Follower(shared, given, ledger, watch)
-    with _quiet(slots.concurrent), _following(follower):
+    # A population is there as a whole, or the first ones would not wait for a look at all.
+    with _quiet(most if whole else slots.concurrent), _following(follower):
         tuner = tune.Tuner(
             _trainable(shared),
+            param_space=space,
             tune_config=tune.TuneConfig(
-                search_alg=given,
+                search_alg=None if whole else given,
                 scheduler=scheduler,
-                num_samples=most,
+                num_samples=1 if whole else most,
                 # A new process imports torch for seconds. One that waits for Ray Train cannot
                 # go on.
                 reuse_actors=not slots.workers,
@@ -145,14 +156,14 @@ class _Given(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The values of the next trial; None while there is no room."""
-        if self._concurrent and len(self._live) >= self._concurrent:
+        if len(self._live) >= self._concurrent:
             return None
         cell = self._source.next()
         if cell is None:
             return Searcher.FINISHED
         self.cells[trial_id] = cell
         self._live.add(trial_id)
-        return own_values(cell, cell.changes)
+        return own_values(cell)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -177,10 +188,10 @@ class _Given(Searcher):
         return {}
 
 
-def own_values(cell: Planned, changes: Changes) -> dict[str, Any]:
+def own_values(cell: Planned) -> dict[str, Any]:
     """What Ray Tune calls the configuration of a trial."""
     place = cell.run.url or str(cell.run.path.absolute())
-    return {NUMBER: cell.number, RUN: place, CHANGES: copy.deepcopy(dict(changes))}
+    return {NUMBER: cell.number, RUN: place, CHANGES: copy.deepcopy(cell.changes)}
 
 
 class _Follower:
@@ -195,20 +206,20 @@ class _Follower:
     ) -> None:
         self._shared, self._given, self._ledger, self._watch = shared, given, ledger, watch
         self._over: set[str] = set()
+        self._completed: set[str] = set()
+        self._changes: dict[str, Changes] = {}
 
-    def settle(self, trials: Sequence[Any]) -> None:
-        """Population based training gives a trial all values of another: its place is its own."""
-        if self._shared.copy_epochs is None:
-            return
-        for trial in trials:
-            own = own_values(self._given.cells[trial.trial_id], trial.config[CHANGES])
-            if trial.config != own:
-                trial.set_config(own)
-                self._ledger.move(own[NUMBER], own[CHANGES])
+    def _cell(self, trial: Any) -> Planned:
+        whole = self._shared.places is not None
+        return self._given.cells[str(place_of(trial.trial_id)) if whole else trial.trial_id]
+
+    def completed(self, trial: Any) -> None:
+        """A trial was trained to its end, or its scheduler has ended it."""
+        self._completed.add(trial.trial_id)
 
     def result(self, trial: Any, result: Mapping[str, Any]) -> None:
         """A trial has reported an epoch."""
-        number = self._given.cells[trial.trial_id].number
+        number = self._cell(trial).number
         self._ledger.epoch(number, int(result[EPOCHS]) - 1, result[METRICS])
 
     def tell(self, trials: Sequence[Any]) -> None:
@@ -219,7 +230,15 @@ class _Follower:
         self._watch()
 
     def _one(self, trial: Any) -> None:
-        cell, status = self._given.cells[trial.trial_id], trial.status
+        cell, status = self._cell(trial), trial.status
+        changes = trial.config[CHANGES]
+        if self._shared.places and changes != self._changes.setdefault(trial.trial_id, changes):
+            # Population based training has given it another's.
+            self._changes[trial.trial_id] = changes
+            self._ledger.move(cell.number, without_seed(changes))
+        if status == "TERMINATED" and trial.trial_id not in self._completed:
+            # The command is interrupted: another one goes on with it.
+            return
         if status not in ("TERMINATED", "ERROR"):
             self._ledger.change(cell.number, state="running" if status == "RUNNING" else "planned")
             return
@@ -258,19 +277,18 @@ def _following(follower: _Follower) -> Iterator[None]:
 class _Told(tune.Callback):
     """Is told by Ray Tune where its trials are."""
 
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        for follower in _followers[-1:]:
-            follower.settle(trials)
-
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         for follower in _followers[-1:]:
             follower.result(trial, result)
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for follower in _followers[-1:]:
+            follower.completed(trial)
+
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         for follower in _followers[-1:]:
-            follower.settle(trials)
             follower.tell(trials)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:

@@ -40,7 +40,9 @@ def train(
             raise PausedError
 
     try:
-        distill.run(config, folder=run, report=told, progress=progress, title=title)
+        # The experiment is tracked, with its cells.
+        own = config.model_copy(update={"track": None})
+        distill.run(own, folder=run, report=told, progress=progress, title=title)
     except PausedError:
         return False
     return True

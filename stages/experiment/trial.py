@@ -30,7 +30,8 @@ class Shared:
 
     config: the experiment's, as plain values. metric: that is reported, which every epoch must
     have; None: none. copy_epochs: epochs between checkpoints that other cells may go on from; None:
-    they do not. until: epochs after which a training pauses.
+    they do not. until: epochs after which a training pauses. places: run folders of a population,
+    whose cells get the values of others.
     """
 
     config: dict[str, Any]
@@ -38,6 +39,16 @@ class Shared:
     metric: str | None
     copy_epochs: int | None = None
     until: int | None = None
+    places: tuple[str, ...] | None = None
+
+    def place(self, trial_id: str, values: Mapping[str, Any]) -> str:
+        """The run folder of a trial of Ray Tune."""
+        return str(values[RUN]) if self.places is None else self.places[place_of(trial_id)]
+
+
+def place_of(trial_id: str) -> int:
+    """Which of the values that Ray Tune was given at once a trial has had first: its id ends so."""
+    return int(trial_id.rpartition("_")[2])
 
 
 def slot_config(config: Config, slots: Slots) -> Config:
@@ -56,12 +67,14 @@ def run_trial(shared: Shared, values: Mapping[str, Any]) -> None:
 
     Killed and started again it goes on from its run folder. Raises what the training raises.
     """
+    from ray import tune
+
     base = Config.model_validate(shared.config)
     use_cache(base.store.cache_dir)
     changes = values[CHANGES]
     config = changed(base, changes, f"{base.name} with {named_changes(changes)}")
     config = saving_at(slot_config(config, shared.slots), shared.copy_epochs or shared.until)
-    run = folder_at(values[RUN])
+    run = folder_at(shared.place(tune.get_context().get_trial_id(), values))
     _wait_until_free(run)
     if run.has(ERROR):
         # An explained error would repeat itself: Tune's second attempt need not train up to it.

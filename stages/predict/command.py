@@ -3,6 +3,7 @@
 import json
 from collections import deque
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +13,11 @@ from egapipe.pipeline.terminal.options import Checkpoint, TrustRemoteCode, as_pa
 from egapipe.pipeline.terminal.text import say
 
 if TYPE_CHECKING:
+    from egapipe.pipeline.terminal.progress import OpenProgress, Progress
     from egapipe.stages.predict import Prediction
+
+# Images of which each is worth a line.
+_FEW = 20
 
 
 def register(app: typer.Typer) -> None:
@@ -42,39 +47,59 @@ def predict(
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where the student runs.")
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    each: Annotated[
+        bool, typer.Option("--each", help=f"Print every image, also of more than {_FEW}.")
+    ] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Print the classes of images, and write their embeddings.
+    """Print how many images are of which class, or each image of a few, and write their embeddings.
 
     Exits with 1 if an image could not be read; the others are done all the same.
     """
-    from egapipe.stages.predict import run
-    from egapipe.stages.predict.output import check_output, record, write_output
+    from egapipe.pipeline.terminal.progress import open_progress
+    from egapipe.stages.predict import every_picture, run
+    from egapipe.stages.predict.output import Summary, check_output, record, write_output
 
     if output is not None:
         check_output(output)
-    errors: list[str] = []
+    paths = every_picture(images)
+    every = each or (len(paths) <= _FEW and output is None and not as_json)
+    summary = Summary()
 
     def shown() -> "Iterator[Prediction]":
         found = run(
             model,
-            images,
+            paths,
             checkpoint=checkpoint,
             top=top,
             device=device,
             trust_remote_code=trust_remote_code,
         )
-        for prediction in found:
-            say(json.dumps(record(prediction)) if as_json else line(prediction))
-            errors.extend(filter(None, [prediction.error]))
-            yield prediction
+        with _progress(open_progress, len(paths)) as bar:
+            for number, prediction in enumerate(found, start=1):
+                summary.add(prediction)
+                if as_json:
+                    say(json.dumps(record(prediction)))
+                elif every:
+                    say(line(prediction))
+                bar.update(number)
+                yield prediction
 
     if output is None:
         deque(shown(), maxlen=0)
     else:
         write_output(output, shown())
-    if errors:
+    if not as_json and not every:
+        say(*summary.lines())
+    if summary.errors:
         raise typer.Exit(1)
+
+
+def _progress(opened: "OpenProgress", count: int) -> "AbstractContextManager[Progress]":
+    """Progress of many images; of a few, none is worth a line."""
+    from egapipe.pipeline.terminal.progress import silent_progress
+
+    return (opened if count > _FEW else silent_progress)("predict", count, unit="images")
 
 
 def line(prediction: "Prediction") -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -10,10 +11,48 @@ from typing import Any, BinaryIO
 
 from egapipe.pipeline.disk.files import output_file
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.terminal.text import columns
 from egapipe.stages.predict.predicting import Prediction
 
 Record = dict[str, Any]
 _GROUP = 1024
+# What of a summary is listed: classes, errors.
+_CLASSES, _ERRORS = 20, 5
+
+
+class Summary:
+    """How many images are of which class, and which could not be read."""
+
+    def __init__(self) -> None:
+        self._classes: Counter[str] = Counter()
+        self._sure: dict[str, float] = {}
+        self.errors: list[str] = []
+
+    def add(self, prediction: Prediction) -> None:
+        """Count an image."""
+        if prediction.error:
+            self.errors.append(f"{prediction.path}: error: {prediction.error}")
+            return
+        name, probability = prediction.classes[0]
+        self._classes[name] += 1
+        self._sure[name] = self._sure.get(name, 0.0) + probability
+
+    def lines(self) -> list[str]:
+        """The classes, those of most images first, with their mean probability; the first errors,
+        and how many there are."""
+        known = self._classes.most_common(_CLASSES)
+        rows = [["class", "images", "probability"]]
+        rows += [[name, f"{n:,}", f"{self._sure[name] / n:.3f}"] for name, n in known]
+        rest = len(self._classes) - len(known)
+        kinds = len(self._classes)
+        counted = f"{self._classes.total():,} images of {kinds:,} class{'es' * (kinds != 1)}"
+        failed = f", {len(self.errors):,} could not be read" if self.errors else ""
+        return [
+            *columns(rows),
+            *([f"and {rest:,} more classes"] if rest > 0 else []),
+            *self.errors[:_ERRORS],
+            f"{counted}{failed}",
+        ]
 
 
 def check_output(file: Path) -> None:

@@ -33,7 +33,12 @@ def run(
         if isinstance(model, Predictor)
         else load_predictor(model, device, checkpoint, trust_remote_code=trust_remote_code)
     )
-    return predictor.predict_each([one for given in images for one in _each(given)], top)
+    return predictor.predict_each(every_picture(images), top)
+
+
+def every_picture(images: Iterable[Picture]) -> list[Picture]:
+    """Images, with every image below those that are folders. Raises UsageError for what is none."""
+    return [one for given in images for one in _each(given)]
 
 
 def _each(given: Picture) -> Iterator[Picture]:

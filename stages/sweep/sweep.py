@@ -27,8 +27,8 @@ from egapipe.stages.sweep.report import (
     read_report,
     write_report,
 )
-from egapipe.stages.sweep.track import check_tracking, track_once
 from egapipe.stages.sweep.warm import Earlier
+from egapipe.stages.track.tracker import tracked_experiment
 
 __all__ = ["SweepReport", "run"]
 
@@ -62,11 +62,7 @@ def run(
         for trial in report.ranked()[:1]:
             require_still(open_run(trial.run))
         if not (retry_failed and report.count("failed")) and not _grown(config, trials, report):
-            if config.sweep.track is not None:
-                check_tracking(config)
-                track_once(config, folder, report)
             return report
-    check_tracking(config)
     check_ready(config, trials)
     with folder.exclusive() as folder:
         if restart:
@@ -105,13 +101,15 @@ class _Search:
             planned.run.discard(ERROR)
         total = sum(cell.epochs for cell in experiment.cells)
         total += (experiment.planned - len(experiment.cells)) * config.distill.epochs
-        with ray_session(config.cluster), progress("sweep", total, unit="epochs") as bar:
-            slots = plan_slots(config, cluster_nodes(), config.sweep.max_concurrent)
-            listeners: list[Listener] = [Shown(bar, experiment)]
-            ledger = Ledger(self._folder, experiment, self._measured, listeners)
-            with ledger.alive():
-                self._tune(ledger, slots, watch)
-        return self._conclude(ledger.experiment, slots)
+        options = config.track or config.sweep.track
+        with tracked_experiment(options, config, self._folder, experiment) as trackers:
+            with ray_session(config.cluster), progress("sweep", total, unit="epochs") as bar:
+                slots = plan_slots(config, cluster_nodes(), config.sweep.max_concurrent)
+                listeners: list[Listener] = [Shown(bar, experiment), *trackers]
+                ledger = Ledger(self._folder, experiment, self._measured, listeners)
+                with ledger.alive():
+                    self._tune(ledger, slots, watch)
+            return self._conclude(ledger.experiment, slots)
 
     def _measured(self, run: RunFolder) -> float | None:
         lines = read_metrics(run)
@@ -169,9 +167,7 @@ class _Search:
                 f"no trial of {folder.where} reached its last epoch, {report.count('failed')} of "
                 f"{len(report.trials)} failed: {error}"
             )
-        # The results first: a tracker that is down takes nothing from them.
         finish(config, folder, report)
-        track_once(config, folder, report)
         return report
 
 

@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from egapipe.pipeline.terminal.options import as_place
+from egapipe.pipeline.terminal.progress import clock
 from egapipe.pipeline.terminal.text import say, visible
 
 if TYPE_CHECKING:
+    from egapipe.pipeline.results.experiment import Experiment
     from egapipe.stages.watch import RunStatus
+    from egapipe.stages.watch.status import Look
 
+# Lines of a terminal that are neither runs nor headings: head, what is hidden, the last two.
+_FRAME = 5
+# Columns from which there is room for losses as a line of blocks, and for rates.
+_WIDE, _MIDDLE = 120, 100
+_SPARED = ("rows/s", "data wait")
 COLUMNS = ("run", "state", "epoch", "loss", "", "top-1 %", "best", "rows/s", "data wait", "left")
 
 
@@ -20,56 +28,97 @@ def register(app: typer.Typer) -> None:
 
 
 def watch(
-    run: Annotated[str, typer.Argument(parser=as_place, help="A run folder, or a folder of runs.")],
+    run: Annotated[
+        str,
+        typer.Argument(parser=as_place, help="A run, comparison or sweep, or a folder of them."),
+    ],
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one look and stop.")] = False,
 ) -> None:
-    """Show runs in progress until all of them are finished: loss, accuracy, rates, data wait.
+    """Show runs in progress until the last one has ended: loss, accuracy, rates, data wait.
 
     It reads the runs' files; for curves open them with TensorBoard, see the last line.
     """
     from rich.console import Console
     from rich.live import Live
 
-    from egapipe.stages.watch.status import statuses
+    from egapipe.stages.watch.status import look
 
     console, said = Console(), set[str]()
+    if not console.is_terminal:
+        # A file has no right end.
+        console = Console(width=200)
 
-    def look() -> "list[RunStatus]":
-        """Where the runs stand; what cannot be shown is complained of once."""
-        found, failures = statuses(run)
-        for failure in failures:
+    def looked() -> "Look":
+        """What is there now; what cannot be shown is complained of once."""
+        found = look(run)
+        for failure in found.failures:
             if str(failure) not in said:
                 say(f"error: {failure}", err=True)
                 said.add(str(failure))
         return found
 
-    found = look()
-    if once or not console.is_terminal:
-        console.print(table(found))
-    else:
-        with Live(table(found), console=console, auto_refresh=False) as live:
-            while any(status.state != "finished" for status in found):
+    found = looked()
+    if not once and console.is_terminal:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            while not found.over:
+                live.update(drawing(found, console.width, console.height), refresh=True)
                 time.sleep(every)
-                found = look()
-                live.update(table(found), refresh=True)
+                found = looked()
+    console.print(drawing(found, console.width, console.height if console.is_terminal else None))
     say(f"tensorboard --logdir {run}")
     if said:
         raise typer.Exit(1)
 
 
-def table(statuses: "list[RunStatus]") -> Any:
+def drawing(look: "Look", width: int, height: int | None) -> Any:
+    """Headings of experiments and a line a run, on as many lines as there are; None: all."""
+    from rich.console import Group
+    from rich.text import Text
+
+    headings = [heading(experiment) for experiment in look.experiments]
+    if height is not None:
+        headings = headings[: max(1, height // 4)]
+    room = None if height is None else max(1, height - len(headings) - _FRAME)
+    hidden = 0 if room is None else max(0, len(look.runs) - room)
+    lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in headings]
+    more = [Text(f"and {hidden} more, older")] if hidden else []
+    return Group(*lines, table(look.runs[:room], width), *more)
+
+
+def heading(experiment: "Experiment") -> str:
+    """`grid: cell 4 of 9, 1 running, 1 failed`."""
+    counts = experiment.counts
+    total = max(experiment.planned, len(experiment.cells))
+    several = [f"{counts[s]} {s}" for s in ("running", "stopped", "failed", "done") if counts[s]]
+    return visible(f"{experiment.name}: ") + ", ".join(
+        [f"cell {total - counts['planned']} of {total}", *several]
+    )
+
+
+def table(statuses: "list[RunStatus]", width: int = 100) -> Any:
     """A rich table, a line a run."""
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False)
-    for name in COLUMNS:
+    shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    left_out = set() if width >= _WIDE else {""} if width >= _MIDDLE else {"", *_SPARED}
+    kept = [place for place, name in enumerate(COLUMNS) if name not in left_out]
+    for place in kept:
+        name = COLUMNS[place]
         left = name in ("run", "state", "")
-        shown.add_column(name, justify="left" if left else "right", overflow="fold")
+        # What does not fit is cut at its end: a line stays a line.
+        shown.add_column(
+            name,
+            justify="left" if left else "right",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=1 if name == "run" else None,
+        )
     for status in statuses:
+        texts = cells(status)
         # As text: a folder's name may look like markup.
-        shown.add_row(*(Text(visible(cell)) for cell in cells(status)))
+        shown.add_row(*(Text(visible(texts[place])) for place in kept))
     return shown
 
 
@@ -87,15 +136,9 @@ def cells(status: "RunStatus") -> tuple[str, ...]:
         _text(status.best_top1, "{:.2f}"),
         _text(status.rows_per_s, "{:.0f}"),
         _text(status.data_wait, "{:.1%}"),
-        "" if status.state == "finished" or status.eta is None else _duration(status.eta),
+        "" if status.over or status.eta is None else clock(status.eta),
     )
 
 
 def _text(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

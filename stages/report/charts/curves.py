@@ -170,12 +170,7 @@ def _layers(
             axis=alt.Axis(values=round_values(heights), format="~g"),
         )
         if broad
-        else alt.Y(
-            "value:Q",
-            title=unit,
-            scale=alt.Scale(domain=cut) if cut else _fitting(heights),
-            axis=alt.Axis(format="~g"),
-        )
+        else alt.Y("value:Q", title=unit, scale=alt.Scale(domain=cut) if cut else fitting())
     )
     line = (
         alt.Chart(table(rows))
@@ -185,7 +180,7 @@ def _layers(
                 "epoch:Q",
                 title="epoch",
                 scale=alt.Scale(domain=[1, max(2, last)], nice=False),
-                axis=_whole_epochs(last),
+                axis=alt.Axis(tickMinStep=1, format="d", grid=False),
             ),
             y=up,
             color=colour,
@@ -226,19 +221,6 @@ def _cut(rows: Sequence[Mapping[str, Any]]) -> list[float]:
         return []
     room = 0.04 * (max(ends) - min(later))
     return [min(later) - room, max(ends) + room]
-
-
-def _fitting(heights: Sequence[float]) -> Any:
-    """A scale that begins where its values do, and has a height where they are all equal."""
-    low, high = min(heights), max(heights)
-    room = 0.1 * abs(low) or 1.0
-    return alt.Scale(domain=[low - room, low + room]) if low == high else fitting()
-
-
-def _whole_epochs(last: int) -> Any:
-    """An axis on which no epoch is written twice."""
-    few = {"values": list(range(1, last + 1))} if last <= _FEW else {}
-    return alt.Axis(tickMinStep=1, format="d", grid=False, **few)
 
 
 def _value(unit: str) -> tuple[str, str, str]:

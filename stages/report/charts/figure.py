@@ -4,7 +4,6 @@ file."""
 import io
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +23,6 @@ WIDTH, HEIGHT = 420, 260
 Spec = dict[str, Any]
 """A Vega-Lite specification."""
 
-_COUNTED = re.compile(r"view_[0-9]+")
 _SCALE = 2.5
 _DPI = 72 * _SCALE
 _FONTS = "DejaVu Sans, Liberation Sans, sans-serif"
@@ -62,7 +60,7 @@ class Figure:
         Raises ValueError for what is no chart.
         """
         try:
-            return [_unnamed(panel.to_dict()) for panel in self.panels]
+            return [panel.to_dict() for panel in self.panels]
         except SchemaValidationError as error:
             raise ValueError(one_line(error)) from error
 
@@ -131,19 +129,6 @@ def _finite(value: Any) -> Any:
 def fitting() -> Any:
     """A scale of numbers that begins where they do."""
     return alt.Scale(zero=False, nice=True)
-
-
-def _unnamed(value: Any) -> Any:
-    """A specification without the names that Altair counts up: the same numbers make one page."""
-    if isinstance(value, list):
-        return [_unnamed(inner) for inner in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: _unnamed(inner)
-        for key, inner in value.items()
-        if not (key == "name" and _COUNTED.fullmatch(str(inner)))
-    }
 
 
 def without_legend(spec: Spec) -> Spec:

@@ -99,7 +99,9 @@ def test_the_command_writes_every_format(exported: Path, photos: Path, tmp_path:
     for file in names.values():
         done = egapipe("predict", str(exported / "model.onnx"), str(photos), "--output", str(file))
         assert done.returncode == 0, done.stderr
-        assert len(done.stdout.splitlines()) == DIGITS
+        # A summary, and not every image.
+        assert done.stdout.splitlines()[-1].startswith(f"{DIGITS} images of ")
+        assert str(photos) not in done.stdout
     table = pq.read_table(names[".parquet"]).to_pylist()
     lines = [json.loads(line) for line in names[".jsonl"].read_text("utf-8").splitlines()]
     with names[".csv"].open(encoding="utf-8") as stream:
@@ -129,3 +131,23 @@ def test_bad_arguments_are_one_line(exported: Path, photos: Path, tmp_path: Path
     done = egapipe("predict", str(exported), str(photos), "--output", str(tmp_path / "out.txt"))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_many_images_are_summed_up_unless_each_is_asked_for(
+    exported: Path, photos: Path, tmp_path: Path
+) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(21):
+        (many / f"{number:02}.png").write_bytes((photos / "000.png").read_bytes())
+    (many / "bad.png").write_bytes(b"")
+    done = egapipe("predict", str(exported), str(many))
+    assert done.returncode == 1
+    *rest, bad, counted = done.stdout.splitlines()
+    assert rest[0].split() == ["class", "images", "probability"]
+    assert rest[1].split()[1] == "21"
+    assert bad.endswith("bad.png: error: the file is empty")
+    assert counted == "21 images of 1 class, 1 could not be read"
+    assert "images/s" in done.stderr or '"unit": "images"' in done.stderr
+    each = egapipe("predict", str(exported), str(many), "--each")
+    assert len(each.stdout.splitlines()) == 22
