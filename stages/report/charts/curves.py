@@ -133,12 +133,15 @@ def _lines(
         rows, series.colour(), series.opacity(), shown, unit, broad, from_half=from_half
     )
     if any("low" in row for row in rows):
+        # The lines' own: of two scales the wider one would count.
+        cut = from_half and _cut(rows)
+        scale = alt.Scale(domain=cut) if cut else fitting()
         band = (
             alt.Chart(table(rows))
             .mark_area(clip=True)
             .encode(
                 x="epoch:Q",
-                y="low:Q",
+                y=alt.Y("low:Q", scale=scale),
                 y2="high:Q",
                 color=series.colour(),
                 opacity=series.opacity(0.16),
