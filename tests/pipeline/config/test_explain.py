@@ -161,7 +161,7 @@ def test_all_findings_are_told_at_once() -> None:
     assert sorted(said.split("; ")) == [
         "distil is not a key, did you mean 'distill'?",
         "distill.lr must be a number (got 'x')",
-        "extract.batch_size must be greater than or equal to 1 (got 0)",
+        "extract.batch_size must be greater than or equal to 1 or must be 'auto' (got 0)",
     ]
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError
+from egapipe.pipeline.results.experiment import read_experiment, write_experiment
 from egapipe.pipeline.results.learned import require_one_source
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.store import FeatureStore
 from egapipe.stages import compare, distill, extract
-from egapipe.stages.compare.folder import RECORD
 from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.training.checkpoint import Checkpoints
 from egapipe.stages.report import reporting
@@ -197,21 +197,21 @@ VARIANTS = ["compare.variants={ce: {distill.objective: {}}, ega: {}}", "distill.
 def test_a_comparison_never_averages_two_stores(golden: Path) -> None:
     seeds = [*VARIANTS, "compare.seeds=[0]", "distill.milestones=[0.5]"]
     first = compare.run(config(*seeds))
-    assert len(first.cells) == 2
+    assert len(first.done) == 2
     other_numbers()
     seeds[2] = "compare.seeds=[0, 1]"
     with pytest.raises(StoreError, match="has not learned from what is there now"):
         compare.run(config(*seeds))
     # Where the old cells are not looked at again, the table itself is refused.
     mixed = compare.run(config(*VARIANTS, "compare.seeds=[1]", seeds[3]))
-    record = json.loads((mixed.folder / RECORD).read_text())
-    old = json.loads((first.folder / RECORD).read_text())
-    record["cells"] += old["cells"]
-    (mixed.folder / RECORD).write_text(json.dumps(record))
+    new, old = (read_experiment(str(report.folder)) for report in (mixed, first))
+    cells = [*new.experiment.cells, *old.experiment.cells]
+    cells = [cell.model_copy(update={"number": number}) for number, cell in enumerate(cells)]
+    write_experiment(new.folder, new.experiment.model_copy(update={"cells": tuple(cells)}))
     with pytest.raises(UsageError, match="one table cannot hold runs") as error:
         reporting.run(mixed.folder)
-    for cell in record["cells"]:
-        assert cell["run"] in str(error.value)
+    for cell in cells:
+        assert str(cell.run) in str(error.value)
     assert "\n" not in str(error.value)
 
 
