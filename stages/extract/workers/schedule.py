@@ -95,9 +95,10 @@ class Schedule(Generic[W]):
     def lose(self, worker: W, *, counted: bool = True) -> list[tuple[int, int]]:
         """The worker is gone: its shards wait again, those that were being stored first.
 
-        Returns these and its current shard, and how often each has failed or lost its worker; none
-        if it had nothing to do. counted: whether this loss is one of them. What was being encoded
-        or decoded then becomes suspicious; the images of what was being stored are decoded.
+        Returns its current shard, which is the likelier reason, and then these, and how often each
+        has failed or lost its worker; none if it had nothing to do. counted: whether this loss is
+        one of them. What was being encoded or decoded then becomes suspicious; the images of what
+        was being stored are decoded.
         """
         upcoming, current = self._upcoming.pop(worker, None), self._current.pop(worker, None)
         for shard in (upcoming, current):
@@ -110,7 +111,7 @@ class Schedule(Generic[W]):
         for shard in reversed(storing):
             del self._storing[shard]
             self._pending.appendleft(shard)
-        held = [*storing, *([] if current is None else [current])]
+        held = [*([] if current is None else [current]), *storing]
         for shard in held:
             self._lost[shard] += counted
         return [(shard, self._lost[shard]) for shard in held]

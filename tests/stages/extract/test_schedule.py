@@ -111,11 +111,10 @@ class Workers(RuleBasedStateMachine):
             self._lose(worker, counted=False)
 
     def _lose(self, worker: int, *, counted: bool) -> None:
-        self.lost = [shard for shard, by in self.storing.items() if by == worker]
-        for shard in self.lost:
+        storing = [shard for shard, by in self.storing.items() if by == worker]
+        for shard in storing:
             del self.storing[shard]
-        if worker in self.busy:
-            self.lost.append(self.busy.pop(worker))
+        self.lost = [self.busy.pop(worker), *storing] if worker in self.busy else storing
         for shard in self.lost:
             self.losses[shard] += counted
         told = [(shard, self.losses[shard]) for shard in self.lost]
@@ -164,7 +163,7 @@ def test_what_a_lost_worker_was_storing_is_lost_too_and_not_suspected() -> None:
         assert schedule.assign("a") == Assignment(0, upcoming=1)
         assert schedule.encoded("a") == 0
         assert schedule.assign("a") == Assignment(1, upcoming=2)
-        assert schedule.lose("a") == [(0, times), (1, times)]
+        assert schedule.lose("a") == [(1, times), (0, times)]
     assert not schedule.suspected(0)
     assert schedule.suspected(1)
 
