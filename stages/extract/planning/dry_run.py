@@ -120,13 +120,15 @@ def dry_run(
 def seconds_by(plan: StorePlan, view_seconds: float, write: float, workers: int) -> float:
     """Seconds until so many workers, each taking whole shards, have written what is left.
 
-    view_seconds: of one worker. write: bytes a second of one worker. A worker's forward passes wait
-    for its writes.
+    view_seconds: of one worker. write: bytes a second of one worker. A worker writes a shard beside
+    the forward passes of the next one, so that only the slower of both takes time, except for the
+    passes of its first shard and the writing of its last one.
     """
-    if not plan.pending:
+    shards = len(plan.pending)
+    if not shards:
         return 0.0
-    alone = plan.views_left * view_seconds + plan.bytes_left / write
-    return alone * math.ceil(len(plan.pending) / workers) / len(plan.pending)
+    encoding, writing = plan.views_left * view_seconds / shards, plan.bytes_left / write / shards
+    return encoding + writing + (math.ceil(shards / workers) - 1) * max(encoding, writing)
 
 
 def _estimate(

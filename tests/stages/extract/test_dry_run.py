@@ -223,6 +223,16 @@ def plan_of_200(teacher_folder: Path) -> StorePlan:
     return planned(load_config("quickstart", [*sets, "dataset.train.limit=200"]))
 
 
+def written_beside(shards: int, encoding: float, writing: float) -> float:
+    """Seconds of a worker step by step: it holds an encoded shard until the one before is stored,
+    and then encodes the next one."""
+    now = stored = 0.0
+    for _ in range(shards):
+        now = max(now + encoding, stored)
+        stored = now + writing
+    return stored
+
+
 @settings(deadline=None)
 @given(
     pending=st.integers(1, 200),
@@ -234,12 +244,15 @@ def test_more_workers_share_whole_shards(
     plan_of_200: StorePlan, pending: int, workers: int, view_seconds: float, write: float
 ) -> None:
     plan = replace(plan_of_200, pending=tuple(range(pending)))
+    encoding = plan.views_left * view_seconds / pending
+    writing = plan.bytes_left / write / pending
     alone = seconds_by(plan, view_seconds, write, 1)
     shared = seconds_by(plan, view_seconds, write, workers)
-    assert alone == pytest.approx(plan.views_left * view_seconds + plan.bytes_left / write)
+    assert alone == pytest.approx(written_beside(pending, encoding, writing))
+    assert shared == pytest.approx(written_beside(-(-pending // workers), encoding, writing))
     assert shared >= alone / workers * (1 - 1e-9)
     assert shared >= seconds_by(plan, view_seconds, write, workers + 1)
-    assert seconds_by(plan, view_seconds, write, pending) == pytest.approx(alone / pending)
+    assert seconds_by(plan, view_seconds, write, pending) == pytest.approx(encoding + writing)
     assert seconds_by(replace(plan, pending=()), view_seconds, write, workers) == 0
 
 
