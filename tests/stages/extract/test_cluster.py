@@ -123,7 +123,8 @@ def test_the_store_is_the_same_when_a_node_dies(quick: MakeConfig, tmp_path: Pat
     alone = extract.run(quick(*many, f"store.url={tmp_path / 'alone'}"), split="train", local=True)
     two = ["extract.min_workers=2", "extract.cpus_per_worker=1"]
     url, notes = elsewhere(extract_while_a_node_dies, quick(*many, *two))
-    # The shard that it was storing, and the one that it was at.
+    # Its worker stores one shard at a time and encodes one beside it. What it has stored before is
+    # in the store, and believed, even if the node went before it could say so.
     assert len([note for note in notes if "lost its worker" in note]) <= 2
     assert content(url) == content(alone.url)
     assert check_store(url).ok
