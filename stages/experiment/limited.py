@@ -18,13 +18,13 @@ class Limited(TrialScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """A trial that is new, restored or to be tried again."""
         super().on_trial_add(tune_controller, trial)
-        others = _active(tune_controller) - {trial}
+        others = active(tune_controller) - {trial}
         if trial.status == Trial.PENDING and len(others) >= self.concurrent:
             trial.set_status(Trial.PAUSED)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """The next one, if there is room; those that are pending already have theirs."""
-        if len(_active(tune_controller)) >= self.concurrent:
+        if len(active(tune_controller)) >= self.concurrent:
             return None
         return super().choose_trial_to_run(tune_controller)
 
@@ -37,7 +37,7 @@ class ToTheEnd(Limited, FIFOScheduler):
         self.concurrent = concurrent
 
 
-def _active(tune_controller: Any) -> set[Trial]:
+def active(tune_controller: Any) -> set[Trial]:
     """Trials that have a place, whether or not their process is there yet."""
     having = (Trial.PENDING, Trial.RUNNING)
     return {trial for trial in tune_controller.get_trials() if trial.status in having}

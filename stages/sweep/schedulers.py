@@ -21,7 +21,7 @@ from egapipe.pipeline.config.sweep import (
 from egapipe.pipeline.results.experiment import Experiment
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
-from egapipe.stages.experiment.limited import Limited, ToTheEnd
+from egapipe.stages.experiment.limited import Limited, ToTheEnd, active
 from egapipe.stages.experiment.trial import CHANGES, EPOCHS
 from egapipe.stages.sweep.mutable import within
 
@@ -35,7 +35,16 @@ class _Median(Limited, MedianStoppingRule):
 
 
 class _Pbt(Limited, PopulationBasedTraining):
-    pass
+    """All are at a look before anybody goes on: the one that was there first has been copied by
+    nobody, and has copied nobody, where it does not wait."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The next one. Those that wait for a trial which has failed go on to the next look."""
+        chosen = super().choose_trial_to_run(tune_controller)
+        if chosen is None and not active(tune_controller):
+            self._next_perturbation_sync += self._perturbation_interval
+            chosen = super().choose_trial_to_run(tune_controller)
+        return chosen
 
 
 def make_scheduler(sweep: SweepConfig, epochs: int, concurrent: int) -> Limited:
@@ -122,6 +131,7 @@ def _pbt(sweep: SweepConfig, options: PbtScheduler) -> Limited:
         resample_probability=options.resample,
         custom_explore_fn=explored,
         log_config=False,
+        synch=True,
     )
 
 
