@@ -21,7 +21,8 @@ def importance(trials: Sequence[Mapping[str, Any]], values: Sequence[float]) -> 
     A random forest (Breiman 2001) of the values is asked again with one setting's values shuffled
     among the trials: what its squared error grows by is that setting's. trials: setting -> value of
     each, which it may lack; values: what they reached. Empty for fewer than FEWEST trials, for
-    settings that do not vary, or where they explain nothing.
+    settings that do not vary, or where they explain nothing: where the trees that were grown
+    without a trial foretell it no better than the mean of all does (out-of-bag R² of 0 or less).
     """
     names = [name for name in dict.fromkeys(n for t in trials for n in t) if _varies(name, trials)]
     target = np.asarray(values, dtype=np.float64)
@@ -30,8 +31,13 @@ def importance(trials: Sequence[Mapping[str, Any]], values: Sequence[float]) -> 
     from sklearn.ensemble import RandomForestRegressor
 
     columns = {name: _columns([trial.get(name) for trial in trials]) for name in names}
-    forest = RandomForestRegressor(_TREES, random_state=0, n_jobs=1, min_samples_leaf=2)
+    forest = RandomForestRegressor(
+        _TREES, random_state=0, n_jobs=1, min_samples_leaf=2, oob_score=True
+    )
     forest.fit(np.hstack(list(columns.values())), target)
+    # By heart it knows noise too.
+    if forest.oob_score_ <= 0:
+        return {}
 
     def error(features: Mapping[str, Doubles]) -> float:
         predicted = forest.predict(np.hstack(list(features.values())))

@@ -45,3 +45,11 @@ def test_too_little_says_nothing() -> None:
     trials, values = search(12)
     assert importance(trials, [1.0] * 12) == {}
     assert importance([{"same": 1}] * 12, values) == {}
+
+
+def test_where_settings_explain_nothing_there_are_no_shares() -> None:
+    """Values of which most of the difference is noise, in one search of ten at most by chance."""
+    trials, _ = search(40)
+    random = np.random.default_rng(0)
+    searches = [random.normal(size=len(trials)) for _ in range(20)]
+    assert sum(importance(trials, list(values)) != {} for values in searches) <= 2
