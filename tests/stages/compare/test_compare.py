@@ -21,6 +21,7 @@ from egapipe.stages.compare.command import table_lines
 from egapipe.stages.compare.comparison import plan
 from egapipe.stages.compare.table import percent, separation
 from egapipe.stages.distill.folder import training_folder
+from tests.stages.distill.test_training import assert_same_weights
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,26 @@ def test_a_cell_that_is_missing_is_trained_and_no_other(small: list[str]) -> Non
     again = compare.run(config)
     assert [cell.value for cell in again.done] == [cell.value for cell in first.done]
     assert before == times(again)[1:]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_two_at_once_have_the_weights_that_they_have_one_by_one(
+    small: list[str], tmp_path: Path
+) -> None:
+    sets = [*small, "compare.seeds=[5]"]
+    together = [*sets, f"runs={tmp_path}"]
+    alone = compare.run(load_config("quickstart", sets))
+    report = compare.run(load_config("quickstart", [*together, "compare.max_concurrent=2"]))
+    assert [cell.state for cell in report.experiment.cells] == ["done"] * 2
+    assert report.experiment.finished
+    assert report.experiment.concurrent <= 2
+    assert [row.values for row in report.rows] == [row.values for row in alone.rows]
+    for key, run in runs_of(alone).items():
+        assert_same_weights(run.path, runs_of(report)[key].path)
+    # How many run at once makes no other comparison, and no other run.
+    again = compare.run(load_config("quickstart", together))
+    assert again.folder == report.folder
+    assert again.experiment.cells == report.experiment.cells
 
 
 @pytest.mark.parametrize(
