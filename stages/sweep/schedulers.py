@@ -9,6 +9,7 @@ from ray.tune.schedulers import (
     ASHAScheduler,
     MedianStoppingRule,
     PopulationBasedTraining,
+    TrialScheduler,
 )
 
 from egapipe.pipeline.config.sweep import (
@@ -37,6 +38,12 @@ class _Median(Limited, MedianStoppingRule):
 class _Pbt(Limited, PopulationBasedTraining):
     """All are at a look before anybody goes on: the one that was there first has been copied by
     nobody, and has copied nobody, where it does not wait."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Look where there is a checkpoint to copy, also at those that went on after a kill."""
+        if result[EPOCHS] % self._perturbation_interval:
+            return TrialScheduler.CONTINUE
+        return super().on_trial_result(tune_controller, trial, result)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """The next one. Those that wait for a trial which has failed go on to the next look."""
