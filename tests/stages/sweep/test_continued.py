@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from egapipe.pipeline.config import Config, to_yaml
-from egapipe.pipeline.results.experiment import Experiment
+from egapipe.pipeline.results.experiment import Experiment, read_experiment
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import sweep
@@ -34,7 +34,7 @@ def running(experiment: Experiment) -> int:
 
 
 def interrupt(config: Config, when: Callable[[Experiment], bool]) -> None:
-    """Run a sweep until something holds."""
+    """Run a sweep until something holds; its record has nothing that runs any more."""
 
     def watch(experiment: Experiment) -> None:
         if when(experiment):
@@ -42,6 +42,8 @@ def interrupt(config: Config, when: Callable[[Experiment], bool]) -> None:
 
     with pytest.raises(InterruptionError):
         sweep.run(config, watch=watch)
+    left = read_experiment(sweep_folder(config)).experiment
+    assert (left.beat, left.finished, running(left)) == (None, False, 0)
 
 
 @pytest.mark.slow  # each trial waits for torch in its process
