@@ -21,7 +21,7 @@ from egapipe.pipeline.errors import TrainingError, one_line
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages.distill.workers.launch import ray_storage
 from egapipe.stages.experiment.cells import Changes, Planned, without_seed
-from egapipe.stages.experiment.groups import free_workers
+from egapipe.stages.experiment.groups import Ended
 from egapipe.stages.experiment.ledger import Ledger
 from egapipe.stages.experiment.limited import Limited
 from egapipe.stages.experiment.trial import (
@@ -134,6 +134,7 @@ def run_on_tune(
                 f"Ray Tune gave up on {folder.where} ({one_line(error)}): run the same command"
                 " again"
             ) from error
+    follower.ended.free_all()
     folder.discard(STATE)
 
 
@@ -208,6 +209,7 @@ class _Follower:
         self._over: set[str] = set()
         self._completed: set[str] = set()
         self._changes: dict[str, Changes] = {}
+        self.ended = Ended()
 
     def _cell(self, trial: Any) -> Planned:
         whole = self._shared.places is not None
@@ -227,6 +229,7 @@ class _Follower:
         for trial in trials:
             if trial.trial_id not in self._over:
                 self._one(trial)
+        self.ended.free()
         self._watch()
 
     def _one(self, trial: Any) -> None:
@@ -244,7 +247,7 @@ class _Follower:
             return
         self._over.add(trial.trial_id)
         if self._shared.slots.workers:
-            free_workers(cell.run)
+            self.ended.add(cell.run)
         if status == "ERROR":
             self._ledger.change(cell.number, state="failed", error=_error(trial, cell.run))
         elif cell.run.finished:

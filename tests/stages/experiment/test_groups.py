@@ -8,7 +8,7 @@ from ray.util.placement_group import placement_group
 
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages.distill.workers.launch import PLACEMENT
-from egapipe.stages.experiment.groups import free_workers
+from egapipe.stages.experiment.groups import Ended, free_workers
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -27,3 +27,19 @@ def test_the_group_that_workers_have_named_is_removed_and_no_other(tmp_path: Pat
     run.write_json(PLACEMENT, {"group": groups[0].id.hex()})
     assert free_workers(run)
     ray.util.remove_placement_group(groups[1])
+
+
+def test_a_group_stays_while_the_process_of_its_training_lives(tmp_path: Path) -> None:
+    """Its controller would ask for another one in its place."""
+    group = placement_group([{"CPU": 1}])
+    ray.get(group.ready())
+    run, ended = RunFolder(tmp_path / "run"), Ended()
+    run.path.mkdir()
+    run.write_json(PLACEMENT, {"group": group.id.hex()})
+    with run.exclusive():
+        ended.add(run)
+        ended.free()
+        assert run.has(PLACEMENT)
+    ended.free_all()
+    assert not run.has(PLACEMENT)
+    assert ray.util.placement_group_table(group)["state"] == "REMOVED"
