@@ -30,19 +30,20 @@ from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.datasets.tarscan import scan
 from egapipe.pipeline.datasets.zips import Zip
 from egapipe.pipeline.errors import EgapipeError, ImageError
+from egapipe.pipeline.results.experiment import Cell, Experiment, Setting, read_experiment
+from egapipe.pipeline.results.former import TRIALS
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.pipeline.store.index import decode_index
 from egapipe.pipeline.store.manifest import manifest_of
 from egapipe.pipeline.store.records import Commit, Failure
 from egapipe.pipeline.store.tables import decode_failures, encode_failures
-from egapipe.stages.compare import ComparisonFolder
-from egapipe.stages.compare.table import Cell
 from egapipe.stages.distill.model.spec import shapes_in
 from egapipe.stages.distill.training.checkpoint import Checkpoints, Position
 from egapipe.stages.export.folder import FORMAT, read_config
 from egapipe.stages.extract.importing.embeddings import read_embeddings
-from egapipe.stages.report.of_sweep import sweep_sections
+from egapipe.stages.report.pages.comparison import comparison_sections
+from egapipe.stages.report.pages.sweep import sweep_sections
 from tests.pipeline.datasets.archives import tarred
 
 
@@ -136,24 +137,41 @@ def _read_images(path: Path) -> None:
             dataset.encoded(row)
 
 
-def _comparison() -> bytes:
-    cells = [asdict(Cell("s", v, 0, Path(v), 50.0, 1.0)) for v in ("ce", "ega")]
-    record = {"name": "x", "confidence": 0.95, "cells": cells, "rows": []}
-    return json.dumps(record, default=str).encode()
+def _experiment() -> bytes:
+    """The record of a sweep with a trial in every state that has a value or a reason."""
+    settings = [Setting(name=f"lr={lr}", label=f"lr={lr}", changes={_LR: lr}) for lr in (0.1, 0.2)]
+    cells = [
+        Cell(number=0, setting="lr=0.1", seed=0, state="done", value=50.0, epoch=2, epochs=2),
+        Cell(number=1, setting="lr=0.2", seed=0, state="failed", error="x", epochs=2),
+    ]
+    known = {"kind": "sweep", "name": "x", "metric": "test/top1", "mode": "max", "planned": 2}
+    record = Experiment.model_validate({**known, "settings": settings, "cells": cells})
+    return record.model_dump_json().encode()
 
 
-def _sweep(path: Path) -> object:
+def _page(path: Path) -> object:
+    """What a report says of the experiment in a file's folder."""
     folder = path.parent
+    (folder / TRIALS).mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(
         "name: x\ndataset:\n  train: {kind: digits}\nteacher: {backend: transformers, model: m}\n",
         "utf-8",
     )
-    return sweep_sections(folder)
+    recorded = read_experiment(str(folder))
+    if recorded.experiment.kind == "comparison":
+        return comparison_sections(recorded)
+    return sweep_sections(recorded)
 
 
-_TRIAL = {"number": 0, "changes": {"distill.lr": 0.1}, "status": "failed", "epochs": 0, "total": 1,
+_LR = "distill.lr"
+# As an egapipe wrote them that had no experiment.json.
+_TRAINED = {"student": "s", "seed": 0, "run": "../s", "top1": 50.0, "seconds": 1.0}
+_COMPARISON = {"name": "x", "confidence": 0.95, "rows": [],
+               "cells": [{**_TRAINED, "variant": v} for v in ("ce", "ega")]}  # fmt: skip
+_TRIAL = {"number": 0, "changes": {_LR: 0.1}, "status": "failed", "epochs": 0, "total": 1,
           "value": None, "run": "trials/0000", "error": "x"}  # fmt: skip
-_SWEEP = {"metric": "top1", "mode": "max", "best": 0, "concurrent": 1, "trials": [_TRIAL]}
+_SWEEP = {"name": "x", "metric": "top1", "mode": "max", "best": 0, "concurrent": 1, "seconds": 1.0,
+          "trials": [_TRIAL]}  # fmt: skip
 _SPEC = {**FORMAT, "student": {"name": "resnet8", "args": {}}, "features": 64, "dim": 8,
          "classes": 10, "class_names": None, "size": [8, 8],
          "normalize": {"mean": [0.5] * 3, "std": [0.5] * 3}}  # fmt: skip
@@ -167,7 +185,11 @@ def readers() -> dict[str, Reader]:
     pointer = json.dumps({"folder": "epoch00001-step0000000"}).encode()
     return {
         "npy": Reader(_npy(), file_reader("a.npy", lambda f: read_embeddings(str(f)))),
-        "trials": Reader(json.dumps(_SWEEP).encode(), file_reader("summary.json", _sweep)),
+        "experiment": Reader(_experiment(), file_reader("experiment.json", _page)),
+        "older comparison": Reader(
+            json.dumps(_COMPARISON).encode(), file_reader("comparison.json", _page)
+        ),
+        "older sweep": Reader(json.dumps(_SWEEP).encode(), file_reader("summary.json", _page)),
         "error": Reader(
             b'{"error": "x", "identity": "y"}',
             file_reader("error.json", lambda f: RunFolder(f.parent).read_json("error.json")),
@@ -201,10 +223,6 @@ def readers() -> dict[str, Reader]:
         ),
         "zip": Reader(_zip(), file_reader("a.zip", read_members)),
         "export": Reader(json.dumps(_SPEC).encode(), file_reader("config.json", read_config)),
-        "comparison": Reader(
-            _comparison(),
-            file_reader("comparison.json", lambda f: ComparisonFolder(f.parent).recorded()),
-        ),
         "metrics": Reader(
             b'{"epoch": 0, "loss": 1.0}\n{"epoch": 1, "loss": 0.5}\n',
             file_reader("metrics.jsonl", lambda f: read_metrics(RunFolder(f.parent))),
