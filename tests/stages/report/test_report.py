@@ -306,6 +306,8 @@ def test_an_axis_has_the_values_that_are_listed_and_no_others() -> None:
     assert set(drawn.ticks.values()) == {"0.05", "0.1", "1", "7.31"}
     words = scale(["cosine", None, "steps"])
     assert sorted(words.ticks.values()) == ["cosine", "not set", "steps"]
+    # Of a setting that only failed trials have.
+    assert list(scale([None, None]).ticks.values()) == ["not set"]
 
 
 def test_a_sweep_whose_trials_all_failed_still_tells_why(make_sweep: MakeSweep) -> None:

@@ -74,7 +74,7 @@ def scale(values: Sequence[Any], *, listed: bool = True) -> Scale:
     names = {_whole(v): text for v, text in zip(known, value_names(known), strict=True)}
     order = sorted(names, key=lambda text: (json.loads(text) if numbers else 0, names[text]))
     places = {text: _even(number, len(order)) for number, text in enumerate(order)}
-    every = -(-len(order) // _LISTED)
+    every = max(1, -(-len(order) // _LISTED))
     ticks = {places[text]: names[text] for text in order[::every]}
     return Scale(lambda v: _ABSENT if v is None else places[_whole(v)], {**absent, **ticks})
 
