@@ -183,7 +183,7 @@ def _layers(
                 "epoch:Q",
                 title="epoch",
                 scale=alt.Scale(domain=[1, max(2, last)], nice=False),
-                axis=alt.Axis(tickMinStep=1, format="d", grid=False),
+                axis=_epochs(last),
             ),
             y=up,
             color=colour,
@@ -204,6 +204,12 @@ def _layers(
             color=colour, opacity=opacity
         )
     return line + point.mark_point(filled=True, clip=True, size=60, opacity=0)
+
+
+def _epochs(last: int) -> Any:
+    """The axis of epochs; between few of them there would be halves, written as whole ones."""
+    every = list(range(1, max(2, last) + 1)) if last <= _FEW else alt.Undefined
+    return alt.Axis(values=every, tickMinStep=1, format="d", grid=False)
 
 
 _CUT = " The axis begins where the second half of the epochs does: what lies below is cut off."
