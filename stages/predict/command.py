@@ -57,24 +57,19 @@ def predict(
     Exits with 1 if an image could not be read; the others are done all the same.
     """
     from egapipe.pipeline.terminal.progress import open_progress
-    from egapipe.stages.predict import every_picture, run
+    from egapipe.stages.predict import every_picture, load_predictor, run
     from egapipe.stages.predict.output import Summary, check_output, record, write_output
 
     if output is not None:
         check_output(output)
+    # Before the images, which may be many: what is refused of a model is said at once.
+    predictor = load_predictor(model, device, checkpoint, trust_remote_code=trust_remote_code)
     paths = every_picture(images)
     every = each or (len(paths) <= _FEW and output is None and not as_json)
     summary = Summary()
 
     def shown() -> "Iterator[Prediction]":
-        found = run(
-            model,
-            paths,
-            checkpoint=checkpoint,
-            top=top,
-            device=device,
-            trust_remote_code=trust_remote_code,
-        )
+        found = run(predictor, paths, top=top)
         with _progress(open_progress, len(paths)) as bar:
             for number, prediction in enumerate(found, start=1):
                 summary.add(prediction)
