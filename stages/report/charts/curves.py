@@ -208,7 +208,7 @@ def _layers(
 
 def _epochs(last: int) -> Any:
     """The axis of epochs; between few of them there would be halves, written as whole ones."""
-    every = list(range(1, max(2, last) + 1)) if last <= _FEW else alt.Undefined
+    every: Any = list(range(1, max(2, last) + 1)) if last <= _FEW else alt.Undefined
     return alt.Axis(values=every, tickMinStep=1, format="d", grid=False)
 
 
