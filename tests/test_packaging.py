@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("configs", "pipeline", "stages")
-DATA = {".yaml", ".json", ".safetensors", ".md", ".typed", ".css", ".js"}
+DATA = {".yaml", ".json", ".safetensors", ".md", ".typed", ".css", ".html", ".js"}
 
 
 @pytest.fixture(scope="module")

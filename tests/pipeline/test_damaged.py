@@ -16,13 +16,13 @@ from egapipe.pipeline.datasets.tarscan import scan
 from egapipe.pipeline.datasets.zips import Zip
 from egapipe.pipeline.disk.files import json_object, read_json_object
 from egapipe.pipeline.errors import EgapipeError, ImageError
+from egapipe.pipeline.results.experiment import RECORD, read_experiment
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.pipeline.store.index import decode_index
 from egapipe.pipeline.store.manifest import manifest_of
 from egapipe.pipeline.store.records import Commit, Created, Failure, Finished
 from egapipe.pipeline.store.tables import decode_failures, encode_failures
-from egapipe.stages.compare import ComparisonFolder
 from tests.fuzz import file_reader, read_members
 
 DEEP = b"[" * 100_000
@@ -115,10 +115,11 @@ def test_a_changed_byte_of_a_table_or_a_zip_is_one_line(
         assert len(said.splitlines()) == 1
 
 
-def test_a_comparison_that_was_cut_off_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "comparison.json").write_text('{"cells": [')
+@pytest.mark.parametrize("name", [RECORD, "comparison.json"])
+def test_a_comparison_that_was_cut_off_is_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"cells": [')
     with pytest.raises(EgapipeError, match="is damaged") as caught:
-        ComparisonFolder(tmp_path).recorded()
+        read_experiment(str(tmp_path))
     assert len(str(caught.value).splitlines()) == 1
 
 

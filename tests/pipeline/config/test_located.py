@@ -36,7 +36,7 @@ NAMES = {
 }
 OPTIONS = {
     *("split", "column", "key_column", "from_split", "output", "config", "overrides", "formats"),
-    *("licence", "job", "arguments", "only", "what"),
+    *("licence", "job", "arguments", "only", "what", "name", "repo", "revision"),
 }
 
 

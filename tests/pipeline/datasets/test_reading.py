@@ -157,9 +157,10 @@ def test_content_that_asks_for_any_memory_is_at_fault_itself(
     def exhaust(*_: object) -> None:
         raise OSError("codec: out of memory")
 
-    monkeypatch.setattr(Image.Image, "convert", exhaust)
+    encoded = encode(pixels())
+    monkeypatch.setattr(Image.Image, "load", exhaust)
     with pytest.raises(ImageError, match="more memory than any image needs"):
-        decode(encode(pixels()))
+        decode(encoded)
 
 
 def test_a_size_that_a_damaged_index_names_asks_for_no_memory(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,17 +44,17 @@ def test_what_is_put_is_there(url: str) -> None:
 
 
 def test_a_local_put_is_whole_or_absent(tmp_path: Path) -> None:
-    objects = LocalObjects(str(tmp_path / "s"))
-    step = 0
-    while killed_before(step, lambda: objects.put("a/b", b"new")):
-        assert objects.get("a/b") is None
-        step += 1
-    assert step == 3
-    step = 0
-    while killed_before(step, lambda: objects.put("a/b", b"newer")):
-        assert objects.get("a/b") == b"new"
-        step += 1
-    assert (step, objects.get("a/b")) == (2, b"newer")
+    for before, data in ((None, b"new"), (b"new", b"newer")):
+        objects = LocalObjects(str(tmp_path / str(data)))
+        if before is not None:
+            objects.put("a/b", before)
+        put, found = partial(objects.put, "a/b", data), list[bytes | None]()
+        while killed_before(len(found), put):
+            found.append(objects.get("a/b"))
+        # The file beside its place, flushed, renamed; then the folders that name it are flushed.
+        old = found.count(before)
+        assert old >= 3
+        assert found[old:] == [data] * (len(found) - old)
 
 
 def test_what_was_put_is_flushed_with_every_folder_that_names_it(
@@ -190,7 +191,7 @@ def test_a_url_that_nothing_opens_is_a_users_mistake() -> None:
 
 
 def test_a_place_that_does_not_answer_is_one_line() -> None:
-    with pytest.raises(StoreError, match=r"^cannot read http://127\.0\.0\.1:9/s/commits/[^\n]+$"):
+    with pytest.raises(StoreError, match=r"^cannot read http://127\.0\.0\.1:9/s/[a-z]+/[^\n]+$"):
         FeatureStore.open("http://127.0.0.1:9/s")
 
 

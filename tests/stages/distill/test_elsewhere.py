@@ -22,14 +22,14 @@ from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import EgapipeError, StoreError, TrainingError, UsageError
 from egapipe.pipeline.locations.lease import leased
 from egapipe.pipeline.results import runs
+from egapipe.pipeline.results.experiment import read_experiment
 from egapipe.pipeline.results.runs import RunFolder, open_run, run_folder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.pipeline.store.remote import RemoteObjects
-from egapipe.stages import compare, distill, evaluate, export, predict, report, sweep
-from egapipe.stages.compare import ComparisonFolder
+from egapipe.stages import compare, distill, evaluate, export, predict, report
 from egapipe.stages.watch import run_status
 from egapipe.stages.watch.command import register
-from egapipe.stages.watch.status import find_runs, statuses
+from egapipe.stages.watch.status import find_runs, look
 from tests.command import egapipe
 from tests.objectstore import S3, SECRET, environment, s3, s3_server, serve_s3
 from tests.stages.distill.conftest import MakeConfig
@@ -249,7 +249,7 @@ def test_what_is_read_back(quick: MakeConfig, s3: S3, tmp_path: Path) -> None:
     assert "finished" in done.stdout
 
 
-@pytest.mark.parametrize("read", [distill.load_student, run_status, report.run, statuses])
+@pytest.mark.parametrize("read", [distill.load_student, run_status, report.run, look])
 def test_what_is_no_run_is_one_line(s3: S3, read: Callable[[str], object]) -> None:
     with pytest.raises(EgapipeError, match="s3://") as said:
         read(s3.url("nothing"))
@@ -304,20 +304,14 @@ def test_a_comparison_there(quick: MakeConfig, s3: S3, tmp_path: Path) -> None:
     done = compare.run(config)
     assert str(done.folder).startswith(s3.url("runs/quickstart/compare-"))
     on_another_machine()
-    record = ComparisonFolder.of(open_run(str(done.folder))).recorded()
-    assert record["finished"]
-    assert {cell["run"][:3] for cell in record["cells"]} == {"../"}
-    assert len(compare.run(config).cells) == 2
+    record = read_experiment(str(done.folder)).experiment
+    assert record.finished
+    assert {str(cell.run)[:3] for cell in record.cells} == {"../"}
+    assert len(compare.run(config).done) == 2
     written = report.run(str(done.folder))
     assert written.where == f"{done.folder}/report.html"
     page = written.page.read_text("utf-8")
     assert "curves" in page.lower()
-
-
-def test_a_sweep_there_is_refused(quick: MakeConfig, s3: S3) -> None:
-    config = quick(*SMALL, f"runs={s3.url('runs')}", "sweep.space={distill.lr: {choice: [0.1]}}")
-    with pytest.raises(EgapipeError, match=r"runs is s3://.*: the trials of a sweep are on a file"):
-        sweep.run(config)
 
 
 @pytest.mark.slow
