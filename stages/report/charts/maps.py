@@ -14,7 +14,7 @@ from egapipe.stages.report.sample import Floats, Ints, Sample
 from egapipe.stages.report.thumbnails import sheet_of
 
 _MAP = {"images": 500, "classes": 20}
-_EDGES = {"images": 48, "classes": 10}
+EDGES = {"images": 48, "classes": 10}
 _PERPLEXITY = 30
 _FEWEST = 5
 
@@ -126,7 +126,7 @@ def edge_figure(sample: Sample, *, aligned: bool = True) -> Figure | None:
     Nodes and not embeddings: those of the teacher's head are what the loss compares the student's
     with. aligned: whether the student was trained with EGA. None without images.
     """
-    places = chosen(sample, **_EDGES)
+    places = chosen(sample, **EDGES)
     if not len(places):
         return None
     teacher, student = sample.teacher_nodes(places), sample.nodes[places]

@@ -27,7 +27,7 @@ from egapipe.stages.evaluate.cost import Cost, Latency
 from egapipe.stages.evaluate.evaluation import Evaluation, Predictions, Probes
 from egapipe.stages.evaluate.graphs import Agreement
 from egapipe.stages.evaluate.left_out import LeftOut
-from egapipe.stages.report.charts.maps import chosen, edge_figure
+from egapipe.stages.report.charts.maps import EDGES, chosen, edge_figure
 from egapipe.stages.report.charts.sweep.parallel import scale
 from egapipe.stages.report.charts.timing import Costs, timing_figure
 from egapipe.stages.report.sample import take_sample
@@ -419,7 +419,7 @@ def test_the_edges_are_those_that_the_loss_compares(finished: Path) -> None:
     assert sample is not None
     head = student.teacher_head()
     assert head is not None
-    places = chosen(sample, 64, 10)
+    places = chosen(sample, **EDGES)
     raw = sample.teacher(places)
     assert raw is not None
     with torch.no_grad():
@@ -464,8 +464,8 @@ def test_without_a_store_the_student_is_drawn_alone(edit_run: EditRun, tmp_path:
     page = check_page(report.run(edit_run(store__url=str(tmp_path / "nowhere"))))
     assert page.figures == [name for name in RUN_FIGURES if name != "timing"]
     assert "Without the teacher's embeddings: " in page.text
-    assert "student's nodes" in page.text
-    assert "student minus teacher" not in page.text
+    assert "student's nodes" in page.source
+    assert "student minus teacher" not in page.source
 
 
 def test_without_test_images_there_are_curves_and_provenance(edit_run: EditRun) -> None:
