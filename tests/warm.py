@@ -32,7 +32,6 @@ LIBRARIES = (
         "torch._dynamo",
         "torch.utils.tensorboard",
     ),
-    *("matplotlib.backends.backend_agg", "matplotlib.figure"),
     *("transformers.modeling_utils", "transformers.image_processing_utils", "typer", "yaml"),
 )
 _NUMBER = struct.Struct("!i")

@@ -84,7 +84,7 @@ def test_all_of_egapipe_sees_the_same_part_of_a_photograph(
     )
     np.testing.assert_allclose(by_run, by_file, atol=1e-4)
     np.testing.assert_allclose(by_run, by_onnx, atol=1e-3)
-    about = json.loads((folder / "export.json").read_text("utf-8"))["preprocessing"]
+    about = json.loads((folder / "preprocessor.json").read_text("utf-8"))
     assert about["crop"] == "the middle square"
     # A disc and the same disc in a wider image are seen alike.
     frame = student.spec.frame

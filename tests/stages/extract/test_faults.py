@@ -125,6 +125,7 @@ def test_a_flipped_byte_is_found_in_whichever_file_it_is(quick: MakeConfig, tmp_
         "commits.parquet",
         "embedding",
         "failures.parquet",
+        "images",
         "index",
         "zarr.json",
     }
