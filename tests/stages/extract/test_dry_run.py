@@ -155,8 +155,8 @@ def test_workers_of_a_local_ray_are_planned_without_starting_it(quick: MakeConfi
     dry = dry_run(config, ["train"])
     assert (dry.fleet.size, dry.fleet.usual_cpus) == (2, 1)
     estimate = dry.estimates["train"]
-    # Five shards: one of the two workers does three of them.
-    assert estimate.all_workers == pytest.approx(estimate.one_worker * 3 / 5)
+    # Five shards: one of the two workers does three of them, and stores but the last one meanwhile.
+    assert 3 / 5 <= estimate.all_workers / estimate.one_worker < 4 / 5
     assert any(line.startswith("2 workers") for line in table_lines(dry))
     with pytest.raises(UsageError, match="have room for"):
         dry_run(quick("extract.cpus_per_worker=5", "cluster.cpus=4"), ["train"])
