@@ -109,17 +109,20 @@ class Repository:
         files: Mapping[str, Content],
         *,
         message: str,
+        there: Mapping[str, There] | None = None,
         gone: Sequence[str] = (),
         told: Told | None = None,
     ) -> int:
         """Commit files, in this order, that are not there with the same bytes; how many were sent.
 
-        gone: files to remove with the last commit. Raises UsageError or EgapipeError; what was
-        committed until then stays, and counts the next time.
+        there: the repository's files, where somebody has listed them. gone: those to remove with
+        the last commit. Raises UsageError or EgapipeError; what was committed until then stays, and
+        counts the next time.
         """
         import huggingface_hub as hub
 
-        there = self.files()
+        if there is None:
+            there = self.files()
         missing = {
             path: content
             for path, content in files.items()

@@ -68,6 +68,7 @@ def push_stores(
     sent = repository.send(
         ordered,
         message="egapipe store push",
+        there=there,
         gone=gone,
         told=None if told is None else lambda done: told(done, total),
     )
