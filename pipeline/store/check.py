@@ -18,7 +18,6 @@ from egapipe.pipeline.store.dtypes import Stored, is_finite, not_a_number
 from egapipe.pipeline.store.growth import Extended
 from egapipe.pipeline.store.index import index_problems
 from egapipe.pipeline.store.location import Place, open_objects
-from egapipe.pipeline.store.objects import Objects
 from egapipe.pipeline.store.records import (
     IMAGES,
     NOT_FINITE,
@@ -85,10 +84,10 @@ def check_store(place: Place, progress: Progress | None = None) -> CheckReport:
         report.problems += check.run()
         while isinstance(store.objects, Extended):
             # Of what it was, all but the shards that it still has.
-            first, state = store.objects.first, store.objects.before
+            first, before = store.objects.first, FeatureStore.at(store.objects.before)
             seen = {shard: c for shard, c in check.commits.items() if shard < first}
-            problems = _grown_from(store, state)
-            store, inner = FeatureStore.at(state), CheckReport(objects.url)
+            problems = _grown_from(store, before)
+            store, inner = before, CheckReport(objects.url)
             check = _Check(store, inner, None, seen)
             problems += [f"before rows were appended: {problem}" for problem in check.run()]
             report.problems += problems
@@ -99,9 +98,9 @@ def check_store(place: Place, progress: Progress | None = None) -> CheckReport:
     return report
 
 
-def _grown_from(store: FeatureStore, state: Objects) -> list[str]:
+def _grown_from(store: FeatureStore, before: FeatureStore) -> list[str]:
     """Whether the store before is the one that a manifest names."""
-    parent, end = store.manifest.dataset.parent, FeatureStore.at(state).ended()
+    parent, end = store.manifest.dataset.parent, before.ended()
     if parent is None or (end is not None and end.content == parent.content):
         return []
     return ["the rows before those that were appended are not those that the manifest names"]
