@@ -235,7 +235,6 @@ class _Check:
         if content_hash(self.manifest.hash(), checksums) != finished.content:
             yield f"{layout.FINISHED} is of other shards: {Finished.remedy()}"
             return
-        checksums = checksums_of(self.commits)
         root = images_root(dataset.fingerprint, checksums) if dataset.images else None
         if root != finished.images:
             yield f"{layout.FINISHED} is of other images: {Finished.remedy()}"

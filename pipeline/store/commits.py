@@ -69,10 +69,12 @@ class Commits(Mapping[int, Commit]):
         digests: list[bytes] = self._table["record"].to_pylist()
         return digests == [hashlib.sha256(record).digest() for record in records]
 
-    def checksums(self) -> Iterator[tuple[int, dict[str, str]]]:
+    def checksums(self) -> list[tuple[int, dict[str, str]]]:
         """(shard, array -> hex of the stored bytes of its chunk), by shard."""
-        for shard, pairs in enumerate(self._table["sha256"].to_pylist()):
-            yield shard, {name: digest.hex() for name, digest in pairs}
+        return [
+            (shard, {name: digest.hex() for name, digest in pairs})
+            for shard, pairs in enumerate(self._table["sha256"].to_pylist())
+        ]
 
 
 _SCHEMA = pa.schema(

@@ -7,7 +7,7 @@ the objects it vouches for and holds the SHA-256 of their stored bytes.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -156,9 +156,9 @@ def images_root(fingerprint: str, checksums: Iterable[tuple[int, Mapping[str, st
     return digest.hexdigest()
 
 
-def checksums_of(commits: Mapping[int, Commit]) -> Iterator[tuple[int, dict[str, str]]]:
+def checksums_of(commits: Mapping[int, Commit]) -> list[tuple[int, dict[str, str]]]:
     """What `content_hash` takes of the records of shards."""
-    return ((shard, commits[shard].sha256) for shard in sorted(commits))
+    return [(shard, commits[shard].sha256) for shard in sorted(commits)]
 
 
 def failures_of(commits: Mapping[int, Commit]) -> list[Failure]:

@@ -1,6 +1,6 @@
 """A snapshot: what of a store was there when its records were listed."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from egapipe.pipeline.store.tables import decode_failures
 if TYPE_CHECKING:
     from egapipe.pipeline.store.store import FeatureStore
 
-Checksums = Iterator[tuple[int, Mapping[str, str]]]
+Checksums = Sequence[tuple[int, Mapping[str, str]]]
 
 _RUN_EXTRACT = "run `egapipe extract` to finish it"
 
@@ -124,7 +124,7 @@ class Snapshot:
 
         Raises StoreError if a shard is missing.
         """
-        return _finished(self.store.manifest, self._checksums, failures)
+        return _finished(self.store.manifest, self._checksums(), failures)
 
     def require_continued(self, manifest: Manifest, *, same_software: bool) -> None:
         """Raise StoreError, with the differences, if the store is not that of a manifest.
@@ -188,15 +188,15 @@ class Snapshot:
         lengths = [self.sizes[layout.commit_key(shard)] for shard in self.committed]
         if commits.record_bytes != lengths:
             return None
-        ours = _finished(self.store.manifest, commits.checksums, failures)
+        ours = _finished(self.store.manifest, commits.checksums(), failures)
         return commits if record == ours.encode() else None
 
 
-def _finished(manifest: Manifest, checksums: Callable[[], Checksums], failures: bytes) -> Finished:
+def _finished(manifest: Manifest, checksums: Checksums, failures: bytes) -> Finished:
     """The record that a store of some shards is complete. failures: bytes of their table."""
     dataset = manifest.dataset
     return Finished(
-        content=content_hash(manifest.hash(), checksums()),
+        content=content_hash(manifest.hash(), checksums),
         sha256={layout.FAILURES: sha256(failures)},
-        images=images_root(dataset.fingerprint, checksums()) if dataset.images else None,
+        images=images_root(dataset.fingerprint, checksums) if dataset.images else None,
     )
