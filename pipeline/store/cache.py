@@ -37,14 +37,13 @@ class Mapped:
 
 
 def map_cache(
-    store: FeatureStore, name: str, content: str, path: Path, part: Selection | None = None
+    store: FeatureStore, name: str, content: str, path: Path, part: Selection
 ) -> Mapped | None:
     """Map the copy at `path`. None if there is none, or if it is unreadable or another array's.
 
-    content: the store's content hash. part: what it is a copy of; default: of everything. Its
-    structure is verified, its numbers are not: that would read all of it.
+    content: the store's content hash. part: what it is a copy of. Its structure is verified, its
+    numbers are not: that would read all of it.
     """
-    part = part or Selection.of(store)
     try:
         with path.open("rb") as file:
             # It lives as long as what points into it.

@@ -17,6 +17,7 @@ from filelock import FileLock
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.store.cache import map_cache
+from egapipe.pipeline.store.selection import Selection
 from tests.pipeline.store.kill import killed_before
 from tests.pipeline.store.samples import complete, finished, make_arrays, make_manifest
 
@@ -130,7 +131,7 @@ def test_no_damage_crashes_a_reader(memory: str, tmp_path: Path) -> None:
     """A wrong length, followed blindly, would end the process: every byte is tried in a fork."""
     store = finished(memory)
     whole = Features.open(store).path.read_bytes()
-    content = store.content_hash()
+    content, everything = store.content_hash(), Selection.of(store)
     path = tmp_path / "damaged.arrow"
 
     def try_every_byte() -> None:
@@ -138,7 +139,7 @@ def test_no_damage_crashes_a_reader(memory: str, tmp_path: Path) -> None:
             damaged = bytearray(whole)
             damaged[position] ^= 1 << (7 - position % 8)
             path.write_bytes(damaged)
-            mapped = map_cache(store, "embedding", content, path)
+            mapped = map_cache(store, "embedding", content, path, everything)
             if mapped is not None:
                 assert mapped.values.shape == (20, 3)
                 assert mapped.valid.shape == (10,)
