@@ -17,12 +17,39 @@ from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset
 from egapipe.pipeline.keys import JoinedKeys, Keys
 
 
-class SeveralDataset(RowsDataset):
+class _Parted(RowImages):
+    """Rows that are those of several parts in turn. ends: rows of the first part, of the first two,
+    and so on."""
+
+    _parts: Sequence[Images]
+    _ends: Sequence[int]
+
+    def extents(self, rows: Sequence[int]) -> dict[int, Any]:
+        """See `Images`; of each part that has some of the rows."""
+        inside: dict[int, list[int]] = {}
+        for part, inner in map(self._place, map(self._listed, rows)):
+            inside.setdefault(part, []).append(inner)
+        found = {part: self._parts[part].extents(inner) for part, inner in inside.items()}
+        return {part: extents for part, extents in found.items() if extents is not None}
+
+    def _read(self, row: int) -> bytes:
+        part, inner = self._place(row)
+        return self._parts[part].encoded(inner)
+
+    def _place(self, row: int) -> tuple[int, int]:
+        """The part that a row of the listing is in, and its row there."""
+        part = bisect_right(self._ends, row)
+        return part, row - (self._ends[part - 1] if part else 0)
+
+
+class SeveralDataset(_Parted, RowsDataset):
     """The rows of each part in turn; keys are `<name of the part>:<its key>`.
 
     A part whose name was there before is called `<name>#2`: two folders of one name keep their rows
     apart. See `union` for the labels.
     """
+
+    _parts: Sequence[RowsDataset]
 
     def __init__(self, source: SeveralSource, parts: Sequence[RowsDataset]) -> None:
         """`parts` are the opened `source.sources`, in their order. Raises UsageError."""
@@ -49,29 +76,18 @@ class SeveralDataset(RowsDataset):
         ]
         return SeveralImages(self.name, keys, self._chosen, parts, self._ends)
 
-    def extents(self, rows: Sequence[int]) -> dict[int, Any]:
-        """See `Images`; of each part that has some of the rows."""
-        return _extents(self._parts, map(self._place, map(self._listed, rows)))
-
     def files(self) -> Sequence[str | Path]:
         """The files of all parts; none where one part has none, for they then say too little."""
         files = [part.files() for part in self._parts]
         return [file for some in files for file in some] if all(files) else []
-
-    def _read(self, row: int) -> bytes:
-        part, inner = self._place(row)
-        return self._parts[part].encoded(inner)
 
     def decoded(self, row: int, data: bytes, divisor: Divisor | None = None) -> Image.Image:
         """See `RowsDataset`."""
         part, inner = self._place(row)
         return self._parts[part].decoded(inner, data, divisor)
 
-    def _place(self, row: int) -> tuple[int, int]:
-        return _place(row, self._ends)
 
-
-class SeveralImages(RowImages):
+class SeveralImages(_Parted):
     """The images of several data sets, each without the listing of its rows."""
 
     def __init__(
@@ -82,13 +98,8 @@ class SeveralImages(RowImages):
         parts: Sequence[Images],
         ends: Sequence[int],
     ) -> None:
-        """ends: rows of the first part, of the first two, and so on."""
         super().__init__(name, keys, chosen)
         self._parts, self._ends = parts, ends
-
-    def extents(self, rows: Sequence[int]) -> dict[int, Any]:
-        """See `Images`; of each part that has some of the rows."""
-        return _extents(self._parts, map(self._place, map(self._listed, rows)))
 
     def learn(self, extents: dict[int, Any]) -> None:
         """See `Images`."""
@@ -99,13 +110,6 @@ class SeveralImages(RowImages):
         """See `Images`."""
         part, inner = self._place(self._listed(self._row(row)))
         return self._parts[part].image(inner, divisor)
-
-    def _read(self, row: int) -> bytes:
-        part, inner = self._place(row)
-        return self._parts[part].encoded(inner)
-
-    def _place(self, row: int) -> tuple[int, int]:
-        return _place(row, self._ends)
 
 
 class PartKeys(Keys):
@@ -127,20 +131,6 @@ class PartKeys(Keys):
         if self._chosen is not None:
             rows = np.searchsorted(self._chosen, rows).tolist()
         return [self._keys[row].partition(":")[2] for row in rows]
-
-
-def _place(row: int, ends: Sequence[int]) -> tuple[int, int]:
-    """The part that a row of the listing is in, and its row there."""
-    part = bisect_right(ends, row)
-    return part, row - (ends[part - 1] if part else 0)
-
-
-def _extents(parts: Sequence[Images], places: Iterable[tuple[int, int]]) -> dict[int, Any]:
-    rows: dict[int, list[int]] = {}
-    for part, inner in places:
-        rows.setdefault(part, []).append(inner)
-    found = {part: parts[part].extents(inner) for part, inner in rows.items()}
-    return {part: extents for part, extents in found.items() if extents is not None}
 
 
 def unique_prefixes(names: Iterable[str]) -> list[str]:
