@@ -13,7 +13,7 @@ from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import layout
 from egapipe.pipeline.store.commits import decode_commits
 from egapipe.pipeline.store.create import read_created
-from egapipe.pipeline.store.digests import Digests
+from egapipe.pipeline.store.digests import Digests, rows_without
 from egapipe.pipeline.store.dtypes import Stored, is_finite, not_a_number
 from egapipe.pipeline.store.growth import Extended
 from egapipe.pipeline.store.index import index_problems
@@ -200,7 +200,7 @@ class _Check:
     def images(self, commit: Commit, digests: Digests) -> Problems:
         """Rows without a digest have failed, and the padding has none."""
         self.report.bytes += digests.nbytes
-        without = {commit.start + int(place) for place in np.flatnonzero(~digests.any(axis=1))}
+        without = rows_without(commit.start, digests)
         padding = set(range(commit.stop, commit.start + len(digests)))
         if not padding <= without:
             yield f"{IMAGES} of shard {commit.shard} has values in its padding"

@@ -22,6 +22,11 @@ def image_digests(rows: range, found: Mapping[int, bytes]) -> Digests:
     return digests
 
 
+def rows_without(start: int, digests: Digests) -> set[int]:
+    """Rows that have no digest, of those from `start` on."""
+    return {start + int(place) for place in np.flatnonzero(~digests.any(axis=1))}
+
+
 def changed_rows(was: Digests, now: Digests) -> npt.NDArray[np.int64]:
     """Places of images that are others now, ascending.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from egapipe.pipeline.store.digests import Digests
+from egapipe.pipeline.store.digests import Digests, rows_without
 from egapipe.pipeline.store.dtypes import Floats, Stored, is_finite, not_a_number, to_stored
 from egapipe.pipeline.store.manifest import Manifest
 from egapipe.pipeline.store.records import IMAGES, NOT_FINITE, Failure
@@ -77,8 +77,8 @@ def _check_failures(
 
 
 def _check_digests(rows: range, failures: Sequence[Failure], digests: Digests) -> None:
-    without = {rows.start + int(place) for place in np.flatnonzero(~digests.any(axis=1))}
-    lacking = sorted(without - {failure.row for failure in failures})
+    failed = {failure.row for failure in failures}
+    lacking = sorted(rows_without(rows.start, digests) - failed)
     if lacking:
         raise ValueError(f"rows have no digest of their image and did not fail: {lacking}")
 
