@@ -25,6 +25,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets.fingerprint import fingerprint_of, image_digests
 from egapipe.pipeline.datasets.images import Divisor
 from egapipe.pipeline.keys import NumberedKeys
+from egapipe.pipeline.machine.memory import resident_bytes
 from egapipe.pipeline.machine.quiet import quiet
 from egapipe.pipeline.store import Features, FeatureStore, check_store, layout
 from egapipe.pipeline.terminal.progress import Progress, Silence, Value
@@ -120,7 +121,7 @@ class Probe(Silence):
         began = time.process_time()
         rows = int(state["done"])
         if not self.samples or rows > self.samples[-1].rows:
-            memory = psutil.Process().memory_info().rss
+            memory = resident_bytes()
             self.samples.append(
                 Sample(rows, time.perf_counter(), began - self._own, memory, _worker_bytes())
             )
