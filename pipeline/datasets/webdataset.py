@@ -109,7 +109,9 @@ class TarImages(RowImages):
         return TarImages, (self.name, self.keys, self._learnt.known)
 
     def extents(self, rows: Sequence[int]) -> Extents:
-        """See `Images`; of rows that it was told of itself."""
+        """See `Images`; of rows that it was told of itself, where nobody lists them here."""
+        if self._lister is not None:
+            return self._lister.extents(rows)
         return Extents.of({row: self._extent(row) for row in rows})
 
     def learn(self, extents: Extents) -> None:
