@@ -1,6 +1,5 @@
 """Students: networks from images to features, registered here or imported by name."""
 
-import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
@@ -99,14 +98,3 @@ def _registered(name: str) -> Callable[..., nn.Module]:
         f"no student {name!r}, did you mean {nearest}? Known: {known}; "
         "others are timm:<name>, torchvision:<name>, transformers:<model type> or module:callable"
     )
-
-
-def _check_arguments(name: str, factory: Callable[..., Any], args: dict[str, Any]) -> None:
-    try:
-        signature = inspect.signature(factory)
-    except ValueError:  # some compiled callables have none: calling them tells
-        return
-    try:
-        signature.bind(**args)
-    except TypeError as error:
-        raise UsageError(f"student {name!r} {signature}: {error}") from None
