@@ -39,6 +39,13 @@ def shuffle_channels(maps: Tensor, groups: int) -> Tensor:
     return shuffled.permute(0, 3, 1, 2)
 
 
+def last_linear(network: nn.Module) -> str:
+    """The place of a network's last linear layer, which in the zoos is its classifier; empty
+    without any."""
+    linear = [path for path, part in network.named_modules() if isinstance(part, nn.Linear)]
+    return linear[-1] if linear else ""
+
+
 def kaiming_by_fan_out(network: nn.Module) -> None:
     """Draws every convolution's weights from N(0, 2 / (k^2 outputs)); biases become 0 (He 2015)."""
     for module in network.modules():

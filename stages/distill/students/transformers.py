@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.machine.extras import require
+from egapipe.stages.distill.students.layers import last_linear
 
 # Networks of another package, which have a prefix of their own.
 _WRAPPERS = ("timm_wrapper",)
@@ -51,8 +52,7 @@ def transformers_factory(name: str) -> Callable[..., nn.Module]:
         )
         config = transformers.AutoConfig.for_model(kind, **args)
         network = getattr(transformers, known[kind])(config)
-        linear = [path for path, part in network.named_modules() if isinstance(part, nn.Linear)]
-        last = linear[-1] if linear else ""
+        last = last_linear(network)
         if not last or network.get_submodule(last).out_features != config.num_labels:
             raise UsageError(
                 f"student {name!r} has no linear classifier to leave out: take another"

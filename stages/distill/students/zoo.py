@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.machine.extras import require
 from egapipe.stages.distill.students.backbone import Backbone
+from egapipe.stages.distill.students.layers import last_linear
 from egapipe.stages.distill.students.transformers import transformers_factory
 
 
@@ -86,13 +87,6 @@ def _without_classifier(name: str, network: Any) -> nn.Module:
     network.num_features = network.get_submodule(classifier).in_features
     network.set_submodule(classifier, nn.Identity())
     return cast(nn.Module, network)
-
-
-def last_linear(network: nn.Module) -> str:
-    """The place of a network's last linear layer, which in torchvision is its classifier; empty
-    without any."""
-    linear = [path for path, part in network.named_modules() if isinstance(part, nn.Linear)]
-    return linear[-1] if linear else ""
 
 
 def _unknown(name: str, network: str, known: Iterable[str]) -> UsageError:

@@ -13,7 +13,7 @@ from torch import nn
 from egapipe.pipeline.disk.files import replace_file
 from egapipe.pipeline.machine.extras import require
 from egapipe.stages.distill.students.imported import known_arguments
-from egapipe.stages.distill.students.zoo import last_linear
+from egapipe.stages.distill.students.layers import last_linear
 from egapipe.stages.export.folder import CONFIG, NATIVE_PREPROCESSOR, WEIGHTS
 from egapipe.stages.export.native.folded import with_classifier
 from egapipe.stages.export.native.pictures import class_names, processor
