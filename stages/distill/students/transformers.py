@@ -15,20 +15,27 @@ from egapipe.stages.distill.students.layers import last_linear
 _WRAPPERS = ("timm_wrapper",)
 
 
-class TransformersStudent(nn.Module):
-    """A classifier of images of transformers whose last linear layer is the identity.
+class Logits(nn.Module):
+    """A classifier of images of transformers: float images [B, 3, H, W] to logits [B, C]."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        return cast(Tensor, self.network(pixel_values=images).logits)
+
+
+class TransformersStudent(Logits):
+    """One whose last linear layer is the identity, so that it gives features [B, F].
 
     classifier: the place of that layer.
     """
 
     def __init__(self, network: Any, classifier: str) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.classifier = classifier
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Float images [B, 3, H, W] to features [B, F]."""
-        return cast(Tensor, self.network(pixel_values=images).logits)
 
 
 def transformers_factory(name: str) -> Callable[..., nn.Module]:

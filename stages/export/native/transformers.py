@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from egapipe.pipeline.disk.files import replace_file
 from egapipe.pipeline.machine.extras import require
 from egapipe.pipeline.machine.quiet import quiet as hushed
-from egapipe.stages.distill.students.transformers import TransformersStudent
+from egapipe.stages.distill.students.transformers import Logits, TransformersStudent
 from egapipe.stages.export.folder import NATIVE_PREPROCESSOR
 from egapipe.stages.export.native.folded import with_classifier
 from egapipe.stages.export.native.pictures import class_names, processor
@@ -43,15 +43,3 @@ def save(network: Any, order: Order, folder: str) -> nn.Module:
             folder, local_files_only=True, trust_remote_code=False
         )
     return Logits(loaded)
-
-
-class Logits(nn.Module):
-    """A classifier of transformers: float images [B, 3, H, W] to logits [B, C]."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
-        return cast(Tensor, self.network(pixel_values=images).logits)
