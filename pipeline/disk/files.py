@@ -6,7 +6,7 @@ import math
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -170,6 +170,11 @@ def _write_new(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def replace_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Make a file hold this as JSON for people to read, see `replace_file`."""
+    replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def replace_file(path: Path, data: bytes) -> None:

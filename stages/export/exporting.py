@@ -1,6 +1,5 @@
 """`run`: write a student in every format, and trust none before it gave the same outputs."""
 
-import json
 import math
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.datasets import Dataset, open_dataset
-from egapipe.pipeline.disk.files import replace_file
+from egapipe.pipeline.disk.files import replace_file, replace_json
 from egapipe.pipeline.disk.replacing import replacing
 from egapipe.pipeline.errors import EgapipeError, UsageError
 from egapipe.pipeline.locations.urls import text_of
@@ -33,7 +32,7 @@ from egapipe.stages.export.formats import WRITERS
 from egapipe.stages.export.measured import Accuracy, measured
 from egapipe.stages.export.module import OUTPUTS, Inference
 from egapipe.stages.export.native import native_of
-from egapipe.stages.export.preprocessing import preprocessor_json
+from egapipe.stages.export.preprocessing import preprocessing
 from egapipe.stages.export.written import Order, Run, Written, arrays
 
 EXPORT = "export"
@@ -124,8 +123,8 @@ def run(
             "native": _library(student, report),
             **_plain(report),
         }
-        replace_file(beside / PREPROCESSOR, preprocessor_json(student.spec).encode())
-        replace_file(beside / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+        replace_json(beside / PREPROCESSOR, preprocessing(student.spec))
+        replace_json(beside / RECORD, record)
         card = model_card(student, _summary(folder), record, licence)
         replace_file(beside / CARD, card.encode())
     if to is not None:

@@ -10,7 +10,6 @@ README.md          the model card
 export.json        how each file was checked, and how fast it is
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -42,11 +41,6 @@ FORMAT = {"format": "egapipe-student", "format_version": 1}
 """What config.json begins with."""
 
 
-def config_json(spec: StudentSpec) -> str:
-    """The content of config.json."""
-    return json.dumps({**FORMAT, **spec.model_dump(mode="json")}, indent=2) + "\n"
-
-
 def load_exported(
     folder: str | Path, *, trust_remote_code: bool = False
 ) -> tuple[Student, StudentSpec]:
@@ -67,7 +61,7 @@ def load_exported(
 
 
 def read_config(file: Path) -> StudentSpec:
-    """A config.json as `config_json` writes it. Raises UsageError."""
+    """A config.json as `save_student` writes it. Raises UsageError."""
     content = read_json_object(file)
     if content.get("format") != FORMAT["format"]:
         raise UsageError(f"{file} is not that of an exported student: run `egapipe export` again")

@@ -8,13 +8,12 @@ from typing import Any, Self
 
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
-from safetensors.torch import save
 
-from egapipe.pipeline.disk.files import replace_file
 from egapipe.stages.distill.model.spec import StudentSpec
 from egapipe.stages.distill.model.student import Student as Network
-from egapipe.stages.export.folder import CONFIG, OURS, WEIGHTS, config_json, load_exported
+from egapipe.stages.export.folder import CONFIG, OURS, WEIGHTS, load_exported
 from egapipe.stages.export.module import Inference
+from egapipe.stages.export.weights import save_student
 
 
 class Student(
@@ -33,10 +32,7 @@ class Student(
         self.spec = spec
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        state = self.student.state_dict().items()
-        weights = {name: value.detach().cpu().contiguous().clone() for name, value in state}
-        replace_file(save_directory / WEIGHTS, save(weights))
-        replace_file(save_directory / CONFIG, config_json(self.spec).encode())
+        save_student(self.student, self.spec, save_directory)
 
     @classmethod
     def _from_pretrained(

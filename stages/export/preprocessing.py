@@ -4,7 +4,6 @@ It is what `egapipe predict` does (`decode`, then `clean_view`) for programs tha
 ONNX and torch.export files, which may travel alone, have the same inside.
 """
 
-import json
 from typing import Any
 
 from egapipe.stages.distill.model.spec import StudentSpec
@@ -26,11 +25,6 @@ def preprocessing(spec: StudentSpec) -> dict[str, Any]:
         "input": {"type": "uint8", "shape": ["batch", 3, height, width], "range": [0, 255]},
         "normalisation": "inside the student",
     }
-
-
-def preprocessor_json(spec: StudentSpec) -> str:
-    """The content of preprocessor.json."""
-    return json.dumps(preprocessing(spec), indent=2) + "\n"
 
 
 def snippet(file: str) -> list[str]:

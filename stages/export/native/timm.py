@@ -3,14 +3,12 @@
 timm says in config.json, too, how a picture becomes the input.
 """
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors.torch import save
 from torch import nn
 
-from egapipe.pipeline.disk.files import replace_file
+from egapipe.pipeline.disk.files import replace_file, replace_json
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.machine.extras import require
 from egapipe.stages.distill.model.spec import StudentSpec
@@ -19,6 +17,7 @@ from egapipe.stages.distill.students.zoo import TimmBackbone
 from egapipe.stages.export.folder import CONFIG, WEIGHTS
 from egapipe.stages.export.native.folded import fold
 from egapipe.stages.export.native.pictures import class_names, cropped
+from egapipe.stages.export.weights import weights_of
 from egapipe.stages.export.written import Order
 
 
@@ -40,10 +39,8 @@ def write(order: Order, folder: str) -> nn.Module:
     network.load_state_dict(cast(TimmBackbone, student.backbone).network.state_dict(), strict=False)
     weight, bias = fold(student.head)
     classifier.load_state_dict({"weight": weight, "bias": bias})
-    state = {k: v.contiguous().clone() for k, v in network.state_dict().items()}
-    replace_file(Path(folder) / WEIGHTS, save(state, {"format": "pt"}))
-    config = _config(spec, name, args, network)
-    replace_file(Path(folder) / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    replace_file(Path(folder) / WEIGHTS, weights_of(network, {"format": "pt"}))
+    replace_json(Path(folder) / CONFIG, _config(spec, name, args, network))
     try:
         return cast(nn.Module, timm.create_model(f"local-dir:{folder}", pretrained=True))
     except (RuntimeError, AssertionError, ValueError) as error:

@@ -1,12 +1,11 @@
 """transformers' own format: `AutoModelForImageClassification` and `pipeline` load the folder."""
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
-from egapipe.pipeline.disk.files import replace_file
+from egapipe.pipeline.disk.files import replace_json
 from egapipe.pipeline.machine.extras import require
 from egapipe.pipeline.machine.quiet import quiet as hushed
 from egapipe.stages.distill.students.transformers import Logits, TransformersStudent
@@ -37,8 +36,7 @@ def save(network: Any, order: Order, folder: str) -> nn.Module:
     config.problem_type = "single_label_classification"
     with hushed(), quiet():
         network.save_pretrained(folder)
-        preprocessor = json.dumps(processor(order.spec), indent=2) + "\n"
-        replace_file(Path(folder) / NATIVE_PREPROCESSOR, preprocessor.encode())
+        replace_json(Path(folder) / NATIVE_PREPROCESSOR, processor(order.spec))
         loaded = transformers.AutoModelForImageClassification.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
