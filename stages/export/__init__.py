@@ -8,15 +8,13 @@ if TYPE_CHECKING:
     from egapipe.stages.export.exporting import Checked, ExportReport, run
     from egapipe.stages.export.folder import load_exported
 
-__all__ = ["FORMATS", "NATIVE", "REDUCED", "Checked", "ExportReport", "load_exported", "run"]
+__all__ = ["FORMATS", "NATIVE", "Checked", "ExportReport", "load_exported", "run"]
 
 FORMATS = ("safetensors", "torch", "onnx")
 """Of every student. safetensors: the weights beside a config.json; torch: a `torch.export` program;
 onnx."""
 NATIVE = "native"
 """A checkpoint that transformers, timm or torchvision load, of students that are their networks."""
-REDUCED = ("onnx-fp16", "onnx-int8")
-"""Of lower precision: written where they are asked for."""
 
 __getattr__ = lazy(
     __name__,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -79,14 +80,7 @@ def _test_images(student: TrainedStudent) -> Iterator[tuple[Tensor, np.ndarray]]
     first = next(batches, None)
     if first is None:
         raise UsageError(f"{dataset.name} has no readable image")
-    return _before(first, batches)
-
-
-def _before(
-    first: tuple[Tensor, np.ndarray], rest: Iterator[tuple[Tensor, np.ndarray]]
-) -> Iterator[tuple[Tensor, np.ndarray]]:
-    yield first
-    yield from rest
+    return chain([first], batches)
 
 
 def _read(

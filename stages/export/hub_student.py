@@ -71,13 +71,11 @@ def _ours(folder: Path) -> Path:
 
 def _brought(name: str, options: dict[str, Any]) -> Path:
     """The same of a repository, its two files brought."""
-    for place in (f"{OURS}/", ""):
-        try:
-            config = hf_hub_download(name, f"{place}{CONFIG}", **options)
-        except EntryNotFoundError:
-            if not place:
-                raise
-        else:
-            hf_hub_download(name, f"{place}{WEIGHTS}", **options)
-            break
+    place = f"{OURS}/"
+    try:
+        config = hf_hub_download(name, f"{place}{CONFIG}", **options)
+    except EntryNotFoundError:
+        place = ""
+        config = hf_hub_download(name, CONFIG, **options)
+    hf_hub_download(name, f"{place}{WEIGHTS}", **options)
     return Path(config).parent

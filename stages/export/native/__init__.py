@@ -7,13 +7,13 @@ where the network truly is one of the library's own: no code comes with a checkp
 from collections.abc import Callable
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.model.spec import StudentSpec
 from egapipe.stages.export.folder import WEIGHTS
 from egapipe.stages.export.native import resnet, timm, torchvision, transformers
-from egapipe.stages.export.written import Arrays, Order, Written, arrays
+from egapipe.stages.export.written import Order, Written, arrays
 
 
 class Native(NamedTuple):
@@ -58,9 +58,5 @@ def write_native(order: Order) -> Written:
         order.module.student.mean.new_tensor(levels).view(1, 3, 1, 1)
         for levels in (normalize.mean, normalize.std)
     )
-    to_logits = arrays(lambda images: (network((images.float() / 255 - mean) / std),))
-
-    def run(images: Tensor) -> Arrays:
-        return to_logits(images)
-
+    run = arrays(lambda images: (network((images.float() / 255 - mean) / std),))
     return Written(f"{native.library}/{WEIGHTS}", run, outputs=("logits",))
