@@ -3,7 +3,6 @@
 import json
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +12,6 @@ from egapipe.pipeline.terminal.options import Checkpoint, TrustRemoteCode, as_pa
 from egapipe.pipeline.terminal.text import say
 
 if TYPE_CHECKING:
-    from egapipe.pipeline.terminal.progress import OpenProgress, Progress
     from egapipe.stages.predict import Prediction
 
 # Images of which each is worth a line.
@@ -56,7 +54,7 @@ def predict(
 
     Exits with 1 if an image could not be read; the others are done all the same.
     """
-    from egapipe.pipeline.terminal.progress import open_progress
+    from egapipe.pipeline.terminal.progress import open_progress, silent_progress
     from egapipe.stages.predict import every_picture, load_predictor, run
     from egapipe.stages.predict.output import Summary, check_output, record, write_output
 
@@ -67,10 +65,12 @@ def predict(
     paths = every_picture(images)
     every = each or (len(paths) <= _FEW and output is None and not as_json)
     summary = Summary()
+    # Of a few images none is worth a line.
+    progress = open_progress if len(paths) > _FEW else silent_progress
 
     def shown() -> "Iterator[Prediction]":
         found = run(predictor, paths, top=top)
-        with _progress(open_progress, len(paths)) as bar:
+        with progress("predict", len(paths), unit="images") as bar:
             for number, prediction in enumerate(found, start=1):
                 summary.add(prediction)
                 if as_json:
@@ -88,13 +88,6 @@ def predict(
         say(*summary.lines())
     if summary.errors:
         raise typer.Exit(1)
-
-
-def _progress(opened: "OpenProgress", count: int) -> "AbstractContextManager[Progress]":
-    """Progress of many images; of a few, none is worth a line."""
-    from egapipe.pipeline.terminal.progress import silent_progress
-
-    return (opened if count > _FEW else silent_progress)("predict", count, unit="images")
 
 
 def line(prediction: "Prediction") -> str:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from egapipe.pipeline.disk.files import output_file
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.terminal.text import columns
-from egapipe.stages.predict.predicting import Prediction
+from egapipe.stages.predict.predictor import Prediction
 
 Record = dict[str, Any]
 _GROUP = 1024

@@ -10,8 +10,6 @@ from egapipe.pipeline.locations.urls import text_of
 from egapipe.stages.predict.pictures import Picture
 from egapipe.stages.predict.predictor import Prediction, Predictor, load_predictor
 
-__all__ = ["Prediction", "run"]
-
 
 def run(
     model: str | Path | Predictor,
