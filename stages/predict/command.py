@@ -55,7 +55,7 @@ def predict(
     Exits with 1 if an image could not be read; the others are done all the same.
     """
     from egapipe.pipeline.terminal.progress import open_progress, silent_progress
-    from egapipe.stages.predict import every_picture, load_predictor, run
+    from egapipe.stages.predict import every_picture, load_predictor
     from egapipe.stages.predict.output import Summary, check_output, record, write_output
 
     if output is not None:
@@ -69,7 +69,7 @@ def predict(
     progress = open_progress if len(paths) > _FEW else silent_progress
 
     def shown() -> "Iterator[Prediction]":
-        found = run(predictor, paths, top=top)
+        found = predictor.predict_each(paths, top)
         with progress("predict", len(paths), unit="images") as bar:
             for number, prediction in enumerate(found, start=1):
                 summary.add(prediction)
