@@ -1,6 +1,6 @@
 """A backbone with the weights that `distill.init` names, in place of those that were drawn."""
 
-from pathlib import Path
+from collections.abc import Iterable
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -8,7 +8,7 @@ from torch import nn
 
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.results.initial import initial_file
-from egapipe.stages.distill.model.spec import shapes_in
+from egapipe.stages.distill.model.spec import shape_text, shapes_in
 
 WHOLE = "backbone."
 """Before the names of a backbone's weights in a file of a whole student, which `export` writes."""
@@ -21,18 +21,15 @@ def load_initial(backbone: nn.Module, init: str) -> None:
     Raises UsageError with the first weight that does not fit.
     """
     file = initial_file(init)
-    prefix = _prefix(backbone, file)
-    shapes = {
-        name.removeprefix(prefix): shape
-        for name, shape in shapes_in(file).items()
-        if name.startswith(prefix)
-    }
+    found = shapes_in(file)
     own = {name: tuple(value.shape) for name, value in backbone.state_dict().items()}
+    prefix = _prefix(own, found)
+    shapes = {n.removeprefix(prefix): shape for n, shape in found.items() if n.startswith(prefix)}
     odd = next((n for n in {**own, **shapes} if own.get(n) != shapes.get(n)), None)
     if odd is not None:
         raise UsageError(
-            f"distill.init: {file} is of another student: {odd} is {_shown(shapes.get(odd))} in it,"
-            f" and {_shown(own.get(odd))} in this one"
+            f"distill.init: {file} is of another student: {odd} is {shape_text(shapes.get(odd))} "
+            f"in it, and {shape_text(own.get(odd))} in this one"
         )
     try:
         weights = load_file(file)
@@ -41,12 +38,8 @@ def load_initial(backbone: nn.Module, init: str) -> None:
     backbone.load_state_dict({name: weights[prefix + name] for name in own})
 
 
-def _prefix(backbone: nn.Module, file: Path) -> str:
-    """What is before the backbone's names in a file."""
-    if any(name.startswith(WHOLE) for name in backbone.state_dict()):
+def _prefix(own: Iterable[str], found: Iterable[str]) -> str:
+    """What is before the backbone's own names among those that a file has."""
+    if any(name.startswith(WHOLE) for name in own):
         return ""
-    return WHOLE if any(name.startswith(WHOLE) for name in shapes_in(file)) else ""
-
-
-def _shown(shape: tuple[int, ...] | None) -> str:
-    return "missing" if shape is None else str(list(shape))
+    return WHOLE if any(name.startswith(WHOLE) for name in found) else ""

@@ -98,8 +98,8 @@ class StudentSpec(Section):
             if own != dict(shapes):
                 odd = next(name for name in {**own, **shapes} if own.get(name) != shapes.get(name))
                 raise UsageError(
-                    f"{where} does not load: {odd} is {_shown(shapes.get(odd))}, the student's is "
-                    f"{_shown(own.get(odd))}"
+                    f"{where} does not load: {odd} is {shape_text(shapes.get(odd))}, the student's "
+                    f"is {shape_text(own.get(odd))}"
                 )
         return self.build(trust_remote_code=trust_remote_code)
 
@@ -129,5 +129,6 @@ def shapes_in(file: Path, prefix: str = "") -> dict[str, tuple[int, ...]]:
         raise UsageError(f"{file} does not load: {one_line(error)}") from None
 
 
-def _shown(shape: tuple[int, ...] | None) -> str:
+def shape_text(shape: tuple[int, ...] | None) -> str:
+    """As errors say it; None is a weight that is not there."""
     return "missing" if shape is None else str(list(shape))
