@@ -69,8 +69,8 @@ def resized(pixels: Tensor, across: Tensor, down: Tensor) -> Tensor:
     batch, _, height, width = pixels.shape
     # [B, 3H, W] times [B, W, w], then [B, h, H] times [B, H, w] of each channel.
     wide = pixels.reshape(batch, -1, width) @ across.mT
-    wide = _rounded(wide).view(batch, 3, height, across.shape[1])
-    return _rounded(down[:, None] @ wide).to(torch.uint8)
+    wide = rounded(wide).view(batch, 3, height, across.shape[1])
+    return rounded(down[:, None] @ wide).to(torch.uint8)
 
 
 def _normalised(centre: Tensor, scale: Tensor, length: Tensor, full: int, resample: str) -> Tensor:
@@ -80,7 +80,8 @@ def _normalised(centre: Tensor, scale: Tensor, length: Tensor, full: int, resamp
     return weight / weight.sum(dim=2, keepdim=True)
 
 
-def _rounded(pixels: Tensor) -> Tensor:
+def rounded(pixels: Tensor) -> Tensor:
+    """The nearest whole grey levels."""
     # Halves go up, as in PIL, and so does what a rounding error makes a little less than a half:
     # they are common (the mean of two pixels), and another device has other errors.
     return (pixels + (0.5 + 2.0**-10)).floor().clamp(0, 255)

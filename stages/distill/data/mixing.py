@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from egapipe.pipeline.config.augment import MixConfig
+from egapipe.pipeline.mathematics.resampling import rounded
 from egapipe.pipeline.views import Hashes, further_draws
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.crops import Size
@@ -57,8 +58,7 @@ def mixed(batch: Batch, drawn: Tensor, *, teacher: bool) -> Batch:
     """
     first, second = own_half(batch), _part(batch, slice(len(batch.rows) // 2, None))
     mask = _mask(drawn, (batch.images.shape[2], batch.images.shape[3]))
-    # Halves go up, and what rounding made a little less.
-    images = _sum(first.images.float(), second.images.float(), mask) + (0.5 + 2.0**-10)
+    images = rounded(_sum(first.images.float(), second.images.float(), mask))
     share = mask.mean(dim=(1, 2, 3))
     features, grids = first.features, first.grids
     if teacher:
@@ -68,7 +68,7 @@ def mixed(batch: Batch, drawn: Tensor, *, teacher: bool) -> Batch:
         grids = _sum(grids.float(), second.grids.float(), at)
     return replace(
         first,
-        images=images.floor().to(torch.uint8),
+        images=images.to(torch.uint8),
         features=features,
         grids=grids,
         others=second.labels,
