@@ -40,6 +40,20 @@ def packaged_as(path: str) -> str:
     return f"egapipe/{path.removeprefix('pipeline/facade/')}"
 
 
+def run_beside_site(code: str, folder: Path) -> str:
+    """What Python says that finds packages in the folder's `site` first."""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder / "site")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
 def test_the_wheel_has_every_module_and_data_file_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     packaged = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert packaged == in_tree()
@@ -51,16 +65,8 @@ def test_the_wheel_alone_runs_the_command(wheel: zipfile.ZipFile, tmp_path: Path
         "import sys; sys.argv = ['egapipe', 'config', 'list'];"
         "import egapipe.pipeline.cli as cli; print(cli.__file__); cli.main()"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    where, *configs = run.stdout.split()
+    said = run_beside_site(code, tmp_path)
+    where, *configs = said.split()
     assert where.startswith(str(tmp_path))
     assert "quickstart" in configs
 
@@ -74,16 +80,8 @@ def test_the_wheel_alone_is_a_package_with_plain_names(
         "print(egapipe.__version__, config.name); import egapipe.stages.report.command;"
         "print(*{'torch', 'ray'} & set(sys.modules))"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    where, about, *heavy = run.stdout.splitlines()
+    said = run_beside_site(code, tmp_path)
+    where, about, *heavy = said.splitlines()
     assert where.startswith(str(tmp_path))
     assert about == "0.1.0 quickstart"
     assert heavy == [""]
@@ -98,16 +96,8 @@ def test_a_checkout_runs_without_being_installed(tmp_path: Path) -> None:
         f"import sys; {hide}; sys.argv = ['egapipe', 'config', 'list'];"
         "import egapipe.pipeline.cli as cli; print(cli.__file__); cli.main()"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    where, *configs = run.stdout.split()
+    said = run_beside_site(code, tmp_path)
+    where, *configs = said.split()
     assert where.startswith(str(tmp_path))
     assert "quickstart" in configs
 
