@@ -78,10 +78,14 @@ class Config(Section):
         """Those a student learns from: `train`, then the unlabelled ones."""
         return [split for split in self._sources() if split != "test"]
 
+    @property
+    def stores(self) -> str:
+        """Where the stores of all splits lie."""
+        return (self.store.url or f"stores/{self.name}").rstrip("/")
+
     def store_url(self, split: Split) -> str:
         """Where the store of a split lies."""
-        root = self.store.url or f"stores/{self.name}"
-        return f"{root.rstrip('/')}/{split}.zarr"
+        return f"{self.stores}/{split}.zarr"
 
     def view_plan(self, split: Split) -> ViewsConfig:
         """The teacher's views: the plan for training images, the clean view for test images."""

@@ -47,8 +47,7 @@ def extract(
     on_ray = not local and any(not extraction.complete for extraction in extractions)
     with ray_session(loaded.cluster) if on_ray else nullcontext():
         reports = [one.run(local=local, progress=_shown(progress)) for one in extractions]
-    where = loaded.store_url("train").removesuffix("/train.zarr")
-    return Result(reports, plain_rows(asdict(report) for report in reports), where)
+    return Result(reports, plain_rows(asdict(report) for report in reports), loaded.stores)
 
 
 def distill(

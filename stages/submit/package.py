@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from egapipe.pipeline.config import Config, override, to_yaml
 from egapipe.pipeline.config.load import check
@@ -79,16 +78,14 @@ def pack_results(command: str, folders: Iterable[Path], arguments: list[str]) ->
 def absolute(config: Config) -> Config:
     """The same configuration, its local paths as they are from this folder."""
     tree = with_places(config, _absolute)
-    changes: dict[str, Any] = {
-        "store.url": _absolute(config.store_url("train").removesuffix("/train.zarr"), "url")
-    }
-    return check(override(tree, changes), config.name)
+    return check(override(tree, {"store.url": _absolute(config.stores, "url")}), config.name)
 
 
 def shared_paths(config: Config) -> list[str]:
     """The local folders that every node must see: stores, and runs."""
-    root = config.store_url("train").removesuffix("/train.zarr")
-    return [path for place in (root, config.runs) if (path := local_path(place)) is not None]
+    return [
+        path for place in (config.stores, config.runs) if (path := local_path(place)) is not None
+    ]
 
 
 def _absolute(text: str, sort: Sort) -> str:
