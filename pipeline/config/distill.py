@@ -260,11 +260,6 @@ class DistillConfig(Section):
         return self
 
     @property
-    def head_first(self) -> bool:
-        """Whether the teacher's head is learned before the student."""
-        return self.head.mode == "sequential" or self.objective.simkd is not None
-
-    @property
     def labelled_rows(self) -> int:
         """Labelled rows of a batch where `unlabelled_ratio` says how many; else all may be."""
         return round(self.batch_size / (1.0 + (self.unlabelled_ratio or 0.0)))

@@ -90,7 +90,9 @@ class Objective(nn.Module, ABC):
 
     An objective may have parameters, which are optimised with the student's, and buffers, which are
     kept in checkpoints. `replicated` names those that are equal on all workers without being sent:
-    DistributedDataParallel need not broadcast them.
+    DistributedDataParallel need not broadcast them. `reused` names the parts of the student's head
+    that are the teacher's: its head learns first, they are taken over from it, and stay as they
+    are.
 
     With several workers each returns the same value, the loss of the global batch, and the MEAN
     over workers of the parameters' gradients, as DistributedDataParallel takes it, is the gradient
@@ -100,6 +102,7 @@ class Objective(nn.Module, ABC):
 
     needs: frozenset[str]
     replicated: ClassVar[frozenset[str]] = frozenset()
+    reused: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def build(cls, options: Any, facts: Facts | None) -> Self:
@@ -149,6 +152,7 @@ class WeightedSum(nn.Module):
             for buffer in objective.replicated
         ) | frozenset(() if self.balance is None else ("balance.norms", "balance.steps"))
         """Names, among `named_buffers()`, of those that need no broadcast."""
+        self.reused = frozenset[str]().union(*(o.reused for o in objectives.values()))
 
     def forward(self, pair: Pair, graph: Pair | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum, and each objective's value by name, detached and not weighted; automatic weights

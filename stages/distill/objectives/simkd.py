@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
@@ -26,6 +26,7 @@ class Simkd(Objective):
     """
 
     needs = frozenset({"student", "teacher"})
+    reused: ClassVar[frozenset[str]] = frozenset({"classifier"})
 
     def __init__(self, options: SimkdOptions) -> None:
         super().__init__()

@@ -10,7 +10,6 @@ from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.order import epoch_batches
 from egapipe.stages.distill.model.student import Head, TeacherHead, masked_cross_entropy
 from egapipe.stages.distill.training.evaluation import Accuracy, as_accuracy, count_hits
-from egapipe.stages.distill.training.learner import Learner
 from egapipe.stages.distill.training.optimizers import sgd
 
 # Numbers of the features that are solved for at once: 0.5 GB.
@@ -82,14 +81,6 @@ def _solve(head: TeacherHead, loader: Loader) -> None:
 def _passes(loader: Loader) -> int:
     """Over the rows until each was met in all of its views."""
     return 1 if loader.config.student_view == "clean" else max(1, loader.teacher_plan.count)
-
-
-def reuse_classifier(learner: Learner) -> None:
-    """Let the student, and its average, classify as the teacher's head does (SimKD)."""
-    model = learner.model
-    model.student.head.classifier.load_state_dict(model.teacher_head.classifier.state_dict())
-    if learner.average is not None:
-        learner.average.restart()
 
 
 @torch.no_grad()

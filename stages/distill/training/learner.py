@@ -63,10 +63,10 @@ class Learner:
 
 def make_learner(model: Distillation, config: DistillConfig, device: torch.device) -> Learner:
     """A learner at the beginning of a training."""
-    if config.head_first:
+    if head_first(model, config):
         model.teacher_head.requires_grad_(False)
-    if config.objective.simkd is not None:
-        model.student.head.classifier.requires_grad_(False)
+    for part in model.objective.reused:
+        model.student.head.get_submodule(part).requires_grad_(False)
     decay = config.ema_decay
     return Learner(
         model,
@@ -74,3 +74,8 @@ def make_learner(model: Distillation, config: DistillConfig, device: torch.devic
         loss_scaler(device, PRECISIONS[config.precision]),
         None if decay is None else WeightAverage(model.student, decay),
     )
+
+
+def head_first(model: Distillation, config: DistillConfig) -> bool:
+    """Whether the teacher's head is learned before the student."""
+    return config.head.mode == "sequential" or bool(model.objective.reused)

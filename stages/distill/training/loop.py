@@ -14,12 +14,9 @@ from egapipe.stages.distill.training.checkpoint import Checkpoints, Position, lo
 from egapipe.stages.distill.training.diagnosis import check_step, check_steps, check_weights
 from egapipe.stages.distill.training.dynamics import learning_dynamics
 from egapipe.stages.distill.training.evaluation import Accuracy, Evaluation
+from egapipe.stages.distill.training.first import fit_first
 from egapipe.stages.distill.training.gradient import make_gradient
-from egapipe.stages.distill.training.heads import (
-    reuse_classifier,
-    teacher_accuracy,
-    train_teacher_head,
-)
+from egapipe.stages.distill.training.heads import teacher_accuracy
 from egapipe.stages.distill.training.learner import Learner, make_learner
 from egapipe.stages.distill.training.meters import Clock, epoch_means
 from egapipe.stages.distill.training.schedule import learning_rate
@@ -64,10 +61,8 @@ def _fit(
     config, world = job.config.distill, job.world
     learner = make_learner(job.model, config, world.device)
     at = agreed(world, partial(checkpoints.resume, learner))
-    if config.head_first and at == Position():
-        train_teacher_head(job.model.teacher_head, job.loader)
-        if config.objective.simkd is not None:
-            reuse_classifier(learner)
+    if at == Position():
+        fit_first(learner, job.loader)
     steps = make_steps(job, learner)
     tracker = Tracker(run, at.epoch) if world.is_main else None
 
