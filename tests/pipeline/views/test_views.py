@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from egapipe.pipeline import views
 from egapipe.pipeline.config.data import DigitsSource, ViewsConfig
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.views import (
@@ -22,6 +21,7 @@ from egapipe.pipeline.views import (
     key_hashes,
     margins,
     plan_hash,
+    plans,
     settled,
     teacher_views,
     view_boxes,
@@ -351,7 +351,7 @@ def test_the_hash_of_a_plan_covers_every_field(field: str, value: object) -> Non
 
 def test_the_hash_of_a_plan_covers_the_method(monkeypatch) -> None:
     before = plan_hash(PAD)
-    monkeypatch.setattr(views, "METHOD", "egapipe views 2")
+    monkeypatch.setattr(plans, "METHOD", "egapipe views 2")
     assert plan_hash(PAD) != before
 
 

@@ -1,0 +1,42 @@
+"""Plans: what they are to a store, and which of their views a row has in an epoch."""
+
+import hashlib
+import json
+
+import numpy as np
+
+from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.results.durable import durable
+from egapipe.pipeline.views.draws import GOLDEN, Hashes, Ints, mix64, u64
+
+CLEAN = 0
+METHOD = "egapipe views 1"
+"""Changes when the same plan would give other views."""
+
+
+def plan_hash(plan: ViewsConfig) -> str:
+    """SHA-256 of the plan and the method: equal hashes mean equal views."""
+    text = json.dumps(durable(plan), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{METHOD}\n{text}".encode()).hexdigest()
+
+
+def teacher_views(count: int, seed: int, epoch: int | Ints, hashes: Hashes) -> Ints:
+    """The teacher's view of each row in an epoch, one or int64 [N], int64 [N].
+
+    Every row walks through its augmented views 1..count in turn, from a start of its own; with no
+    augmented view (`count` 0) it is the clean one.
+    """
+    if count == 0:
+        return np.zeros(len(hashes), dtype=np.int64)
+    start = mix64(hashes ^ mix64(u64(seed) + GOLDEN))
+    steps = (start % np.uint64(count)).astype(np.int64) + np.asarray(epoch, dtype=np.int64)
+    return 1 + steps % count
+
+
+def settled(plan: ViewsConfig, aspect: str | None) -> ViewsConfig:
+    """A plan as it is replayed: its `aspect` is `keep`, or None where images are stretched.
+
+    aspect: what holds where the plan does not say.
+    """
+    kept = (plan.aspect or aspect) == "keep"
+    return plan.model_copy(update={"aspect": "keep" if kept else None})
