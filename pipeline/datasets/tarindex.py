@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 
 from egapipe.pipeline.datasets.tarscan import Sample, scan
 from egapipe.pipeline.disk.caches import TARS
+from egapipe.pipeline.disk.parquet import read_parquet
 from egapipe.pipeline.disk.remembered import remembered
 
 # Changes when the same tar would give other samples.
@@ -51,7 +52,7 @@ def _encode(table: pa.Table) -> bytes:
 
 def _decode(data: bytes) -> pa.Table | None:
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = read_parquet(data)
     except (OSError, pa.ArrowException):
         return None
     return table if table.schema.equals(_SCHEMA) else None

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from egapipe.pipeline.disk.parquet import read_parquet
 from egapipe.pipeline.errors import StoreError, one_line
 from egapipe.pipeline.store.records import Commit, Failure
 
@@ -126,7 +127,7 @@ def decode_commits(data: bytes, failures: Sequence[Failure], where: str) -> Comm
         place = _place(found)
         checksum, found[place] = found[place].decode(), _NO_CHECKSUM.encode()
         whole = hashlib.sha256(found).hexdigest() == checksum
-        table = pq.read_table(pa.BufferReader(data), use_threads=False)
+        table = read_parquet(data)
         table = table.replace_schema_metadata(None)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StoreError(f"{where} is damaged: {one_line(error)}") from error

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from egapipe.pipeline.disk.parquet import read_parquet
 from egapipe.pipeline.errors import StoreError, one_line
 from egapipe.pipeline.store.records import Failure
 
@@ -40,8 +41,7 @@ def _to_parquet(table: pa.Table) -> bytes:
 
 def _from_parquet(data: bytes, schema: pa.Schema, where: str) -> pa.Table:
     try:
-        # No threads: a pool of threads does not survive a fork.
-        table = pq.read_table(pa.BufferReader(data), use_threads=False)
+        table = read_parquet(data)
         names = table.schema.names
         # Arrow reads text that is no UTF-8, and fails where it is looked at.
         table.validate(full=True)
