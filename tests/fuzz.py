@@ -34,10 +34,10 @@ from egapipe.pipeline.results.experiment import Cell, Experiment, Setting, read_
 from egapipe.pipeline.results.former import TRIALS
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
-from egapipe.pipeline.store.index import decode_index
-from egapipe.pipeline.store.manifest import manifest_of
-from egapipe.pipeline.store.records import Commit, Failure
-from egapipe.pipeline.store.tables import decode_failures, encode_failures
+from egapipe.pipeline.store.format.index import decode_index
+from egapipe.pipeline.store.format.manifest import manifest_of
+from egapipe.pipeline.store.records.failures import decode_failures, encode_failures
+from egapipe.pipeline.store.records.record import Commit, Failure
 from egapipe.stages.distill.model.spec import shapes_in
 from egapipe.stages.distill.training.checkpoint import Checkpoints, Position
 from egapipe.stages.export.folder import FORMAT, read_config

@@ -25,8 +25,8 @@ PLACES = {
     "pipeline/locations/remote.py": [CLIENTS, CLIENTS],
     "pipeline/disk/replacing.py": [AGAIN],
     "pipeline/locations/hub.py": ["the hub's client has the errors of its HTTP library"],
-    "pipeline/store/objects.py": [CLIENTS],
-    "pipeline/store/remote.py": [CLIENTS],
+    "pipeline/store/objects/base.py": [CLIENTS],
+    "pipeline/store/objects/remote.py": [CLIENTS],
     "stages/distill/students/__init__.py": [USERS],
     "stages/distill/students/width.py": [USERS],
     "stages/doctor/examination.py": ["networks and drivers of others raise anything"],
@@ -36,7 +36,7 @@ PLACES = {
     "stages/extract/decoding/processes.py": [WAITED],
     "stages/extract/decoding/threads.py": [WAITED],
     "stages/extract/teachers/onnx.py": [ONNX],
-    "stages/extract/workers/faults.py": [
+    "stages/extract/workers/failures/faults.py": [
         "all that a worker meets is sorted; a bug is raised again"
     ],
     "stages/extract/teachers/python.py": [USERS],

@@ -223,7 +223,7 @@ def _build(kind: Kind, path: Path, build: Callable[[Path], object]) -> None:
 def _writing(path: Path) -> Iterator[None]:
     """Say in one line why a cache cannot be written, and what to do."""
     # The store's own modules import this one.
-    from egapipe.pipeline.store.objects import unusable
+    from egapipe.pipeline.store.objects.base import unusable
 
     try:
         yield

@@ -18,7 +18,7 @@ from egapipe.pipeline.disk.files import replace_file
 from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.locations.remote import RemoteState, at_once, states_below
-from egapipe.pipeline.store.remote import RemoteObjects
+from egapipe.pipeline.store.objects.remote import RemoteObjects
 
 Role = Literal["work", "read"]
 

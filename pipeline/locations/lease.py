@@ -22,7 +22,7 @@ import psutil
 
 from egapipe.pipeline.disk.files import json_object
 from egapipe.pipeline.errors import EgapipeError, TrainingError, UsageError
-from egapipe.pipeline.store.objects import Objects
+from egapipe.pipeline.store.objects.base import Objects
 
 FOLDER = "lease"
 BEAT_SECONDS = 10.0

@@ -12,11 +12,12 @@ import numpy as np
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.datasets.fingerprint import digests_of, listing_fingerprint
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store import Commit, FeatureStore, Manifest, layout
-from egapipe.pipeline.store.digests import changed_rows, gone_rows
-from egapipe.pipeline.store.manifest import DatasetRecord
-from egapipe.pipeline.store.records import IMAGES, images_root
-from egapipe.pipeline.store.snapshot import Snapshot
+from egapipe.pipeline.store import Commit, FeatureStore, Manifest
+from egapipe.pipeline.store.format import layout
+from egapipe.pipeline.store.format.manifest import DatasetRecord
+from egapipe.pipeline.store.records.digests import changed_rows, gone_rows
+from egapipe.pipeline.store.records.record import IMAGES, images_root
+from egapipe.pipeline.store.records.snapshot import Snapshot
 
 WHOLE_ROWS = 1 << 21
 """Up to so many rows every image is read, once a node while its files stay the same; of more, those

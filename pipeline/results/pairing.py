@@ -11,8 +11,8 @@ from egapipe.pipeline.locations.places import FILES, is_place, same_place, with_
 from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.results.images import fingerprint_of, require_images
 from egapipe.pipeline.store import Features, FeatureStore, Manifest
-from egapipe.pipeline.store.features import Rows
-from egapipe.pipeline.store.stored import found_by_loading
+from egapipe.pipeline.store.copies.features import Rows
+from egapipe.pipeline.store.format.stored import found_by_loading
 from egapipe.pipeline.views import CLEAN, plan_hash, settled
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from egapipe.pipeline.machine.lazy import lazy
 
 if TYPE_CHECKING:
-    from egapipe.pipeline.store.check import CheckReport, check_store
-    from egapipe.pipeline.store.features import Features
-    from egapipe.pipeline.store.index import INDEX_SCHEMA
-    from egapipe.pipeline.store.layout import plan_shards
-    from egapipe.pipeline.store.manifest import DatasetRecord, Manifest
-    from egapipe.pipeline.store.records import Commit, Failure
+    from egapipe.pipeline.store.commands.check import CheckReport, check_store
+    from egapipe.pipeline.store.copies.features import Features
+    from egapipe.pipeline.store.format.index import INDEX_SCHEMA
+    from egapipe.pipeline.store.format.layout import plan_shards
+    from egapipe.pipeline.store.format.manifest import DatasetRecord, Manifest
+    from egapipe.pipeline.store.records.record import Commit, Failure
     from egapipe.pipeline.store.store import FeatureStore
 
 __all__ = [
@@ -33,15 +33,15 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
-        "INDEX_SCHEMA": "index",
-        "CheckReport": "check",
-        "Commit": "records",
-        "DatasetRecord": "manifest",
-        "Failure": "records",
+        "INDEX_SCHEMA": "format.index",
+        "CheckReport": "commands.check",
+        "Commit": "records.record",
+        "DatasetRecord": "format.manifest",
+        "Failure": "records.record",
         "FeatureStore": "store",
-        "Features": "features",
-        "Manifest": "manifest",
-        "check_store": "check",
-        "plan_shards": "layout",
+        "Features": "copies.features",
+        "Manifest": "format.manifest",
+        "check_store": "commands.check",
+        "plan_shards": "format.layout",
     },
 )

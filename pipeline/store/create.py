@@ -10,17 +10,17 @@ from collections.abc import Callable
 from functools import partial
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store import layout
-from egapipe.pipeline.store.index import (
+from egapipe.pipeline.store.format import layout
+from egapipe.pipeline.store.format.index import (
     Rows,
     decode_index,
     encode_index,
     first_difference,
     require_index,
 )
-from egapipe.pipeline.store.manifest import Manifest, group_attributes, manifest_of
-from egapipe.pipeline.store.objects import Objects
-from egapipe.pipeline.store.records import Created, sha256
+from egapipe.pipeline.store.format.manifest import Manifest, group_attributes, manifest_of
+from egapipe.pipeline.store.objects.base import Objects
+from egapipe.pipeline.store.records.record import Created, sha256
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 5

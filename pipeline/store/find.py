@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store import layout
-from egapipe.pipeline.store.location import Place, open_objects
-from egapipe.pipeline.store.manifest import ATTRIBUTE, group_attributes
-from egapipe.pipeline.store.objects import Objects
+from egapipe.pipeline.store.format import layout
+from egapipe.pipeline.store.format.manifest import ATTRIBUTE, group_attributes
+from egapipe.pipeline.store.objects.base import Objects
+from egapipe.pipeline.store.objects.location import Place, open_objects
 
 DEPTH = 2
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store import layout
-from egapipe.pipeline.store.objects import Objects
-from egapipe.pipeline.store.records import Appended
+from egapipe.pipeline.store.format import layout
+from egapipe.pipeline.store.objects.base import Objects
+from egapipe.pipeline.store.records.record import Appended
 
 _SHARD = re.compile(rf"(?:{layout.COMMITS}/(\d+)\.json|[^/]+/c/(\d+)(?:/\d+)*)")
 

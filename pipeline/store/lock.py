@@ -9,9 +9,9 @@ from pathlib import Path
 
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.locations.lease import leased
-from egapipe.pipeline.store import layout
-from egapipe.pipeline.store.local import LocalObjects
-from egapipe.pipeline.store.objects import Objects
+from egapipe.pipeline.store.format import layout
+from egapipe.pipeline.store.objects.base import Objects
+from egapipe.pipeline.store.objects.local import LocalObjects
 
 LEASE = ".lease"
 """What the name of a store in an object store has behind it where its lease lies: the store's own

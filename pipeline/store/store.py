@@ -9,27 +9,27 @@ from typing import Any, Self
 import pyarrow as pa
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store import layout
-from egapipe.pipeline.store.chunks import Chunks
-from egapipe.pipeline.store.commits import encode_commits
 from egapipe.pipeline.store.create import (
     create_store,
     open_store,
     require_equal,
     require_same_rows,
 )
-from egapipe.pipeline.store.digests import Digests, changed_rows, image_digests
-from egapipe.pipeline.store.dtypes import Floats, Stored
+from egapipe.pipeline.store.format import layout
+from egapipe.pipeline.store.format.chunks import Chunks
+from egapipe.pipeline.store.format.dtypes import Floats, Stored
+from egapipe.pipeline.store.format.index import Rows, StoredIndex
+from egapipe.pipeline.store.format.manifest import Manifest
+from egapipe.pipeline.store.format.shard import prepare_shard
 from egapipe.pipeline.store.growth import Extended, newest
-from egapipe.pipeline.store.index import Rows, StoredIndex
-from egapipe.pipeline.store.location import Place, open_objects
 from egapipe.pipeline.store.lock import locked
-from egapipe.pipeline.store.manifest import Manifest
-from egapipe.pipeline.store.objects import Objects
-from egapipe.pipeline.store.records import IMAGES, Commit, Created, Failure, Finished
-from egapipe.pipeline.store.shard import prepare_shard
-from egapipe.pipeline.store.snapshot import Snapshot
-from egapipe.pipeline.store.tables import encode_failures
+from egapipe.pipeline.store.objects.base import Objects
+from egapipe.pipeline.store.objects.location import Place, open_objects
+from egapipe.pipeline.store.records.commits import encode_commits
+from egapipe.pipeline.store.records.digests import Digests, changed_rows, image_digests
+from egapipe.pipeline.store.records.failures import encode_failures
+from egapipe.pipeline.store.records.record import IMAGES, Commit, Created, Failure, Finished
+from egapipe.pipeline.store.records.snapshot import Snapshot
 
 _RUN_EXTRACT = "run `egapipe extract` to finish it"
 

@@ -31,8 +31,8 @@ from egapipe.stages.distill.data.batches import Check
 from egapipe.stages.distill.training.meters import Clock
 from egapipe.stages.distill.training.step import Steps, device_settings
 from egapipe.stages.extract.teachers import Teacher
-from egapipe.stages.extract.workers.inference import open_inference
-from egapipe.stages.extract.workers.tuned import open_teacher
+from egapipe.stages.extract.workers.forward.inference import open_inference
+from egapipe.stages.extract.workers.forward.tuned import open_teacher
 
 VIEWS = 4
 """Augmented ones of every row, as in the paper's configuration."""

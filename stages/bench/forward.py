@@ -8,7 +8,7 @@ from egapipe.pipeline.config.teachers import TransformersTeacher
 from egapipe.pipeline.mathematics.timing import one_thread, timed
 from egapipe.stages.bench.measure import paired
 from egapipe.stages.extract.teachers import Teacher, load_teacher
-from egapipe.stages.extract.workers.tuned import tuned
+from egapipe.stages.extract.workers.forward.tuned import tuned
 
 _CPU = torch.device("cpu")
 

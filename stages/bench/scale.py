@@ -27,7 +27,8 @@ from egapipe.pipeline.datasets.images import Divisor
 from egapipe.pipeline.keys import NumberedKeys
 from egapipe.pipeline.machine.memory import resident_bytes
 from egapipe.pipeline.machine.quiet import quiet
-from egapipe.pipeline.store import Features, FeatureStore, check_store, layout
+from egapipe.pipeline.store import Features, FeatureStore, check_store
+from egapipe.pipeline.store.format import layout
 from egapipe.pipeline.terminal.progress import Progress, Silence, Value
 from egapipe.stages.bench.synthetic import Whole
 from egapipe.stages.extract import Extraction

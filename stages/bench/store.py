@@ -21,9 +21,9 @@ from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.mathematics.timing import timed
 from egapipe.pipeline.store import DatasetRecord, Features, FeatureStore, Manifest
-from egapipe.pipeline.store.diff import cosine_differences
-from egapipe.pipeline.store.dtypes import NUMPY, DtypeName, to_floats, to_stored
-from egapipe.pipeline.store.stored import StoredViews
+from egapipe.pipeline.store.commands.diff import cosine_differences
+from egapipe.pipeline.store.format.dtypes import NUMPY, DtypeName, to_floats, to_stored
+from egapipe.pipeline.store.format.stored import StoredViews
 from egapipe.pipeline.views import plan_hash
 from egapipe.stages import extract
 from egapipe.stages.distill.objectives import ega_loss

@@ -15,7 +15,7 @@ from egapipe.pipeline.datasets.fingerprint import image_digests
 from egapipe.pipeline.datasets.images import Divisor
 from egapipe.pipeline.keys import NumberedKeys
 from egapipe.pipeline.store import DatasetRecord, FeatureStore, Manifest
-from egapipe.pipeline.store.stored import StoredViews
+from egapipe.pipeline.store.format.stored import StoredViews
 from egapipe.pipeline.views import plan_hash
 
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)

@@ -20,16 +20,16 @@ from egapipe.pipeline.machine.cluster import cluster_nodes, ray_session
 from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.pipeline.results.pairing import copied_views
 from egapipe.pipeline.store import FeatureStore
-from egapipe.pipeline.store.copying import copy_path
-from egapipe.pipeline.store.location import open_objects
-from egapipe.pipeline.store.selection import Selection
+from egapipe.pipeline.store.copies.copying import copy_path
+from egapipe.pipeline.store.copies.selection import Selection
+from egapipe.pipeline.store.objects.location import open_objects
 from egapipe.stages.distill.setup import pick_device
 from egapipe.stages.distill.students.zoo import ZOOS
 from egapipe.stages.doctor.parts import MissingError, Parts
 from egapipe.stages.doctor.report import Result, fail, ok, warn
 from egapipe.stages.extract.planning.plan import StorePlan
 from egapipe.stages.extract.planning.room import free_bytes, probe_writing
-from egapipe.stages.extract.workers.fleet import check_fits, plan_fleet
+from egapipe.stages.extract.workers.pool.fleet import check_fits, plan_fleet
 
 _SHOWN = ("egapipe", "torch", "ray", "zarr", "pyarrow", "transformers", "numpy")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (the size of it is what is asked)

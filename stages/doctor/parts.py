@@ -16,12 +16,12 @@ from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import EgapipeError, ImageError
 from egapipe.pipeline.store import FeatureStore
-from egapipe.pipeline.store.dtypes import to_floats
+from egapipe.pipeline.store.format.dtypes import to_floats
 from egapipe.stages.distill.students import build_student
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.plan import StorePlan, plan_store
 from egapipe.stages.extract.teachers import Teacher
-from egapipe.stages.extract.workers.tuned import open_teacher
+from egapipe.stages.extract.workers.forward.tuned import open_teacher
 
 T = TypeVar("T")
 Rows = npt.NDArray[np.int64]

@@ -4,7 +4,7 @@ from rich.filesize import decimal
 
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.results.pairing import check_pair
-from egapipe.pipeline.store.location import open_objects
+from egapipe.pipeline.store.objects.location import open_objects
 from egapipe.stages.doctor.parts import MissingError, Parts
 from egapipe.stages.doctor.report import Result, fail, ok, warn
 from egapipe.stages.extract.planning.room import free_bytes, probe_writing, require_room

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from egapipe.pipeline.config.teachers import RunTeacher
-from egapipe.pipeline.store.dtypes import is_finite, to_stored
+from egapipe.pipeline.store.format.dtypes import is_finite, to_stored
 from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.objectives import ega_loss
 from egapipe.stages.doctor.parts import MissingError, Parts

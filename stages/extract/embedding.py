@@ -11,8 +11,8 @@ from PIL import Image
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.extract.workers.inference import Arrays, cpu_threads, open_inference
-from egapipe.stages.extract.workers.tuned import open_teacher
+from egapipe.stages.extract.workers.forward.inference import Arrays, cpu_threads, open_inference
+from egapipe.stages.extract.workers.forward.tuned import open_teacher
 
 
 def embed(config: Config, images: Sequence[Image.Image]) -> dict[str, npt.NDArray[np.float32]]:

@@ -15,8 +15,9 @@ from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.datasets.fingerprint import digests_of
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.results.images import require_images
-from egapipe.pipeline.store import Commit, FeatureStore, layout
-from egapipe.pipeline.store.snapshot import Snapshot
+from egapipe.pipeline.store import Commit, FeatureStore
+from egapipe.pipeline.store.format import layout
+from egapipe.pipeline.store.records.snapshot import Snapshot
 from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
 from egapipe.stages.extract.planning.append import plan_append
 from egapipe.stages.extract.planning.job import Job, begun_elsewhere
@@ -25,10 +26,10 @@ from egapipe.stages.extract.planning.plan import StorePlan, plan_store
 from egapipe.stages.extract.planning.room import require_room
 from egapipe.stages.extract.report import ExtractReport, Tally
 from egapipe.stages.extract.teachers import Teacher
+from egapipe.stages.extract.workers.forward.tuned import open_teacher
 from egapipe.stages.extract.workers.inline import extract_inline
 from egapipe.stages.extract.workers.meter import Meter
-from egapipe.stages.extract.workers.on_ray import extract_pooled
-from egapipe.stages.extract.workers.tuned import open_teacher
+from egapipe.stages.extract.workers.pool.on_ray import extract_pooled
 
 
 def run(

@@ -20,7 +20,7 @@ from egapipe.pipeline.results.experiment import (
 from egapipe.pipeline.results.former import COMPARISON, TRIALS
 from egapipe.pipeline.results.runs import RunFolder, open_run
 from egapipe.pipeline.results.tracking import read_metrics
-from egapipe.pipeline.store.location import open_objects
+from egapipe.pipeline.store.objects.location import open_objects
 
 # A comparison or sweep has a configuration too, but has learned from no store itself.
 _OF_A_RUN = ("config.yaml", "store.json")

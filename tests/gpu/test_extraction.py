@@ -17,8 +17,8 @@ from egapipe.stages import extract
 from egapipe.stages.extract.teachers import Loading, Outputs, Preprocessing, load_teacher
 from egapipe.stages.extract.teachers import precision as kept_precision
 from egapipe.stages.extract.teachers.on_device import OnDevice
-from egapipe.stages.extract.workers.passes import Passes
-from egapipe.stages.extract.workers.sizing import FIRST, MOST
+from egapipe.stages.extract.workers.forward.passes import Passes
+from egapipe.stages.extract.workers.forward.sizing import FIRST, MOST
 from tests.gpu.conftest import Make
 
 

@@ -19,10 +19,10 @@ from egapipe.pipeline.errors import EgapipeError, ImageError
 from egapipe.pipeline.results.experiment import RECORD, read_experiment
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
-from egapipe.pipeline.store.index import decode_index
-from egapipe.pipeline.store.manifest import manifest_of
-from egapipe.pipeline.store.records import Commit, Created, Failure, Finished
-from egapipe.pipeline.store.tables import decode_failures, encode_failures
+from egapipe.pipeline.store.format.index import decode_index
+from egapipe.pipeline.store.format.manifest import manifest_of
+from egapipe.pipeline.store.records.failures import decode_failures, encode_failures
+from egapipe.pipeline.store.records.record import Commit, Created, Failure, Finished
 from tests.fuzz import file_reader, read_members
 
 DEEP = b"[" * 100_000

@@ -15,7 +15,7 @@ from egapipe.pipeline.datasets import open_dataset, open_split
 from egapipe.pipeline.disk.caches import KINDS, entries, owner
 from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.results.runs import open_run
-from egapipe.pipeline.store.prune import prune_cache
+from egapipe.pipeline.store.commands.prune import prune_cache
 from egapipe.stages import distill, extract
 from egapipe.stages.index import build, neighbours
 from tests.pipeline.datasets.samples import write_tar

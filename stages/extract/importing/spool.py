@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.store.objects import unusable
+from egapipe.pipeline.store.objects.base import unusable
 
 Floats = npt.NDArray[np.floating]
 Nulls = npt.NDArray[np.bool_]

@@ -8,10 +8,10 @@ from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.results.images import require_images
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.create import require_equal
+from egapipe.pipeline.store.format.index import first_difference
+from egapipe.pipeline.store.format.manifest import Parent
 from egapipe.pipeline.store.growth import next_state
-from egapipe.pipeline.store.index import first_difference
-from egapipe.pipeline.store.manifest import Parent
-from egapipe.pipeline.store.snapshot import Snapshot
+from egapipe.pipeline.store.records.snapshot import Snapshot
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
 from egapipe.stages.extract.planning.plan import StorePlan, plan_store
 from egapipe.stages.extract.teachers import Teacher

@@ -17,7 +17,7 @@ from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.machine.cluster import Node, cluster_nodes, promised_resources, ray_session
 from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.pipeline.machine.memory import total_memory
-from egapipe.pipeline.store.location import open_objects
+from egapipe.pipeline.store.objects.location import open_objects
 from egapipe.stages.extract.decoding.decoders import Decoders, decoders_for
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.append import plan_append
@@ -26,9 +26,9 @@ from egapipe.stages.extract.planning.plan import StorePlan, plan_store
 from egapipe.stages.extract.planning.room import free_bytes, probe_writing, require_room
 from egapipe.stages.extract.planning.speed import Speed, measure_speed
 from egapipe.stages.extract.teachers import Teacher
-from egapipe.stages.extract.workers.fleet import Fleet, check_fits, plan_fleet
-from egapipe.stages.extract.workers.inference import cpu_threads
-from egapipe.stages.extract.workers.tuned import open_teacher
+from egapipe.stages.extract.workers.forward.inference import cpu_threads
+from egapipe.stages.extract.workers.forward.tuned import open_teacher
+from egapipe.stages.extract.workers.pool.fleet import Fleet, check_fits, plan_fleet
 
 
 @dataclass(frozen=True)

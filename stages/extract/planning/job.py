@@ -15,16 +15,16 @@ from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.pipeline.machine.memory import total_memory
 from egapipe.pipeline.store import FeatureStore
-from egapipe.pipeline.store.index import IndexKeys
+from egapipe.pipeline.store.format.index import IndexKeys
 from egapipe.stages.extract.decoding.crew import Limits
 from egapipe.stages.extract.decoding.decoders import decoders_for
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.planning.memory import room_of, worker_memory
 from egapipe.stages.extract.teachers import Teacher
-from egapipe.stages.extract.workers.inference import computed_on
-from egapipe.stages.extract.workers.passes import Note, unheard
-from egapipe.stages.extract.workers.sizing import batch_for
+from egapipe.stages.extract.workers.forward.inference import computed_on
+from egapipe.stages.extract.workers.forward.passes import Note, unheard
+from egapipe.stages.extract.workers.forward.sizing import batch_for
 from egapipe.stages.extract.workers.worker import Worker
 
 # Of a larger shard a worker holds no more at once.

@@ -16,8 +16,8 @@ from egapipe.pipeline.locations.places import with_files
 from egapipe.pipeline.machine.versions import installed
 from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.store import INDEX_SCHEMA, DatasetRecord, Manifest
-from egapipe.pipeline.store.manifest import Parent
-from egapipe.pipeline.store.stored import StoredViews
+from egapipe.pipeline.store.format.manifest import Parent
+from egapipe.pipeline.store.format.stored import StoredViews
 from egapipe.pipeline.views import plan_hash, settled
 from egapipe.stages.extract.planning.shards import fitting_rows
 from egapipe.stages.extract.teachers import Teacher

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.machine.memory import resident_bytes, return_free_memory
 from egapipe.pipeline.store import Manifest
-from egapipe.pipeline.store.dtypes import NUMPY
+from egapipe.pipeline.store.format.dtypes import NUMPY
 from egapipe.stages.extract.decoding.decode import ahead
 from egapipe.stages.extract.decoding.decoders import Decoders
 from egapipe.stages.extract.teachers import Teacher

@@ -15,11 +15,11 @@ from egapipe.pipeline.store.create import (
     require_same_rows,
     require_software,
 )
-from egapipe.pipeline.store.dtypes import NUMPY
-from egapipe.pipeline.store.layout import chunk_bytes
-from egapipe.pipeline.store.location import open_objects
-from egapipe.pipeline.store.objects import Objects
-from egapipe.pipeline.store.snapshot import Snapshot
+from egapipe.pipeline.store.format.dtypes import NUMPY
+from egapipe.pipeline.store.format.layout import chunk_bytes
+from egapipe.pipeline.store.objects.base import Objects
+from egapipe.pipeline.store.objects.location import open_objects
+from egapipe.pipeline.store.records.snapshot import Snapshot
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
 from egapipe.stages.extract.teachers import Teacher
 

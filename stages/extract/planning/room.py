@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from egapipe.pipeline.errors import StoreError, UsageError
-from egapipe.pipeline.store.local import LocalObjects
-from egapipe.pipeline.store.objects import Objects
+from egapipe.pipeline.store.objects.base import Objects
+from egapipe.pipeline.store.objects.local import LocalObjects
 from egapipe.stages.extract.planning.plan import StorePlan
 
 # Long enough that its time is not the latency's alone.

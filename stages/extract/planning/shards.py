@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from egapipe.pipeline.store.dtypes import NUMPY, DtypeName
+from egapipe.pipeline.store.format.dtypes import NUMPY, DtypeName
 
 USUAL_ROWS = 4096
 """Rows of a shard whose embeddings are small."""

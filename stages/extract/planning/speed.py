@@ -14,7 +14,7 @@ from egapipe.stages.extract.decoding.decode import Decoder
 from egapipe.stages.extract.decoding.decoders import Decoders
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.teachers import Teacher
-from egapipe.stages.extract.workers.inference import Inference, open_inference
+from egapipe.stages.extract.workers.forward.inference import Inference, open_inference
 
 _BATCHES = 2
 

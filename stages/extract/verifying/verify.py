@@ -18,16 +18,16 @@ from egapipe.pipeline.mathematics.correlation import correlations
 from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.results.images import Changed, changed_images, changed_of
 from egapipe.pipeline.store import FeatureStore, Manifest
+from egapipe.pipeline.store.commands.diff import cosine_differences
 from egapipe.pipeline.store.create import require_equal, require_same_rows
-from egapipe.pipeline.store.diff import cosine_differences
-from egapipe.pipeline.store.dtypes import DtypeName, to_floats
-from egapipe.pipeline.store.layout import commit_key
+from egapipe.pipeline.store.format.dtypes import DtypeName, to_floats
+from egapipe.pipeline.store.format.layout import commit_key
 from egapipe.pipeline.views import plan_hash, settled
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import index_of, software
 from egapipe.stages.extract.teachers import Teacher
-from egapipe.stages.extract.workers.inference import Arrays, cpu_threads, open_inference
-from egapipe.stages.extract.workers.tuned import open_teacher
+from egapipe.stages.extract.workers.forward.inference import Arrays, cpu_threads, open_inference
+from egapipe.stages.extract.workers.forward.tuned import open_teacher
 
 Floats = npt.NDArray[np.float32]
 Pairs = npt.NDArray[np.int64]

@@ -10,8 +10,8 @@ from egapipe.pipeline.store import Commit
 from egapipe.stages.extract.decoding.crew import HungError
 from egapipe.stages.extract.planning.job import Job
 from egapipe.stages.extract.teachers import Teacher
-from egapipe.stages.extract.workers.inference import cpu_threads
-from egapipe.stages.extract.workers.passes import Note, unheard
+from egapipe.stages.extract.workers.forward.inference import cpu_threads
+from egapipe.stages.extract.workers.forward.passes import Note, unheard
 
 
 def extract_inline(

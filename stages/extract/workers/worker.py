@@ -16,8 +16,13 @@ from egapipe.stages.extract.decoding.decoders import Decoders
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.teachers import Teacher, check_distinct
-from egapipe.stages.extract.workers.inference import Arrays, Pending, computed_on, open_inference
-from egapipe.stages.extract.workers.passes import Note, unheard
+from egapipe.stages.extract.workers.forward.inference import (
+    Arrays,
+    Pending,
+    computed_on,
+    open_inference,
+)
+from egapipe.stages.extract.workers.forward.passes import Note, unheard
 from egapipe.stages.extract.workers.writer import Writer
 
 _DOING = {

@@ -13,7 +13,7 @@ from egapipe.pipeline.disk import caches
 from egapipe.pipeline.disk.caches import KINDS, PIXELS, Kind, build_once, entries, lock_of, owner
 from egapipe.pipeline.disk.paths import cache_dir, use_cache
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store.prune import prune_cache
+from egapipe.pipeline.store.commands.prune import prune_cache
 
 DAY = 86_400.0
 HASH, SHORT = "ab" * 32, "cd" * 16

@@ -13,7 +13,7 @@ import pytest
 from egapipe.pipeline.errors import TrainingError
 from egapipe.pipeline.locations import lease
 from egapipe.pipeline.locations.lease import Held, is_held, leased, require_held
-from egapipe.pipeline.store.remote import RemoteObjects
+from egapipe.pipeline.store.objects.remote import RemoteObjects
 from tests.objectstore import S3, s3, s3_server
 
 __all__ = ["s3", "s3_server"]

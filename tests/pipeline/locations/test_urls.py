@@ -16,7 +16,7 @@ from egapipe.pipeline.config.located import Url
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.locations.urls import has_secrets, path_of, redacted, text_of
-from egapipe.pipeline.store.location import open_objects
+from egapipe.pipeline.store.objects.location import open_objects
 from tests.pipeline.datasets.samples import images, write_folder
 
 SECRET = "hunter2"  # noqa: S105

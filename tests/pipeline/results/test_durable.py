@@ -14,7 +14,7 @@ from egapipe.pipeline.config.extract import ExtractConfig
 from egapipe.pipeline.results import durable as module
 from egapipe.pipeline.results.durable import FORMAT_1, durable, later
 from egapipe.pipeline.results.identity import run_identity
-from egapipe.pipeline.store.stored import StoredViews, unknown_members
+from egapipe.pipeline.store.format.stored import StoredViews, unknown_members
 from egapipe.pipeline.views import plan_hash
 from egapipe.stages.sweep.folder import sweep_identity
 from tests.pipeline.store.samples import make_manifest

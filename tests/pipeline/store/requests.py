@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from egapipe.pipeline.store import Commit, FeatureStore, layout
-from egapipe.pipeline.store.dtypes import NUMPY
-from egapipe.pipeline.store.records import IMAGES, sha256
+from egapipe.pipeline.store import Commit, FeatureStore
+from egapipe.pipeline.store.format import layout
+from egapipe.pipeline.store.format.dtypes import NUMPY
+from egapipe.pipeline.store.records.record import IMAGES, sha256
 
 _KINDS = {"find": "list", "ls": "list", "cat_file": "read", "pipe_file": "put", "rm_file": "delete"}
 

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from egapipe.pipeline.config.data import ViewsConfig
-from egapipe.pipeline.store import Commit, FeatureStore, Manifest, layout
-from egapipe.pipeline.store.commits import encode_commits
+from egapipe.pipeline.store import Commit, FeatureStore, Manifest
+from egapipe.pipeline.store.format import layout
+from egapipe.pipeline.store.records.commits import encode_commits
 from egapipe.pipeline.views import plan_hash
 
 Arrays = dict[str, npt.NDArray[np.float32]]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from egapipe.pipeline.store import Failure, FeatureStore, check_store, layout
+from egapipe.pipeline.store import Failure, FeatureStore, check_store
+from egapipe.pipeline.store.format import layout
 from tests.pipeline.store import test_growth as growth
 from tests.pipeline.store.kill import killed_before
 from tests.pipeline.store.samples import create, finished, make_arrays, make_digests, snapshot

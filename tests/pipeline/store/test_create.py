@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store import INDEX_SCHEMA, FeatureStore, Manifest, check_store, layout
-from egapipe.pipeline.store.records import Created, sha256
+from egapipe.pipeline.store import INDEX_SCHEMA, FeatureStore, Manifest, check_store
+from egapipe.pipeline.store.format import layout
+from egapipe.pipeline.store.records.record import Created, sha256
 from tests.pipeline.store.samples import create, finished, make_index, make_manifest
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store import Failure, FeatureStore, Manifest, check_store, layout
+from egapipe.pipeline.store import Failure, FeatureStore, Manifest, check_store
+from egapipe.pipeline.store.format import layout
+from egapipe.pipeline.store.format.manifest import Parent
 from egapipe.pipeline.store.growth import next_state
-from egapipe.pipeline.store.manifest import Parent
 from tests.objectstore import S3, environment, s3, s3_server
 from tests.pipeline.store.kill import killed_before
+from tests.pipeline.store.objects.test_s3 import Event, killed_at
 from tests.pipeline.store.samples import (
     complete,
     create,
@@ -23,7 +25,6 @@ from tests.pipeline.store.samples import (
     snapshot,
     write,
 )
-from tests.pipeline.store.test_s3 import Event, killed_at
 
 __all__ = ["s3", "s3_server"]
 

@@ -13,10 +13,11 @@ from PIL import Image
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.datasets import open_split
 from egapipe.pipeline.results.pairing import open_pair
-from egapipe.pipeline.store import Features, FeatureStore, layout
+from egapipe.pipeline.store import Features, FeatureStore
+from egapipe.pipeline.store.commands.summary import summarize
+from egapipe.pipeline.store.format import layout
+from egapipe.pipeline.store.format.manifest import Parent
 from egapipe.pipeline.store.growth import next_state
-from egapipe.pipeline.store.manifest import Parent
-from egapipe.pipeline.store.summary import summarize
 from egapipe.stages.doctor.parts import Parts
 from egapipe.stages.doctor.stores import check_reachable
 from egapipe.stages.extract import prepare

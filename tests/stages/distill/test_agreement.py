@@ -106,7 +106,7 @@ def test_of_the_store_a_look_reads_one_row(
     quick: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not a whole shard, on every worker in every epoch."""
-    from egapipe.pipeline.store.local import LocalObjects
+    from egapipe.pipeline.store.objects.local import LocalObjects
 
     job = job_of(quick())
     read: list[int] = []

@@ -25,7 +25,7 @@ from egapipe.pipeline.results import runs
 from egapipe.pipeline.results.experiment import read_experiment
 from egapipe.pipeline.results.runs import RunFolder, open_run, run_folder
 from egapipe.pipeline.results.tracking import read_metrics
-from egapipe.pipeline.store.remote import RemoteObjects
+from egapipe.pipeline.store.objects.remote import RemoteObjects
 from egapipe.stages import compare, distill, evaluate, export, predict, report
 from egapipe.stages.watch import run_status
 from egapipe.stages.watch.command import register

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egapipe.pipeline.store import layout
+from egapipe.pipeline.store.format import layout
 
 _OF_SHARDS = ["shard", "start", "stop", "sha256", "nonfinite", "versions"]
 

@@ -7,12 +7,13 @@ import pytest
 
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.errors import StoreError, UsageError
-from egapipe.pipeline.store import Commit, FeatureStore, check_store, commits
-from egapipe.pipeline.store.layout import commit_key
+from egapipe.pipeline.store import Commit, FeatureStore, check_store
+from egapipe.pipeline.store.format.layout import commit_key
+from egapipe.pipeline.store.records.record import commits
 from egapipe.stages import extract
 from tests.golden_copy import golden
 from tests.stages.extract.conftest import MakeConfig
-from tests.stages.extract.test_pooled import Watching
+from tests.stages.extract.workers.test_pooled import Watching
 
 __all__ = ["golden"]
 

@@ -17,7 +17,7 @@ from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.datasets import Dataset, Images, open_split, parquet, webdataset
 from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.store import FeatureStore
-from egapipe.pipeline.store import index as index_module
+from egapipe.pipeline.store.format import index as index_module
 from egapipe.stages.bench.synthetic import MEAN, STD
 from egapipe.stages.extract.decoding.decode import Decoder
 from egapipe.stages.extract.decoding.reader import Reader

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.locations.urls import path_of
-from egapipe.pipeline.store.location import open_objects
+from egapipe.pipeline.store.objects.location import open_objects
 from egapipe.stages.submit import pack, pack_results
 from egapipe.stages.submit.environment import read_environment
 from egapipe.stages.submit.jobs import _Log

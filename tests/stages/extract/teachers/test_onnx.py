@@ -23,7 +23,7 @@ from egapipe.pipeline.errors import EgapipeError, TeacherError, UsageError
 from egapipe.pipeline.store import FeatureStore
 from egapipe.stages import extract
 from egapipe.stages.extract.teachers import load_teacher
-from egapipe.stages.extract.workers.inference import open_inference
+from egapipe.stages.extract.workers.forward.inference import open_inference
 from tests.stages.extract.teachers import graphs
 
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")

@@ -1,0 +1,1 @@
+"""What students read from: a copy on their own machine, mapped into memory."""

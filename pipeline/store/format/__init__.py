@@ -1,0 +1,1 @@
+"""What a store consists of: manifest, layout, number types, shards and index (docs/store.md)."""

@@ -1,0 +1,1 @@
+"""What goes wrong in workers: whose fault it is, and what becomes of it."""

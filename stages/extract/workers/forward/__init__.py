@@ -1,0 +1,1 @@
+"""The teacher on a device: batches, memory and speed."""

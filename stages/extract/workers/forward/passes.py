@@ -1,0 +1,143 @@
+"""Forward passes of as many views at once as there is memory for."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from egapipe.pipeline.errors import TeacherError
+from egapipe.stages.extract.teachers import Outputs, Teacher
+from egapipe.stages.extract.workers.forward.memory import is_out_of_memory
+
+Note = Callable[[str], None]
+
+
+def unheard(text: str) -> None:
+    """Nobody is told."""
+
+
+def out_of_memory(teacher: Teacher, device: torch.device, views: int) -> TeacherError:
+    """What to say of a teacher that so many views at once are too much for."""
+    return TeacherError(
+        f"teacher {teacher.spec['model']} runs out of {device} memory with {views} images at once: "
+        f"set extract.batch_size lower, e.g. {max(1, views // 2)}"
+    )
+
+
+class Passes:
+    """A teacher that takes a batch in parts once it was too large.
+
+    A part divides the batch, so that views meet in the same passes as in a run with batches of that
+    size from the start: the outputs are the same bits.
+    """
+
+    def __init__(
+        self, teacher: Teacher, device: torch.device, batch_size: int, note: Note = unheard
+    ) -> None:
+        """batch_size: views at once, to begin with. note: told in a line that memory ran out."""
+        self.size = batch_size
+        """Views in one pass at most."""
+        self.used = {batch_size: None}
+        """All sizes since they were last looked at, in their order."""
+        self._teacher = teacher
+        self._device = device
+        self._batch_size = batch_size
+        self._note = note
+        self._floor = _Floor()
+
+    def forward(self, pixels: Tensor) -> Outputs:
+        """Encode uint8 [B, *shape] of the device, see `Teacher`.
+
+        Raises TeacherError if even a single view is too much.
+        """
+        size = min(self.size, len(pixels))
+        with self._floor.shared():
+            outputs = self._try(pixels, size)
+        while outputs is None:
+            # Passes beside this one hold memory, too: the next try waits for their end.
+            with self._floor.alone():
+                size = self._smaller(size)
+                outputs = self._try(pixels, size)
+        return outputs
+
+    def sizes(self) -> list[int]:
+        """All sizes since the last call, in their order."""
+        used, self.used = list(self.used), {self.size: None}
+        return used
+
+    def _try(self, pixels: Tensor, size: int) -> Outputs | None:
+        """None if there is too little memory; the failed pass has let go of its own by then."""
+        try:
+            parts = [self._teacher.forward(part) for part in pixels.split(size)]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                raise out_of_memory(self._teacher, self._device, size) from error
+            return None
+        if len(parts) == 1:
+            return parts[0]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _smaller(self, size: int) -> int:
+        """The size of the next try: another thread may have found one meanwhile."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.size >= size:
+            self.size = smaller(self._batch_size, size)
+            self.used[self.size] = None
+            self._resize()
+            self._note(
+                f"{size} images at once are too much for the memory of {self._device}: going on "
+                f"with {self.size} (extract.batch_size)"
+            )
+        return self.size
+
+    def _resize(self) -> None:
+        """Compiled code is for one size."""
+        resize = getattr(self._teacher, "resize", None)
+        if resize is not None:
+            resize(self.size)
+
+
+def smaller(batch_size: int, size: int) -> int:
+    """The largest part of a batch that is at most half as large and divides it."""
+    return next(part for part in range(max(1, size // 2), 0, -1) if batch_size % part == 0)
+
+
+class _Floor:
+    """Where several may be at once, or one alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._there = 0
+        self._alone = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Be there beside others."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._there += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._there -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until nobody else is there, and keep the others away."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._alone = True
+            self._changed.wait_for(lambda: self._there == 0)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
