@@ -6,15 +6,17 @@ from pydantic import BaseModel, ConfigDict, Field, Strict
 
 
 class Section(BaseModel):
-    """One concern of the configuration: immutable, unknown keys refused, each field described."""
+    """One concern of the configuration: immutable, unknown keys refused, each field described by
+    the text below it, which nothing reads while a command waits."""
 
     model_config = ConfigDict(
+        # Once, with the tree that it is in, and not by itself as well.
+        defer_build=True,
         extra="forbid",
         frozen=True,
         validate_default=True,
         allow_inf_nan=False,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
     )
 
 

@@ -1,6 +1,10 @@
 """Rules of single sections that their types do not say."""
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from pydantic import BaseModel
@@ -22,12 +26,24 @@ def sections(model: type[BaseModel] = Section) -> Iterator[type[BaseModel]]:
             yield from sections(section)
 
 
+def described(section: type[BaseModel]) -> Iterator[str]:
+    """The fields of a section, and of those that it is made from, below which there is a text."""
+    for one in section.__mro__:
+        if one is BaseModel:
+            return
+        [tree] = ast.parse(textwrap.dedent(inspect.getsource(one))).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, below in pairwise(tree.body):
+            text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if text and isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                yield field.target.id
+
+
 @pytest.mark.parametrize("section", [*sections()], ids=lambda section: section.__name__)
 def test_every_key_is_described(section: type[BaseModel]) -> None:
     """The docstrings are the reference of the configuration."""
     assert section.__doc__
-    described = {name for name, field in section.model_fields.items() if field.description}
-    assert described | {"kind", "backend"} >= set(section.model_fields)
+    assert {*described(section), "kind", "backend"} >= set(section.model_fields)
 
 
 def test_a_configuration_cannot_be_changed() -> None:
