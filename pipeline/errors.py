@@ -42,6 +42,10 @@ class TrainingError(EgapipeError):
     """A student's training cannot go on."""
 
 
+class InUseError(TrainingError):
+    """Another process trains it."""
+
+
 def one_line(error: BaseException, longest: int = 300) -> str:
     """What an exception says, or its name if it says nothing, in one line of bearable length.
 

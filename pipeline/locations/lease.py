@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from egapipe.pipeline.disk.files import json_object
-from egapipe.pipeline.errors import EgapipeError, TrainingError, UsageError
+from egapipe.pipeline.errors import EgapipeError, InUseError, TrainingError, UsageError
 from egapipe.pipeline.store.objects.base import Objects
 
 FOLDER = "lease"
@@ -48,7 +48,7 @@ def leased(
     objects: Objects,
     what: str,
     busy: str = "being trained",
-    refusal: type[EgapipeError] = TrainingError,
+    refusal: type[EgapipeError] = InUseError,
 ) -> Iterator[Held]:
     """Hold a place for the length of a block. what: that it is held for, busy: what is done with
     it, for messages.

@@ -151,10 +151,6 @@ def _under_way(folder: RunFolder) -> dict[str, Any]:
         for run in sorted((folder.path / TRIALS).iterdir())
         if (run / "config.yaml").is_file() and run.name.partition("-")[0].isdigit()
     ]
-    if not trials:
-        raise UsageError(
-            f"{folder.where} has no trial yet: `egapipe sweep` with its configuration begins"
-        )
     asked = sweep.samples if sweep.search != "grid" else 0
     return {
         "name": config.name,

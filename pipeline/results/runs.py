@@ -31,7 +31,7 @@ from egapipe.pipeline.config.files import read_tree
 from egapipe.pipeline.config.load import check
 from egapipe.pipeline.disk.files import SMALL, json_object, read_regular, replace_file
 from egapipe.pipeline.disk.paths import use_cache
-from egapipe.pipeline.errors import TrainingError, UsageError, one_line
+from egapipe.pipeline.errors import InUseError, UsageError, one_line
 from egapipe.pipeline.locations.remote import changed_at, is_remote
 from egapipe.pipeline.locations.urls import absolute_url, path_of, refuse_credentials
 from egapipe.pipeline.results.identity import has_places, run_identity
@@ -338,14 +338,14 @@ class RunFolder:
     def exclusive(self) -> Iterator[Self]:
         """Hold the run for this process; of one elsewhere, what is there is here then.
 
-        Raises TrainingError if another has it, UsageError if runs cannot be written there.
+        Raises InUseError if another has it, UsageError if runs cannot be written there.
         """
         lock = FileLock(self._lock, timeout=_LOOKED_SECONDS)
         try:
             Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            raise TrainingError(f"run {self.where} is being trained by another process") from None
+            raise InUseError(f"run {self.where} is being trained by another process") from None
         except OSError as error:
             raise UsageError(
                 f"cannot write {self.path.parent}: {error.strerror}: set runs to another folder"

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from egapipe.pipeline.errors import TrainingError, one_line
+from egapipe.pipeline.errors import InUseError, TrainingError, one_line
 from egapipe.pipeline.results.experiment import Cell
 from egapipe.pipeline.terminal.progress import OpenProgress, clock
 from egapipe.pipeline.terminal.text import visible
@@ -11,8 +11,7 @@ from egapipe.stages.experiment.cells import Planned
 from egapipe.stages.experiment.ledger import Ledger
 from egapipe.stages.experiment.pace import Pace
 from egapipe.stages.experiment.training import saving_at, train
-
-_LOOK_SECONDS = 2.0
+from egapipe.stages.experiment.waiting import LOOK_SECONDS, Waiting
 
 
 class Inline:
@@ -27,14 +26,16 @@ class Inline:
         Those that another process trains come last: they are waited for. until: epochs after which
         they pause.
         """
-        waiting = list(cells)
-        while waiting:
-            free = next((cell for cell in waiting if not cell.run.in_use()), None)
+        waiting = Waiting(cells)
+        while not waiting.empty:
+            free = waiting.take()
             if free is None:
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(LOOK_SECONDS)
                 continue
-            waiting.remove(free)
-            self._one(free, until)
+            try:
+                self._one(free, until)
+            except InUseError:
+                waiting.put_back(free)
 
     def _one(self, planned: Planned, until: int | None) -> None:
         ledger, number = self._ledger, planned.number
@@ -51,6 +52,9 @@ class Inline:
             finished = train(
                 config, planned.run, epoch, until=until, progress=self._progress, title=title
             )
+        except InUseError:
+            ledger.change(number, state="planned")
+            raise
         except TrainingError as error:
             ledger.change(number, state="failed", error=one_line(error))
             return

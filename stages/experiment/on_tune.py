@@ -7,6 +7,7 @@ over, the run folders how far the others are, and schedulers are told what was t
 import copy
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,6 +36,7 @@ from egapipe.stages.experiment.trial import (
     place_of,
     run_trial,
 )
+from egapipe.stages.experiment.waiting import LOOK_SECONDS, Waiting
 
 STATE = "ray/"
 """Folder of an experiment in which Ray Tune keeps what it needs while it runs."""
@@ -56,8 +58,12 @@ _ENVIRONMENT = {
 class Source(Protocol):
     """Where cells come from: a list, or a searcher that learns from those that are over."""
 
+    @property
+    def empty(self) -> bool:
+        """Whether no cell comes any more."""
+
     def next(self) -> Planned | None:
-        """The next cell, which is in the record already; None when there is none any more."""
+        """The next cell, which is in the record already; None where there is none now."""
 
     def over(self, number: int, epoch: int, value: float | None) -> None:
         """A cell is over. epoch: that it came to. value: of the metric; None: it has failed."""
@@ -67,11 +73,16 @@ class Listed:
     """Cells that are all planned before the first one runs."""
 
     def __init__(self, cells: Sequence[Planned]) -> None:
-        self._cells: Iterator[Planned] = iter(cells)
+        self._waiting = Waiting(cells)
+
+    @property
+    def empty(self) -> bool:
+        """Whether all have been given."""
+        return self._waiting.empty
 
     def next(self) -> Planned | None:
-        """The next one of the list."""
-        return next(self._cells, None)
+        """The next one of the list that no other process trains."""
+        return self._waiting.take()
 
     def over(self, number: int, epoch: int, value: float | None) -> None:
         """Nothing follows from it."""
@@ -100,7 +111,7 @@ def run_on_tune(
     space = None
     if whole:
         # Ray Tune takes no searcher beside a population.
-        cells = list(iter(source.next, None))
+        cells = list(_all(source))
         given.cells = {str(place): cell for place, cell in enumerate(cells)}
         shared = replace(shared, places=tuple(own_values(c)[RUN] for c in cells))
         space = {CHANGES: tune.grid_search([c.changes for c in cells])}
@@ -138,6 +149,15 @@ def run_on_tune(
     folder.discard(STATE)
 
 
+def _all(source: Source) -> Iterator[Planned]:
+    while not source.empty:
+        cell = source.next()
+        if cell is None:
+            time.sleep(LOOK_SECONDS)
+        else:
+            yield cell
+
+
 def _trainable(shared: Shared) -> Any:
     def trial(values: Mapping[str, Any]) -> None:
         run_trial(shared, values)
@@ -161,7 +181,7 @@ class _Given(Searcher):
             return None
         cell = self._source.next()
         if cell is None:
-            return Searcher.FINISHED
+            return Searcher.FINISHED if self._source.empty else None
         self.cells[trial_id] = cell
         self._live.add(trial_id)
         return own_values(cell)

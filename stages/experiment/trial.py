@@ -3,12 +3,13 @@
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.disk.paths import use_cache
-from egapipe.pipeline.errors import EgapipeError, TrainingError
+from egapipe.pipeline.errors import EgapipeError, InUseError, TrainingError
 from egapipe.pipeline.results.runs import RunFolder, folder_at
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages.experiment.cells import changed, named_changes
@@ -19,8 +20,6 @@ from egapipe.stages.experiment.training import saving_at, train
 CHANGES, NUMBER, RUN = "changes", "number", "run"
 EPOCHS, METRICS = "epochs", "metrics"
 ERROR = "error.json"
-# The processes of a driver that was killed end a little later than it does.
-_FREE_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
 
 
@@ -75,7 +74,14 @@ def run_trial(shared: Shared, values: Mapping[str, Any]) -> None:
     config = changed(base, changes, f"{base.name} with {named_changes(changes)}")
     config = saving_at(slot_config(config, shared.slots), shared.copy_epochs or shared.until)
     run = folder_at(shared.place(tune.get_context().get_trial_id(), values))
-    _wait_until_free(run)
+    while True:
+        _wait_until_free(run)
+        # Somebody may begin it since.
+        with suppress(InUseError):
+            return _train(shared, config, run)
+
+
+def _train(shared: Shared, config: Config, run: RunFolder) -> None:
     if run.has(ERROR):
         # An explained error would repeat itself: Tune's second attempt need not train up to it.
         raise TrainingError(str(run.read_json(ERROR)["error"]))
@@ -87,6 +93,8 @@ def run_trial(shared: Shared, values: Mapping[str, Any]) -> None:
         # Ray Tune ends the process once a trial is to end, whichever thread reports.
         if train(config, run, reports.epoch, until=shared.until):
             reports.last()
+    except InUseError:
+        raise
     except EgapipeError as error:
         run.write_json(ERROR, {"error": str(error)})
         raise
@@ -150,8 +158,7 @@ def _take_over(run: RunFolder) -> None:
 
 
 def _wait_until_free(run: RunFolder) -> None:
-    deadline = time.monotonic() + _FREE_SECONDS
+    """The processes of a driver that was killed end a little later than it does; another comparison
+    may have a training in common, and come to its end."""
     while run.in_use():
-        if time.monotonic() > deadline:
-            raise TrainingError(f"run {run.where} is being trained by another process")
         time.sleep(_LOOK_SECONDS)

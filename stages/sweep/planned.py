@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.sweep import PbtScheduler
 from egapipe.pipeline.results.experiment import (
-    RECORD,
     Cell,
     Experiment,
     Setting,
@@ -51,9 +50,7 @@ def begin(
     trials: the planned ones; none where a searcher proposes them. earlier: whose finished trainings
     count here. Raises UsageError for a damaged record.
     """
-    # Just begun, it has an empty folder of trials.
-    known = is_experiment(folder) and (folder.has(RECORD) or any(folder.trials.iterdir()))
-    before = read_experiment(folder).experiment if known else None
+    before = read_experiment(folder).experiment if is_experiment(folder) else None
     having = _matched(config, trials, folder, before)
     left = [_Having(h.changes, _left(folder, h.cell, retry_failed=retry_failed)) for h in having]
     runs = {h.cell.number: _planned(config, folder, h) for h in left if h.cell.state == "planned"}

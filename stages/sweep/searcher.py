@@ -68,9 +68,14 @@ class Proposals:
         for changes in first if not settings else ():
             self._study.enqueue_trial(_texts(config, changes))
 
+    @property
+    def empty(self) -> bool:
+        """Whether as many are proposed as there are to be, and none waits."""
+        return not self._waiting and self._proposed >= self._config.sweep.samples
+
     def next(self) -> Planned | None:
         """A trial that waits, or one of the next proposal."""
-        if not self._waiting and self._proposed < self._config.sweep.samples:
+        if not self._waiting and not self.empty:
             self._propose()
         return self._waiting.popleft() if self._waiting else None
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.mathematics.importance import FEWEST, importance
 from egapipe.pipeline.results.experiment import Experiment, Recorded, State
 from egapipe.pipeline.results.labels import short_name, short_value, value_names
@@ -31,10 +32,14 @@ def sweep_sections(recorded: Recorded) -> list[Section]:
     and provenance.
 
     A trial whose record of features is damaged counts as failed: it may be of others. Raises
-    UsageError if trials learned from different features. What cannot be drawn is left out with a
-    line.
+    UsageError if there is none, or if trials learned from different features. What cannot be drawn
+    is left out with a line.
     """
     folder = recorded.folder
+    if not recorded.experiment.cells:
+        raise UsageError(
+            f"{folder.where} has no trial yet: `egapipe sweep` with its configuration begins"
+        )
     results, last = Section("Results"), Section("Provenance")
     damaged = damaged_cells(results, recorded)
     # Trials that are not comparable are no part that can be missing.
