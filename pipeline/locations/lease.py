@@ -6,11 +6,11 @@ longer written to is of a process that was killed: of those that notice, one mak
 The one before, should it live after all, finds that it holds nothing before its next write counts.
 """
 
+import itertools
 import json
 import logging
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +22,7 @@ import psutil
 
 from egapipe.pipeline.disk.files import json_object
 from egapipe.pipeline.errors import EgapipeError, InUseError, TrainingError, UsageError
+from egapipe.pipeline.machine.repeated import repeated
 from egapipe.pipeline.store.objects.base import Objects
 
 FOLDER = "lease"
@@ -57,14 +58,11 @@ def leased(
     PATIENCE_SECONDS. Raises `refusal` if another process has it, StoreError.
     """
     held = _take(objects, _Purpose(what, busy, refusal))
-    stop = threading.Event()
-    beating = threading.Thread(target=_beat, args=(objects, held, stop), name="lease", daemon=True)
-    beating.start()
+    counts = itertools.count(1)
     try:
-        yield held
+        with repeated(lambda: _beat(objects, held, next(counts)), BEAT_SECONDS, "lease"):
+            yield held
     finally:
-        stop.set()
-        beating.join()
         # A store that has gone away meanwhile is explained by whatever needed it.
         with suppress(EgapipeError):
             if is_held(objects, held):
@@ -122,15 +120,14 @@ def _take(objects: Objects, purpose: _Purpose) -> Held:
             return held
 
 
-def _beat(objects: Objects, held: Held, stop: threading.Event) -> None:
-    count = 0
-    while not stop.wait(BEAT_SECONDS):
-        count += 1
-        # What cannot be written now may be written by the next beat.
-        with suppress(EgapipeError):
-            if not is_held(objects, held):
-                return
-            objects.put(held.key, _content(held, count))
+def _beat(objects: Objects, held: Held, count: int) -> bool:
+    """Whether the lease is still held, as far as is known."""
+    # What cannot be written now may be written by the next beat.
+    with suppress(EgapipeError):
+        if not is_held(objects, held):
+            return False
+        objects.put(held.key, _content(held, count))
+    return True
 
 
 def _last(objects: Objects) -> tuple[int, bytes] | None:

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from egapipe.pipeline.disk.files import json_object, replace_file
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.machine.repeated import repeated
 from egapipe.pipeline.results.runs import RunFolder
 
 _LOOK_SECONDS = 0.5
@@ -57,25 +57,18 @@ def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
 def following(run: RunFolder, report: Callable[[int, Mapping[str, float]], None]) -> Iterator[None]:
     """For the length of a block, `report(epoch, metrics)` of every epoch that other processes write
     into a run folder, once each. It is called in a thread, which an exception of it ends."""
-    stop = threading.Event()
-    done = [line["epoch"] for line in read_metrics(run)]
+    known = max((line["epoch"] for line in read_metrics(run)), default=-1)
 
     def follow() -> None:
-        last, stopped = max(done, default=-1), False
-        while not stopped:
-            stopped = stop.wait(_LOOK_SECONDS if run.url is None else _LOOK_ELSEWHERE_SECONDS)
-            for line in read_metrics(run):
-                if line["epoch"] > last:
-                    last = line["epoch"]
-                    report(last, line)
+        nonlocal known
+        for line in read_metrics(run):
+            if line["epoch"] > known:
+                known = line["epoch"]
+                report(known, line)
 
-    thread = threading.Thread(target=follow, name="follow-metrics", daemon=True)
-    thread.start()
-    try:
+    seconds = _LOOK_SECONDS if run.url is None else _LOOK_ELSEWHERE_SECONDS
+    with repeated(follow, seconds, "follow-metrics", last=True):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _whole_lines(data: bytes, path: str) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from egapipe.pipeline.config import Config, load, override, syntax
 from egapipe.pipeline.config.files import BASE, read_files
+from egapipe.pipeline.config.following import followed
 from egapipe.pipeline.config.located import check_places
 from egapipe.pipeline.config.merge import merge
 from egapipe.pipeline.config.trust import require_trusted
@@ -29,7 +30,8 @@ def load_config(
     """
     values = _values(overrides)
     if isinstance(config, Config):
-        return _checked(override(config.model_dump(mode="json"), values), config.name)
+        tree = config.model_dump(mode="json")
+        return _checked(override(tree, {**values, **followed(tree, values)}), config.name)
     if isinstance(config, str) and "\n" in config:
         config, origin = _parsed(config), "text"
     elif isinstance(config, Mapping):

@@ -25,7 +25,14 @@ from egapipe.stages.compare.running import Running, Watch, nobody
 from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.workers.world import World
-from egapipe.stages.experiment.cells import SAME_FOR_ALL, SEED, Changes, Planned, changed
+from egapipe.stages.experiment.cells import (
+    SAME_FOR_ALL,
+    SEED,
+    Changes,
+    Planned,
+    changed,
+    consequences,
+)
 
 MEASURED = {"last": "top1", "best": "best_top1", "ema": "ema_top1"}
 """Weights -> what a run's summary calls their accuracy."""
@@ -215,9 +222,11 @@ def plan(config: Config) -> dict[Key, Config]:
 
 
 def changes_of(config: Config, student: str, variant: str) -> Changes:
-    """What a student and a variant change of the configuration, by dotted path."""
+    """What a student and a variant change of the configuration, by dotted path, with what its
+    recipe says of them."""
     compare = config.compare
     own: Changes = {}
     if student in compare.students:
         own = {"distill.student.name": student, **compare.students[student]}
-    return {**own, **compare.variants[variant]}
+    own |= compare.variants[variant]
+    return {**own, **consequences(config, own)}

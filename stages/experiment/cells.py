@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from egapipe.pipeline.config import Config, override
+from egapipe.pipeline.config.following import followed
 from egapipe.pipeline.config.load import check
 from egapipe.pipeline.results.runs import RunFolder
 
@@ -31,13 +32,22 @@ class Planned:
 
 
 def changed(config: Config, changes: Mapping[str, Any], what: str) -> Config:
-    """The configuration with changes by dotted path.
+    """The configuration with changes by dotted path, and with what its recipe says of them.
 
     what: they are of, for the message. Raises UsageError if the configuration refuses them.
     """
-    # A section before what lies below it.
-    ordered = dict(sorted(changes.items(), key=lambda item: item[0].count(".")))
-    return check(override(config.model_dump(mode="json"), ordered), what)
+    tree, ordered = config.model_dump(mode="json"), _ordered(changes)
+    return check(override(tree, {**ordered, **followed(tree, ordered)}), what)
+
+
+def consequences(config: Config, changes: Mapping[str, Any]) -> Changes:
+    """What the recipe of a configuration says anew where it is changed so, by dotted path."""
+    return followed(config.model_dump(mode="json"), _ordered(changes))
+
+
+def _ordered(changes: Mapping[str, Any]) -> Changes:
+    """A section before what lies below it."""
+    return dict(sorted(changes.items(), key=lambda item: item[0].count(".")))
 
 
 def named_changes(changes: Mapping[str, Any]) -> str:

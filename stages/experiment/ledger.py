@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from egapipe.pipeline.machine.repeated import repeated
 from egapipe.pipeline.results.experiment import (
     Cell,
     Experiment,
@@ -162,20 +163,11 @@ class Ledger:
     @contextmanager
     def alive(self) -> Iterator[None]:
         """Say for the length of a block that a command runs this experiment."""
-        stop = threading.Event()
-
-        def beat() -> None:
-            while not stop.wait(BEAT_SECONDS):
-                self.set(beat=self._clock())
-
         self.set(beat=self._clock(), finished=False)
-        thread = threading.Thread(target=beat, name="beat", daemon=True)
-        thread.start()
         try:
-            yield
+            with repeated(lambda: self.set(beat=self._clock()), BEAT_SECONDS, "beat"):
+                yield
         finally:
-            stop.set()
-            thread.join()
             self._rest()
 
     def _rest(self) -> None:

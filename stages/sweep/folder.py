@@ -26,6 +26,8 @@ from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.results.identity import has_places
 from egapipe.pipeline.results.labels import short_name, short_value
 from egapipe.pipeline.results.runs import RunFolder, folder_at, older_folder, run_identity
+from egapipe.stages.experiment.cells import consequences
+from egapipe.stages.sweep.space import ends
 
 # What changes neither the trials nor which of them end early.
 _LAUNCH = {"cpus_per_trial", "gpus_per_trial", "max_concurrent", "max_failures", "track"}
@@ -46,7 +48,12 @@ def sweep_identity(config: Config, *, samples: bool = False) -> str:
     if "warm_start" in sweep:
         # Its name says what it is, wherever it lies.
         sweep["warm_start"] = str(sweep["warm_start"]).rstrip("/").rpartition("/")[2]
-    content = json.dumps([run_identity(config, deciding_workers(config)), sweep], sort_keys=True)
+    parts: list[Any] = [run_identity(config, deciding_workers(config)), sweep]
+    values = [(path, value) for path, d in config.sweep.space.items() for value in ends(d)]
+    if any(consequences(config, {path: value}) for path, value in values):
+        # Trials of before did not follow their recipe.
+        parts.append("recipe")
+    content = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 

@@ -1,7 +1,6 @@
 """The memory that a worker takes, by bytes: of its shard, what is ahead of it, and the passes."""
 
 import math
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from rich.filesize import decimal
 
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.machine.memory import resident_bytes, return_free_memory
+from egapipe.pipeline.machine.repeated import repeated
 from egapipe.pipeline.store import Manifest
 from egapipe.pipeline.store.format.dtypes import NUMPY
 from egapipe.stages.extract.decoding.decode import ahead
@@ -126,16 +126,6 @@ def pass_bytes(teacher: Teacher, batch_size: int) -> int:
 @contextmanager
 def _highest() -> Iterator[list[int]]:
     """Bytes of this process at the start of a block, and as they were seen in it."""
-    seen, ended = [resident_bytes()], threading.Event()
-
-    def look() -> None:
-        while not ended.wait(_LOOK_SECONDS):
-            seen.append(resident_bytes())
-
-    looking = threading.Thread(target=look, daemon=True)
-    looking.start()
-    try:
+    seen = [resident_bytes()]
+    with repeated(lambda: seen.append(resident_bytes()), _LOOK_SECONDS, "look-at-memory"):
         yield seen
-    finally:
-        ended.set()
-        looking.join()

@@ -21,12 +21,24 @@ TEST_TOP1 = "top-1 on the test images, %"
 # Of a figure, the points that say something under the pointer, and those of a line among many.
 _HOVERED, _OF_MANY, _MANY = 1500, 100, 20
 _LISTED, _FEW, _SEEN = 8, 8, 4
+# Of the axis, what a cut has to save.
+_WORTH = 0.2
 
 
 def run_curve(
-    name: str, title: str, caption: str, metrics: Metrics, lines: Mapping[str, str], unit: str
+    name: str,
+    title: str,
+    caption: str,
+    metrics: Metrics,
+    lines: Mapping[str, str],
+    unit: str,
+    *,
+    bounded: bool = False,
 ) -> Figure | None:
-    """Some metrics of one run by epoch. lines: text -> name of the metric. None without any."""
+    """Some metrics of one run by epoch. lines: text -> name of the metric. None without any.
+
+    bounded: they have a largest value, near which a logarithm would show nothing.
+    """
     known = {text: values(metrics, of) for text, of in lines.items()}
     known = {text: of for text, of in known.items() if np.isfinite(of).any()}
     if not known:
@@ -40,7 +52,7 @@ def run_curve(
         if math.isfinite(value)
     ]
     positive = all(row["value"] > 0 for row in rows)
-    broad = positive and wide([row["value"] for row in rows])
+    broad = positive and not bounded and wide([row["value"] for row in rows])
     chart = _lines(rows, series, unit, broad, from_half=False)
     return draw(name, title, caption, chart, series=series)
 
@@ -220,16 +232,17 @@ def _cut(rows: Sequence[Mapping[str, Any]]) -> list[float]:
     half of many epochs; none of few."""
     last = max(row["epoch"] for row in rows)
     ends = [row.get(name, row["value"]) for row in rows for name in ("low", "high")]
+    high = max(ends)
     later = [
         row.get(name, row["value"])
         for row in rows
         if row["epoch"] > last / 2
         for name in ("low", "high")
     ]
-    if last < _FEW or not later or min(later) <= min(ends):
+    if last < _FEW or not later or min(later) - min(ends) < _WORTH * (high - min(ends)):
         return []
-    room = 0.04 * (max(ends) - min(later))
-    return [min(later) - room, max(ends) + room]
+    room = 0.04 * (high - min(later))
+    return [min(later) - room, high + room]
 
 
 def _value(unit: str) -> tuple[str, str, str]:

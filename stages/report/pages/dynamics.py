@@ -50,7 +50,9 @@ def add_curves(section: Section, metrics: Metrics) -> None:
         for name, what in _AGREED.items()
     }
     drawn: dict[str, Figure | None] = {
-        "accuracy": run_curve("accuracy", "Accuracy", _ACCURACY, metrics, accuracy, "top-1 %"),
+        "accuracy": run_curve(
+            "accuracy", "Accuracy", _ACCURACY, metrics, accuracy, "top-1 %", bounded=True
+        ),
         "losses": run_curve(
             "losses", "Losses", _LOSSES, metrics, parts, "mean over the epoch's steps"
         ),
@@ -58,7 +60,13 @@ def add_curves(section: Section, metrics: Metrics) -> None:
             "test-loss", "Loss on images not learned from", _TEST_LOSS, metrics, tested, "loss"
         ),
         "agreement": run_curve(
-            "agreement", "Agreement of the graphs", _AGREEMENT, metrics, graphs, "correlation"
+            "agreement",
+            "Agreement of the graphs",
+            _AGREEMENT,
+            metrics,
+            graphs,
+            "correlation",
+            bounded=True,
         ),
         "rate": run_curve(
             "rate",

@@ -148,6 +148,11 @@ def test_a_sweep_of_before_there_was_a_record(tmp_path: Path) -> None:
     assert [(c.number, c.state, c.value, c.run) for c in found.cells] == [
         (c.number, c.state, c.value, c.run) for c in experiment.cells
     ]
+    # Just begun: none of its trials has a folder.
+    shutil.rmtree(under_way / "trials")
+    (under_way / "trials").mkdir()
+    begun = read_experiment(str(under_way)).experiment
+    assert (begun.cells, begun.finished) == ((), False)
 
 
 def test_a_folder_of_something_else_is_none(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Variants side by side: the same store, the same seeds, a table of paired differences."""
 
+import threading
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,51 @@ def test_a_training_of_another_comparison_is_waited_for(small: list[str], tmp_pa
         report = compare.run(config, progress=opened)
     assert [title.rpartition(": ")[2] for title in order] == ["ega seed 0", "ce seed 0"]
     assert len(report.done) == 2
+
+
+@pytest.mark.slow  # Ray, whose trials wait for torch in their processes
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_cluster")
+def test_where_several_run_at_once_it_is_waited_for_too(small: list[str], tmp_path: Path) -> None:
+    """The other one ends when everything else has, and then what it has left is trained."""
+    sets = [*small, f"runs={tmp_path}", "compare.seeds=[0, 1]", "compare.max_concurrent=2"]
+    config = load_config("quickstart", sets)
+    held, states = ExitStack(), list[tuple[str, ...]]()
+    held.enter_context(training_folder(next(iter(plan(config).values()))).exclusive())
+
+    def watch(experiment: Experiment) -> None:
+        states.append(tuple(cell.state for cell in experiment.cells))
+        if states[-1][1:] == ("done", "done", "done"):
+            held.close()
+
+    with held:
+        report = compare.run(config, watch=watch)
+    assert len(report.done) == 4
+    before = [state[0] for state in states if state[1:] != ("done", "done", "done")]
+    assert set(before) == {"planned"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_another_process_has_trained_meanwhile_is_taken(
+    small: list[str], tmp_path: Path
+) -> None:
+    """One that takes a training between the look at it and its beginning, as two that start at the
+    same moment do."""
+    sets = [*small, f"runs={tmp_path}", "compare.seeds=[0, 1]"]
+    together = load_config("quickstart", [*sets, "compare.max_concurrent=2"])
+    alone = load_config("quickstart", [*sets, "compare.seeds=[0]"])
+    other = threading.Thread(target=compare.run, args=(alone,))
+    other.start()
+    report = compare.run(together)
+    other.join()
+    assert len(report.done) == 4
+    mine, whole = (
+        {key: run.path.name for key, run in runs_of(of).items()}
+        for of in (compare.run(alone), report)
+    )
+    assert mine.items() <= whole.items()
 
 
 def made(tops: dict[tuple[str, int], float], planned: int = 0) -> Experiment:

@@ -10,6 +10,7 @@ import altair as alt
 
 from egapipe.pipeline.results.labels import short_name, value_names
 from egapipe.stages.report.charts.colours import SHADES
+from egapipe.stages.report.charts.curves import TEST_TOP1
 from egapipe.stages.report.charts.figure import WIDTH, Figure, draw, hover, table
 from egapipe.stages.report.charts.scales import is_number, round_values, wide
 from egapipe.stages.report.charts.series import Series
@@ -40,7 +41,8 @@ def parallel_figure(
     """
     scales = [scale([trial.changes.get(path) for trial in trials]) for path in paths]
     scales.append(scale([trial.value for trial in trials], listed=False))
-    titles = [shortened(short_name(path), 16) for path in [*paths, metric]]
+    last = "top-1 %" if metric == TEST_TOP1 else short_name(metric)
+    titles = [shortened(title, 16) for title in [*map(short_name, paths), last]]
     rows = [row for trial in trials for row in _line(trial, paths, scales)]
     caption = "A line a trial, from its settings to its value; the warmer, the better."
     if any(trial.cell.state != "done" for trial in trials):

@@ -1,5 +1,6 @@
 """How a search went: the best so far, and which settings mattered."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
@@ -14,11 +15,9 @@ from egapipe.stages.report.charts.sweep.trials import Trial, state_colour, trial
 
 def best_figure(trials: Sequence[Trial], series: Series, metric: str, mode: str) -> Figure:
     """The best value so far, by the order in which trials ended. trials: those with a value."""
-    timed = all(trial.cell.ended is not None for trial in trials)
-    order = sorted(
-        trials,
-        key=lambda trial: (trial.cell.ended or 0.0 if timed else 0.0, trial.cell.number),
-    )
+    # Of an older egapipe none is known; those that still run come last.
+    timed = all(trial.cell.ended is not None for trial in trials if trial.cell.over)
+    order = sorted(trials, key=lambda t: (_ended(t) if timed else 0.0, t.cell.number))
     better = max if mode == "max" else min
     done = [trial for trial in order if trial.cell.state == "done"]
     best = list(accumulate((trial.value for trial in done), better))
@@ -56,7 +55,13 @@ def best_figure(trials: Sequence[Trial], series: Series, metric: str, mode: str)
     caption = "The line is the best of the trials that reached the last epoch, so far."
     if len(done) < len(order):
         caption += " Those that did not, where they are worse than all of these, stand at the edge."
+    if timed and any(trial.cell.ended is None for trial in order):
+        caption += " Those that are still under way come last."
     return draw("best", "Best so far", caption, chart, series=series)
+
+
+def _ended(trial: Trial) -> float:
+    return math.inf if trial.cell.ended is None else trial.cell.ended
 
 
 def importance_figure(shares: Mapping[str, float], trials: int) -> Figure:

@@ -138,8 +138,8 @@ def _numbers(path: str, trials: Sequence[Trial], means: list[dict[str, Any]], me
         for row, trial in zip(trial_rows(trials), trials, strict=True)
     ]
     layers = _points(rows, trials, x, drawn)
-    kinds = {trial.setting.name for trial in trials}
-    if len(kinds) == len(values) and len(means) > 1:
+    others = {_whole({**trial.changes, path: None}) for trial in trials}
+    if len(others) == 1 and len(means) > 1:
         # Nothing else varies: the means are a curve of this setting.
         line = alt.Chart(table(sorted(means, key=lambda mean: mean["at"]))).mark_line(
             color=BLUE, opacity=0.5
