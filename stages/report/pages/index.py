@@ -18,17 +18,19 @@ from egapipe.stages.report.pages.document import Link, Section
 # Below the folder that is named: of a project, and of a run in it.
 _DEPTH = 3
 _DIGITS = 8
+# What is asked for first stands where a narrow screen begins.
 _HEADING = (
-    *("name", "top-1 %", "n", "state", "kind", "student", "objective", "features", "project"),
-    *("seeds", "epochs", "seconds", "changed"),
+    *("name", "top-1 %", "n", "state", "changed", "kind", "student", "objective", "features"),
+    *("project", "seeds", "epochs", "seconds"),
 )
-_TEXTS = (0, 3, 4, 5, 6, 7, 8, 12)
+_CHANGED = _HEADING.index("changed")
+_TEXTS = (0, *range(3, 10))
 
 
 @dataclass(frozen=True)
 class Entry:
     """A run, comparison or sweep. changed: seconds since 1970. cells: as the table shows them,
-    behind the name and before the date."""
+    without name and date."""
 
     path: Path
     changed: float
@@ -155,7 +157,8 @@ def _row(entry: Entry, out: Path, page: str) -> list[object]:
         name = Link(entry.path.name, f"./{quote(relative)}")
     # In local time, and to the second, so that text sorts as time does.
     when = datetime.fromtimestamp(entry.changed).astimezone()
-    return [name, *entry.cells, f"{when:%Y-%m-%d %H:%M:%S}"]
+    cells = [name, *entry.cells]
+    return [*cells[:_CHANGED], f"{when:%Y-%m-%d %H:%M:%S}", *cells[_CHANGED:]]
 
 
 def _number(value: Any, form: str) -> str:
