@@ -5,7 +5,7 @@ import importlib
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -79,9 +79,17 @@ class _OneLine(logging.Formatter):
         return visible(super().format(record))
 
 
+class _Stderr(logging.StreamHandler[TextIO]):
+    """What stderr is at the moment: a live table has one that prints above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def show_warnings() -> None:
     """Show what this project's modules log on stderr, once, whoever else sets up logging."""
-    handler = logging.StreamHandler()
+    handler = _Stderr()
     handler.setFormatter(_OneLine())
     handler.setLevel(logging.WARNING)
     logger = logging.getLogger("egapipe")

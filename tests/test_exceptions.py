@@ -40,8 +40,7 @@ PLACES = {
         "all that a worker meets is sorted; a bug is raised again"
     ],
     "stages/extract/teachers/python.py": [USERS],
-    "stages/track/client.py": ["two trackers' clients and servers: whether they answer"],
-    "stages/track/sending.py": ["two trackers' clients and servers, said in one line"],
+    "stages/track/client.py": ["two trackers' clients and servers, said in one line"],
     "stages/track/tracker.py": ["two trackers' clients and servers; a tracker gates no result"],
 }
 

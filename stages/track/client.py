@@ -1,13 +1,14 @@
 """What a tracker is told, whichever it is."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from egapipe.pipeline.config.track import MlflowTracking, Tracking
-from egapipe.pipeline.errors import UsageError, one_line
+from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
 
 Status = Literal["done", "stopped", "failed", "running"]
 
@@ -54,7 +55,14 @@ def connect(options: Tracking, name: str, folder: Path) -> Client:
             f"track is {options.kind}, which is not installed: pip install "
             f"'egapipe[{options.kind}]', or leave track empty"
         )
-    try:
+
+    def refusal(why: str) -> UsageError:
+        return UsageError(
+            f"track is {options.kind}, which does not answer ({why}): start it, or leave track"
+            " empty and run `egapipe track` later"
+        )
+
+    with explained(refusal):
         if isinstance(options, MlflowTracking):
             from egapipe.stages.track.on_mlflow import OnMlflow
 
@@ -62,10 +70,14 @@ def connect(options: Tracking, name: str, folder: Path) -> Client:
         from egapipe.stages.track.on_wandb import OnWandb
 
         return OnWandb(options, name, folder)
-    except UsageError:
+
+
+@contextmanager
+def explained(refusal: Callable[[str], EgapipeError]) -> Iterator[None]:
+    """Whatever a tracker's library raises in a block, in one line. refusal: of what it says."""
+    try:
+        yield
+    except EgapipeError:
         raise
     except Exception as error:  # of two clients and their servers, which have dozens of types
-        raise UsageError(
-            f"track is {options.kind}, which does not answer ({one_line(error)}): start it, or"
-            " leave track empty and run `egapipe track` later"
-        ) from None
+        raise refusal(one_line(error)) from None

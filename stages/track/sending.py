@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from egapipe.pipeline.config.track import Tracking
-from egapipe.pipeline.errors import EgapipeError, TrainingError, UsageError, one_line
+from egapipe.pipeline.errors import EgapipeError, TrainingError, UsageError
 from egapipe.pipeline.results.experiment import is_experiment, read_experiment
 from egapipe.pipeline.results.runs import RunFolder, open_run
 from egapipe.pipeline.results.tracking import read_metrics
-from egapipe.stages.track.client import Client, connect
+from egapipe.stages.track.client import Client, connect, explained
 from egapipe.stages.track.entries import Training, of_cell, of_experiment, of_run
 
 PAGE = "report.html"
@@ -94,15 +94,16 @@ def send(place: str | Path, options: Tracking | None = None) -> int:
             f"{folder.where} does not say where to: give --to mlflow or --to wandb, and its --uri"
         )
     sender = Sender(connect(options, config.name, folder.path))
-    try:
+    kind = options.kind
+
+    def refusal(why: str) -> TrainingError:
+        return TrainingError(
+            f"{kind} was not told all of {folder.where} ({why}): run the same command again, which"
+            " sends the rest"
+        )
+
+    with explained(refusal):
         return _send(folder, sender)
-    except EgapipeError:
-        raise
-    except Exception as error:  # of two clients and their servers, which have dozens of types
-        raise TrainingError(
-            f"{options.kind} was not told all of {folder.where} ({one_line(error)}): run the same"
-            " command again, which sends the rest"
-        ) from None
 
 
 def _send(folder: RunFolder, sender: Sender) -> int:

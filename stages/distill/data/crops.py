@@ -42,7 +42,7 @@ def crop_and_resize(
 
     As `crop`; the filter is PIL's bilinear one with antialiasing: a triangle as wide as the scale,
     cut off at the box, across first and rounded, then down and rounded. Differs from PIL by one
-    grey level at most. Returns uint8 [B, 3, *size].
+    grey level here and there, by two at most. Returns uint8 [B, 3, *size].
     """
     full = (canvas.shape[1] - 2 * margin[0], canvas.shape[2] - 2 * margin[1])
     views = crop(canvas, index, box, torch.zeros_like(flip), full, margin).float()

@@ -46,6 +46,20 @@ def interrupt(config: Config, when: Callable[[Experiment], bool]) -> None:
     assert (left.beat, left.finished, running(left)) == (None, False, 0)
 
 
+def killed(config: Config, folder: Path, when: Callable[[], object]) -> None:
+    """Start a sweep by its command, and kill that as soon as something holds."""
+    file = folder / "config.yaml"
+    file.write_text(to_yaml(config))
+    command = [*COMMAND, "sweep", "-c", str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 400
+    while process.poll() is None and time.monotonic() < deadline and not when():
+        time.sleep(0.02)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 @pytest.mark.slow  # each trial waits for torch in its process
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_cluster")
@@ -128,18 +142,35 @@ def test_a_larger_cluster_is_used_when_a_killed_sweep_goes_on(
     small: MakeConfig, tmp_path: Path
 ) -> None:
     config = small(*THREE, *LONG, "cluster.cpus=1")
-    file, folder = tmp_path / "config.yaml", sweep_folder(config)
-    file.write_text(to_yaml(config))
-    command = [*COMMAND, "sweep", "-c", str(file)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while process.poll() is None and time.monotonic() < deadline:
-        if list(folder.trials.glob("0*/metrics.jsonl")):
-            break
-        time.sleep(0.02)
-    assert process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    killed(config, tmp_path, lambda: list(sweep_folder(config).trials.glob("0*/metrics.jsonl")))
     report = sweep.run(config)
     assert report.concurrent > 1
     assert [trial.status for trial in report.trials] == ["finished"] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_population_that_is_killed_goes_on(small: MakeConfig, tmp_path: Path) -> None:
+    """After the look at which one has taken the other's place; each epoch is trained by somebody
+    whose settings the record says."""
+    config = small(
+        "sweep.space={distill.lr: {choice: [1.0e-7, 0.05]}}",
+        "sweep.samples=8",
+        "sweep.scheduler={kind: pbt, interval_epochs: 2, quantile: 0.5, resample: 0.0}",
+        "distill.epochs=12",
+    )
+    runs = [RunFolder(sweep_folder(config).trials / f"{number:04d}") for number in range(2)]
+    killed(config, tmp_path, lambda: all(len(read_metrics(run)) >= 3 for run in runs))
+    before = [read_metrics(run)[:2] for run in runs]
+    report = sweep.run(config)
+    assert [trial.run for trial in report.trials] == [run.path for run in runs]
+    assert [trial.status for trial in report.trials] == ["finished"] * 2
+    for trial, run, first in zip(report.trials, runs, before, strict=True):
+        lines = read_metrics(run)
+        assert [line["epoch"] for line in lines] == list(range(12))
+        assert lines[:2] == first
+        assert run.config().distill.lr == trial.changes["distill.lr"]
+        assert trial.value == lines[-1]["test/top1"]
+    # The one that did not learn could not have got there by itself.
+    assert min(trial.value or 0.0 for trial in report.trials) > 25
