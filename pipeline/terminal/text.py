@@ -4,6 +4,8 @@ import re
 from collections.abc import Collection, Sequence
 
 _LINES = re.compile(r"\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+# Of a column that gives way to others.
+_NARROWEST = 6
 # What has no picture of its own, or turns the text around it: directions, half of a pair.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
@@ -35,6 +37,27 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
     shown = visible(text)
     room = " " * (width - cell_len(shown))
     return f"{room}{shown}" if right else f"{shown}{room}"
+
+
+def widths(
+    rows: Sequence[Sequence[str]], room: int, *, flexible: Collection[int] = (0,), gap: int = 2
+) -> list[int]:
+    """How wide the columns of a table are, in cells of a terminal: as their widest cell, but where
+    all of them do not fit into `room`, those that are `flexible` give way, the widest first.
+
+    A column of numbers that is cut says nothing; a name that is cut still says what it is.
+    """
+    from rich.cells import cell_len
+
+    found = [max(cell_len(visible(cell)) for cell in of) for of in zip(*rows, strict=True)]
+    over = sum(found) + gap * (len(found) - 1) - room
+    while over > 0 and flexible:
+        widest = max(flexible, key=lambda place: found[place])
+        if found[widest] <= _NARROWEST:
+            break
+        found[widest] -= 1
+        over -= 1
+    return found
 
 
 def columns(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from egapipe.pipeline.results.experiment import Cell, Experiment, State
 from egapipe.pipeline.results.labels import setting_names, short_name
 from egapipe.pipeline.terminal.progress import clock
-from egapipe.pipeline.terminal.text import visible
+from egapipe.pipeline.terminal.text import visible, widths
 from egapipe.stages.experiment.pace import Pace
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ class LiveTable:
                 self._pace.see(cell)
         if time.monotonic() - self._drawn >= _EVERY_SECONDS:
             self._drawn = time.monotonic()
-            drawn = drawing(experiment, self._pace, self._console.height)
+            drawn = drawing(experiment, self._pace, self._console.width, self._console.height)
             self._live.update(drawn, refresh=True)
 
 
-def drawing(experiment: Experiment, pace: Pace, height: int) -> "Group":
-    """Heading, table and the reasons of failures, on as many lines as there are."""
+def drawing(experiment: Experiment, pace: Pace, width: int, height: int) -> "Group":
+    """Heading, table and the reasons of failures, on as many lines and columns as there are."""
     from rich.console import Group
     from rich.text import Text
 
@@ -78,7 +78,7 @@ def drawing(experiment: Experiment, pace: Pace, height: int) -> "Group":
     ]
     for text in below:
         text.overflow = "ellipsis"
-    return Group(*lines, _table(experiment, cells, pace), *more, *below)
+    return Group(*lines, _table(experiment, cells, pace, width), *more, *below)
 
 
 def heading(experiment: Experiment, pace: Pace) -> str:
@@ -104,32 +104,44 @@ def shown(experiment: Experiment, room: int) -> list[Cell]:
     return sorted(experiment.cells, key=key)[:room]
 
 
-def _table(experiment: Experiment, cells: Sequence[Cell], pace: Pace) -> "Table":
+def _table(experiment: Experiment, cells: Sequence[Cell], pace: Pace, width: int) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    names, rows = settings_columns(experiment, cells)
-    drawn.add_column("", justify="right")
-    for name in names:
-        drawn.add_column(Text(visible(name)), no_wrap=True, overflow="ellipsis")
-    for name in ("epoch", experiment.metric, "left"):
-        drawn.add_column(name, justify="right", no_wrap=True)
-    drawn.add_column("", no_wrap=True)
+    names, settings = settings_columns(experiment, cells)
     best = _best(experiment)
+    heads = [*("", *names, "epoch", experiment.metric, "left", "")]
+    rows = [
+        [str(cell.number), *row, *_standing(cell, pace, best)]
+        for cell, row in zip(cells, settings, strict=True)
+    ]
+    middle = range(1, 1 + len(names))
+    wide = widths([heads, *rows], width, flexible=middle)
+    for place, head in enumerate(heads):
+        right = place not in middle and place < len(heads) - 1
+        drawn.add_column(
+            Text(visible(head)),
+            justify="right" if right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            width=wide[place],
+        )
     for cell, row in zip(cells, rows, strict=True):
-        left = pace.of(cell)
-        words = [
-            str(cell.number),
-            *row,
-            f"{cell.epoch}/{cell.epochs}",
-            "" if cell.value is None else f"{cell.value:.4g}",
-            "" if left is None else clock(left),
-            "best" if cell.number == best else cell.state,
-        ]
         # As text: a setting may look like markup.
-        drawn.add_row(*(Text(visible(word)) for word in words), style=_STYLES.get(cell.state))
+        drawn.add_row(*(Text(visible(word)) for word in row), style=_STYLES.get(cell.state))
     return drawn
+
+
+def _standing(cell: Cell, pace: Pace, best: int | None) -> list[str]:
+    """What the last columns say of a cell: epoch, value, time left, state."""
+    left = pace.of(cell)
+    return [
+        f"{cell.epoch}/{cell.epochs}",
+        "" if cell.value is None else f"{cell.value:.4g}",
+        "" if left is None else clock(left),
+        "best" if cell.number == best else cell.state,
+    ]
 
 
 def _best(experiment: Experiment) -> int | None:

@@ -7,7 +7,7 @@ import typer
 
 from egapipe.pipeline.terminal.options import as_place
 from egapipe.pipeline.terminal.progress import clock
-from egapipe.pipeline.terminal.text import say, visible
+from egapipe.pipeline.terminal.text import say, visible, widths
 
 if TYPE_CHECKING:
     from egapipe.pipeline.results.experiment import Experiment
@@ -104,21 +104,17 @@ def table(statuses: "list[RunStatus]", width: int = 100) -> Any:
     shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     left_out = set() if width >= _WIDE else {""} if width >= _MIDDLE else {"", *_SPARED}
     kept = [place for place, name in enumerate(COLUMNS) if name not in left_out]
-    for place in kept:
-        name = COLUMNS[place]
+    names = [COLUMNS[place] for place in kept]
+    rows = [[visible(cells(status)[place]) for place in kept] for status in statuses]
+    for name, wide in zip(names, widths([names, *rows], width, gap=1), strict=True):
         left = name in ("run", "state", "")
         # What does not fit is cut at its end: a line stays a line.
         shown.add_column(
-            name,
-            justify="left" if left else "right",
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if name == "run" else None,
+            name, justify="left" if left else "right", no_wrap=True, overflow="ellipsis", width=wide
         )
-    for status in statuses:
-        texts = cells(status)
+    for row in rows:
         # As text: a folder's name may look like markup.
-        shown.add_row(*(Text(visible(texts[place])) for place in kept))
+        shown.add_row(*map(Text, row))
     return shown
 
 

@@ -102,7 +102,7 @@ def run_status(path: str | Path, now: float | None = None, cell: Cell | None = N
 @dataclass(frozen=True)
 class Look:
     """What is found at a place: runs, those that go on first and then the newest; experiments whose
-    cells they are; why others cannot be shown."""
+    cells they are, in the same order; why others cannot be shown."""
 
     runs: list[RunStatus]
     experiments: list[Experiment]
@@ -137,7 +137,14 @@ def look(path: str | Path) -> Look:
         except (OSError, EgapipeError) as error:
             failures.append(UsageError(f"{run} cannot be shown: {one_line(error)}"))
     runs.sort(key=lambda status: (status.over, -status.changed))
+    experiments.sort(key=lambda one: (one.beat is None, -_latest(one)))
     return Look(runs, experiments, failures)
+
+
+def _latest(experiment: Experiment) -> float:
+    """When something of an experiment last happened, in seconds since 1970; 0 if nobody knows."""
+    times = [time for cell in experiment.cells for time in (cell.started, cell.ended)]
+    return max(time or 0.0 for time in (0.0, experiment.beat, *times))
 
 
 def _experiments(

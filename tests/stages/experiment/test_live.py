@@ -44,7 +44,7 @@ def made(cells: list[Cell] = CELLS, planned: int = 9, name: str = "search") -> E
 def lines(experiment: Experiment, width: int = 100, height: int = 30) -> list[str]:
     console = Console(width=width, height=height)
     with console.capture() as capture:
-        console.print(drawing(experiment, Pace(), height))
+        console.print(drawing(experiment, Pace(), width, height))
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
@@ -80,6 +80,22 @@ def test_a_hundred_cells_with_long_errors_fit_a_terminal() -> None:
     assert max(map(len, found)) <= 100
     assert any(line.startswith("and ") and line.endswith(" more") for line in found)
     assert sum(line.endswith("…") for line in found) == 4
+
+
+def test_long_settings_give_way_to_what_is_measured() -> None:
+    path, long = "distill.objective", {"kd": {"weight": 0.123456789, "temperature": 4.0625}}
+    cells = [cell(n, "running", 70.125 + n, epoch=12) for n in range(3)]
+    changes = {path: long, "distill.student": {"name": "a_network_with_a_name_that_is_long"}}
+    settings = [Setting(name=f"s{n}", label="", changes={**changes, "n": n}) for n in range(3)]
+    whole = made(cells).model_copy(update={"settings": tuple(settings)})
+    for width in (60, 100):
+        title, head, *rows = lines(whole, width)
+        assert head.split()[-3:] == ["epoch", "test/top1", "left"]
+        assert [row.split()[-3:] for row in rows] == [
+            ["12/60", f"{70.125 + n:.4g}", "running"] for n in range(3)
+        ]
+        assert all("…" in row for row in rows)
+        assert max(map(len, [title, head, *rows])) <= width
 
 
 def test_a_comparison_shows_variants_and_seeds() -> None:

@@ -154,10 +154,10 @@ def test_a_comparison_is_shown_with_its_cells_which_lie_beside_it(tmp_path: Path
 
 
 def test_a_hundred_runs_fit_a_terminal_and_the_newest_are_first(tmp_path: Path) -> None:
-    now = time.time()
+    now, name = time.time(), 3 * "a-name-that-is-longer-than-the-terminal-"
     for number in range(100):
         run = begun(
-            tmp_path / f"digits_cnn-ega+kd-seed{number}-0123abcd",
+            tmp_path / f"digits_cnn-ega+kd-seed{number}-{name}",
             '{"epoch": 0, "train/loss": 1.25, "test/top1": 50.0, "train/rows_per_s": 123456, '
             '"train/data_wait": 0.5, "train/seconds": 1.0}\n',
         )
@@ -172,4 +172,8 @@ def test_a_hundred_runs_fit_a_terminal_and_the_newest_are_first(tmp_path: Path) 
     assert lines[0] == "grid: cell 1 of 2, 1 running"
     assert "seed0-" in lines[2]
     assert "seed1-" in lines[3]
+    # A name gives way to numbers, however long it is.
+    head = "run state epoch loss top-1 % best rows/s data wait left"
+    assert " ".join(lines[1].split()) == head
+    assert lines[2].split()[2:8] == ["1/60", "1.25", "50.00", "50.00", "123456", "50.0%"]
     assert lines[-1].strip() == "and 76 more, older"
