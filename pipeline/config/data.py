@@ -254,6 +254,14 @@ class ViewsConfig(Section):
     square as wide as the shorter side is cut out of them; `stretch`: the whole of them is squashed
     into the input. Default, for a teacher: as it prepares clean images itself, or as a store has it
     that is there already; for a student: as its teacher's views."""
+    turns: Literal[1, 4] = 1
+    """4: augmented views come in fours, turned by 0, 90, 180 and 270 degrees against the clock. The
+    four have one flip and a crop each, the first is not turned, and `count` is of all of them."""
+
+    @property
+    def plain(self) -> int:
+        """How many of the augmented views are not turned."""
+        return self.count // self.turns
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
@@ -263,6 +271,15 @@ class ViewsConfig(Section):
         low, high = self.ratio
         if not 0.0 < low <= high:
             raise ValueError(f"ratio must be 0 < low <= high, got {low}, {high}")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_fours(self) -> Self:
+        if self.count % self.turns:
+            raise ValueError(
+                f"views with turns {self.turns} come in fours: count {self.count} must be 4, 8, 12 "
+                "and so on"
+            )
         return self
 
 

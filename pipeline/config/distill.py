@@ -144,6 +144,11 @@ class DistillConfig(Section):
     student_view: Literal["independent", "paired", "clean"] = "independent"
     """`independent`: own augmentation beside a random teacher view; `paired`: the teacher's crop
     and flip; `clean`: own augmentation beside the teacher's clean view."""
+    views_per_row: Positive = 1
+    """Views of a row in a batch, behind each other; `batch_size` counts rows. With `paired` they
+    are the teacher's next ones: 4, where `views.turns` is 4, are a plain view and its turned
+    copies. Labels, heads and objectives have plain views alone, but for those that compare turned
+    ones."""
     labels_per_class: Positive | None = None
     """Keep so many labels a class, chosen by seed; the other rows become unlabelled."""
     label_fraction: Annotated[Fraction, Field(gt=0.0)] | None = None
@@ -205,6 +210,12 @@ class DistillConfig(Section):
     """Epochs between checkpoints."""
     checkpoint_steps: Positive | None = None
     """Steps between checkpoints within an epoch, for long ones."""
+
+    @model_validator(mode="after")
+    def _own_views_are_plain(self) -> Self:
+        if self.augment.turns > 1:
+            raise ValueError("the student's own views are not turned: leave out augment.turns")
+        return self
 
     @model_validator(mode="after")
     def _batch_over_workers(self) -> Self:

@@ -11,6 +11,7 @@ from pydantic import Field, JsonValue, model_validator
 from egapipe.pipeline.config.base import (
     REFERENCE,
     AboveZero,
+    Count,
     Fraction,
     NonNegative,
     Positive,
@@ -205,6 +206,31 @@ class GramOptions(Objective):
     """Feature maps: the teacher's from the store, the student's before pooling."""
 
 
+class SskdOptions(GraphObjective):
+    """How turned images are told apart, arXiv 2006.07114 (its code: 1, with the parts' weights as
+    here, beside 0.1 cross-entropy and 0.9 `kd`)."""
+
+    tf_weight: NonNegative = 2.7
+    """Weight of the predictions on turned images."""
+    tf_temperature: AboveZero = 4.0
+    """Divides the logits."""
+    tf_keep: Fraction = 1.0
+    """Of the turned images that the teacher is wrong on, the share that counts, best first."""
+    ss_weight: NonNegative = 10.0
+    """Weight of the similarities of turned images with plain ones."""
+    ss_temperature: AboveZero = 0.5
+    """Divides the cosines."""
+    ss_keep: Fraction = 0.75
+    """Of the turned images whose own image is not the most similar to the teacher, the share that
+    counts, best first."""
+    dim: Positive | None = None
+    """Width of the heads that the similarities are of; default: that of what they are on."""
+    fit_epochs: Count = 60
+    """Epochs of the teacher's such head, on stored features before the student starts."""
+    fit_lr: AboveZero = 0.05
+    """Its learning rate."""
+
+
 class CustomOptions(Objective):
     """An objective of your own."""
 
@@ -261,6 +287,8 @@ class ObjectiveConfig(Section):
     """Embeddings under the teacher's own classifier."""
     gram: GramOptions | None = None
     """Similarities between an image's patches."""
+    sskd: SskdOptions | None = None
+    """Turned images: predictions, and similarities with plain ones."""
     custom: CustomOptions | None = None
     """What a module of yours computes."""
 

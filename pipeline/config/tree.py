@@ -89,7 +89,9 @@ class Config(Section):
 
     def view_plan(self, split: Split) -> ViewsConfig:
         """The teacher's views: the plan for training images, the clean view for test images."""
-        return self.views.model_copy(update={"count": 0}) if split == "test" else self.views
+        if split == "test":
+            return self.views.model_copy(update={"count": 0, "turns": 1})
+        return self.views
 
     def _sources(self) -> dict[Split, SourceConfig]:
         sources: dict[Split, SourceConfig] = {"train": self.dataset.train}

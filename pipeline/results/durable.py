@@ -83,10 +83,10 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     "Objective": {"ratio": 1.0},
     "RunTeacher": {"trust_remote_code": False},
     "ObjectiveConfig": dict.fromkeys(
-        ("cka", "custom", "dist", "dkd", "gram", "itrd", "lskd", "rrd", "simkd", "unic")
+        ("cka", "custom", "dist", "dkd", "gram", "itrd", "lskd", "rrd", "simkd", "sskd", "unic")
     ),
     "SweepConfig": {"seeds": None, "warm_start": None},
-    "ViewsConfig": {"aspect": None},
+    "ViewsConfig": {"aspect": None, "turns": 1},
     "DistillConfig": {
         "beta2": 0.999,
         "cuda_graphs": True,
@@ -104,6 +104,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
         "standardize": "none",
         "sync_batchnorm": False,
         "tf32": "convolutions",
+        "views_per_row": 1,
     },
 }
 """Section -> member added since format 1 -> the value that its absence means, for ever: what

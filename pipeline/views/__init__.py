@@ -18,7 +18,14 @@ from egapipe.pipeline.views.boxes import (
     view_params,
 )
 from egapipe.pipeline.views.draws import Hashes, further_draws, key_hashes
-from egapipe.pipeline.views.plans import CLEAN, METHOD, plan_hash, settled, teacher_views
+from egapipe.pipeline.views.plans import (
+    CLEAN,
+    METHOD,
+    plan_hash,
+    quarter_turns,
+    settled,
+    teacher_views,
+)
 
 __all__ = [
     "CLEAN",
@@ -32,6 +39,7 @@ __all__ = [
     "key_hashes",
     "margins",
     "plan_hash",
+    "quarter_turns",
     "settled",
     "teacher_views",
     "view_boxes",

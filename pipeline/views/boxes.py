@@ -9,35 +9,49 @@ from PIL import Image
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.views.draws import Hashes, Ints, key_hashes, uniforms
-from egapipe.pipeline.views.plans import CLEAN, settled
+from egapipe.pipeline.views.plans import CLEAN, quarter_turns, settled
+
+_TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 
 
 class View(NamedTuple):
-    """A crop box in source pixels, then a flip. The box of a padded crop may leave the image."""
+    """A crop box in source pixels, then a flip, then quarter turns against the clock.
+
+    The box of a padded crop may leave the image.
+    """
 
     top: int
     left: int
     height: int
     width: int
     flip: bool
+    turns: int = 0
 
 
 @dataclass(frozen=True)
 class Boxes:
     """The views of N images, as columns.
 
-    box: int64 [N, 4] = top, left, height, width in source pixels. flip: bool [N].
+    box: int64 [N, 4] = top, left, height, width in source pixels. flip: bool [N]. turns: int64 [N],
+    0 to 3 quarters against the clock, behind the flip.
     """
 
     box: Ints
     flip: npt.NDArray[np.bool_]
+    turns: Ints
 
     def __len__(self) -> int:
         return len(self.flip)
 
     def __getitem__(self, i: int) -> View:
         top, left, height, width = (int(v) for v in self.box[i])
-        return View(top, left, height, width, bool(self.flip[i]))
+        return View(top, left, height, width, bool(self.flip[i]), int(self.turns[i]))
+
+    @property
+    def sizes(self) -> Ints:
+        """int64 [N, 2]: height and width of what is seen, before it is resized."""
+        sides = self.box[:, 2:]
+        return np.where(self.turns[:, None] % 2 == 1, sides[:, ::-1], sides)
 
 
 def view_params(plan: ViewsConfig, key: str, k: int, size: tuple[int, int]) -> View:
@@ -59,8 +73,8 @@ def view_boxes(plan: ViewsConfig, hashes: Hashes, k: int | Ints, sizes: Ints) ->
     box = _crops(plan, u, sizes)
     clean = ks == CLEAN
     box[clean] = _middle(sizes, _sides(plan, sizes))[clean]
-    flip = _alternating(plan, hashes, ks) if plan.flip == "alternating" else u[:, 4] < plan.flip
-    return Boxes(box, flip & ~clean)
+    turns = quarter_turns(plan, ks)
+    return Boxes(box, _flips(plan, hashes, ks - turns, u) & ~clean, turns)
 
 
 def clean_part(image: Image.Image, aspect: str | None) -> Image.Image:
@@ -68,15 +82,17 @@ def clean_part(image: Image.Image, aspect: str | None) -> Image.Image:
     where the aspect is kept, else all of it."""
     sizes = np.array([[image.height, image.width]])
     plan = settled(ViewsConfig(), aspect)
-    boxes = Boxes(_middle(sizes, _sides(plan, sizes)), np.array([False]))
+    boxes = Boxes(_middle(sizes, _sides(plan, sizes)), np.array([False]), np.array([0]))
     return image if (boxes.box[:, 2:] == sizes).all() else apply_view(image, boxes[0])
 
 
 def apply_view(image: Image.Image, view: View) -> Image.Image:
-    """Crop (zeros outside the image), then flip: the teacher's pixels before resizing."""
+    """Crop (zeros outside the image), flip and turn: the teacher's pixels before resizing."""
     right, bottom = view.left + view.width, view.top + view.height
     cropped = image.crop((view.left, view.top, right, bottom))
-    return cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.flip else cropped
+    if view.flip:
+        cropped = cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return cropped.transpose(_TURNS[view.turns - 1]) if view.turns else cropped
 
 
 def _crops(plan: ViewsConfig, u: npt.NDArray[np.float64], sizes: Ints) -> Ints:
@@ -127,6 +143,20 @@ def _scaled(plan: ViewsConfig, u: npt.NDArray[np.float64], sizes: Ints) -> Ints:
     sides = np.clip(np.rint(sides).astype(np.int64), 1, sizes)
     offset = np.floor(u[:, :2] * (sizes - sides + 1)).astype(np.int64)
     return np.concatenate([offset, sides], axis=1)
+
+
+def _flips(
+    plan: ViewsConfig, hashes: Hashes, ks: Ints, own: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """bool [N]: of the plain views `ks`, whose flip those have that are turned copies of them.
+
+    own: float64 [N, 5], the draws of the views themselves.
+    """
+    if plan.flip == "alternating":
+        return _alternating(plan, hashes, (ks - 1) // plan.turns + 1)
+    drawn = own if plan.turns == 1 else uniforms(plan.seed, hashes, ks)
+    flips: npt.NDArray[np.bool_] = drawn[:, 4] < plan.flip
+    return flips
 
 
 def _alternating(plan: ViewsConfig, hashes: Hashes, ks: Ints) -> npt.NDArray[np.bool_]:

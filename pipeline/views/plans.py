@@ -40,3 +40,11 @@ def settled(plan: ViewsConfig, aspect: str | None) -> ViewsConfig:
     """
     kept = (plan.aspect or aspect) == "keep"
     return plan.model_copy(update={"aspect": "keep" if kept else None})
+
+
+def quarter_turns(plan: ViewsConfig, k: Ints) -> Ints:
+    """By how many quarters, against the clock, views `k` of a plan are turned, int64 like them.
+
+    View 1 is plain, 2, 3 and 4 are its turned ones, 5 is plain again, and so on.
+    """
+    return np.where(k == CLEAN, 0, (k - 1) % plan.turns)

@@ -18,6 +18,7 @@ from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill.data.anchors import anchors_of
 from egapipe.stages.distill.data.batches import Batches, LoadedBatches
+from egapipe.stages.distill.data.entries import turns_together
 from egapipe.stages.distill.data.images import Frame, ResidentImages
 from egapipe.stages.distill.data.joint import JointImages
 from egapipe.stages.distill.data.loader import Loader
@@ -263,6 +264,7 @@ def build_model(
     student = spec.build(backbone)
     standardizer = open_standardizer(distill, sources.features, sources, world)
     teacher_head = TeacherHead(features, spec.dim, spec.classes, standardizer)
+    turns = turns_together(distill, sources.stores[0].manifest.plan)
     facts = Facts(
         student_dim=spec.dim or spec.features,
         teacher_dim=spec.dim or features,
@@ -272,6 +274,7 @@ def build_model(
         student_channels=map_shape(backbone, spec.size)[0] if sources.grids else None,
         teacher_channels=sources.grids[0].shape[0] if sources.grids else None,
         teacher_features=features,
+        turns=turns,
         anchors=partial(anchors_of, sources, teacher_head.standardized, distill.seed, world),
     )
     objective = build_objective(distill.objective, facts)
@@ -284,9 +287,10 @@ def build_model(
         precision=PRECISIONS[distill.precision],
         world=world,
         memory=build_memory(distill, objective, spec, len(labels)),
-        repeats=distill.sampler not in ONCE,
+        repeats=distill.sampler not in ONCE or distill.views_per_row > turns,
         grid_standardizer=open_standardizer(distill, sources.grids, sources, world, channels=True),
         mixes_teacher=distill.mix is None or distill.mix.teacher == "mixed",
+        turns=turns,
     ).to(world.device)
     # Another machine's arithmetic may have found other axes, or other centres.
     buffers = dict(model.named_buffers())
@@ -344,8 +348,8 @@ def build_memory(
         )
     if not objective.graph_needs <= set(REMEMBERED):
         raise UsageError(
-            f"distill.graph_batch is {wanted}, but grids of earlier steps are not remembered: "
-            "leave graph_batch out, or the objective on grids"
+            f"distill.graph_batch is {wanted}, but grids and features of earlier steps are not "
+            "remembered: leave graph_batch out, or the objective on them"
         )
     return GraphMemory(wanted - distill.batch_size, spec.dim or spec.features, spec.classes)
 

@@ -69,6 +69,8 @@ class StoredViews(BaseModel):
     aspect: Literal["keep"] | None = None
     """None, and not there in a file: images that are not square are stretched, as they all were
     before there was a choice."""
+    turns: Literal[1, 4] = 1
+    """1, and not there in a file: no view is turned."""
 
     @classmethod
     def of(cls, plan: ViewsConfig) -> Self:
@@ -78,7 +80,8 @@ class StoredViews(BaseModel):
     @model_serializer(mode="wrap")
     def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         tree: dict[str, Any] = write(self)
-        return {key: value for key, value in tree.items() if key != "aspect" or value is not None}
+        absent = later(ViewsConfig)
+        return {key: v for key, v in tree.items() if key not in absent or v != absent[key]}
 
     def plan(self) -> ViewsConfig:
         """The plan with which these views are replayed."""

@@ -12,11 +12,12 @@ from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import TrainingError
 from egapipe.pipeline.store import FeatureStore
-from egapipe.pipeline.views import CLEAN, apply_view, key_hashes, teacher_views, view_params
+from egapipe.pipeline.views import CLEAN, apply_view, key_hashes, view_params
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.crops import Size
+from egapipe.stages.distill.data.entries import first_views, student_views
 from egapipe.stages.distill.data.joint import Offsets
-from egapipe.stages.distill.data.loader import student_plan, student_views
+from egapipe.stages.distill.data.loader import student_plan
 from egapipe.stages.distill.data.sources import Sources
 
 # Grey levels that resizing on a device may differ from PIL's by.
@@ -36,22 +37,22 @@ class Origin:
         """The row's stable name."""
         return self.dataset.keys[self.row]
 
-    def teacher_view(self, epoch: int, draws: int, config: DistillConfig) -> int:
-        """The view that the teacher's embedding must be of."""
-        if config.student_view == "clean":
-            return CLEAN
-        count = self.store.manifest.views.count
-        return int(teacher_views(count, config.seed, epoch + draws, key_hashes([self.key]))[0])
+    def teacher_view(self, epoch: int, draws: int, entry: int, config: DistillConfig) -> int:
+        """The view that the teacher's embedding must be of. entry: of those of the row."""
+        plan = self.store.manifest.plan
+        first = int(first_views(config, plan, key_hashes([self.key]), epoch, draws)[0])
+        return CLEAN if first == CLEAN else first + entry
 
     def image(
-        self, epoch: int, draws: int, config: DistillConfig, size: Size
+        self, epoch: int, draws: int, entry: int, config: DistillConfig, size: Size
     ) -> tuple[Image.Image, bool]:
         """The view that the student must see, and whether it had to be resized."""
         plan = student_plan(config, self.store.manifest.plan)
         if config.student_view == "paired":
-            view = self.teacher_view(epoch, draws, config)
+            view = self.teacher_view(epoch, draws, entry, config)
         else:
-            view = int(student_views(epoch, np.array([draws]))[0])
+            number = draws * config.views_per_row + entry
+            view = int(student_views(epoch, np.array([number]))[0])
         image = self.dataset.image(self.row)
         drawn = view_params(plan, self.key, view, (image.height, image.width))
         cropped, (height, width) = apply_view(image, drawn), size
@@ -82,14 +83,15 @@ def check_agreement(batch: Batch, epoch: int, sources: Sources, config: DistillC
         raise TrainingError(f"{where} is {known} in store {origin.store.url}: extract it again")
     height, width = batch.images.shape[2:]
     draws = 0 if batch.draws is None else int(batch.draws[place])
-    wanted, resized = origin.image(epoch, draws, config, (height, width))
+    entry = place % config.views_per_row
+    wanted, resized = origin.image(epoch, draws, entry, config, (height, width))
     found = batch.images[place].permute(1, 2, 0).cpu().numpy().astype(np.int64)
     if np.abs(found - np.asarray(wanted)).max() > (RESIZED if resized else 0):
         raise TrainingError(
             f"{where}: the image in the batch is not that of {origin.dataset.name} in its view: "
             "remove `pixels` in the cache folder, where decoded images are kept"
         )
-    view = origin.teacher_view(epoch, draws, config)
+    view = origin.teacher_view(epoch, draws, entry, config)
     taken = {config.teacher_output: batch.features}
     if batch.grids is not None:
         taken[config.teacher_grid] = batch.grids

@@ -106,11 +106,11 @@ class ResidentImages:
         self.check_readable(rows)
         boxes = view_boxes(plan, self._hashes[rows], k, self.source[None])
         device = self._pixels.device
-        tensors = (rows, boxes.box, boxes.flip)
-        index, box, flip = (torch.from_numpy(values).to(device) for values in tensors)
-        if (boxes.box[:, 2:] == self.frame.size).all():
-            return crop(self._pixels, index, box, flip, self.frame.size)
-        return crop_and_resize(self._pixels, index, box, flip, self.frame.size)
+        tensors = (rows, boxes.box, boxes.flip, boxes.turns)
+        index, box, flip, turns = (torch.from_numpy(values).to(device) for values in tensors)
+        make = crop if (boxes.sizes == self.frame.size).all() else crop_and_resize
+        turned = turns if plan.turns > 1 else None
+        return make(self._pixels, index, box, flip, self.frame.size, turns=turned)
 
     def canvas(self, margin: Size) -> Tensor:
         """uint8 [N, H + 2 my, W + 2 mx, 3] on the device: all images, with margins of zeros."""

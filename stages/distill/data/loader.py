@@ -12,32 +12,20 @@ import torch
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
-from egapipe.pipeline.views import CLEAN, Hashes, settled, teacher_views
+from egapipe.pipeline.views import Hashes, quarter_turns, settled
 from egapipe.stages.distill.data.ahead import free_rows, read_ahead
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.changes import Changes
+from egapipe.stages.distill.data.entries import Entries, entries_of, plain_views
 from egapipe.stages.distill.data.images import Images
 from egapipe.stages.distill.data.joint import Embeddings
-from egapipe.stages.distill.data.order import Plain, Plan, at_random, drawn_before
+from egapipe.stages.distill.data.order import UNLABELLED, Plain, Plan, at_random, drawn_before
 from egapipe.stages.distill.workers.world import World
 
 Ints = npt.NDArray[np.int64]
 Share = tuple[Ints, Ints]
 """Rows of a step, and how often each came up in the epoch before."""
 T = TypeVar("T")
-
-
-# Views of the student's own plan between those of a row that comes up again in an epoch: no
-# training has so many epochs.
-_APART = 2**32
-
-
-def student_views(epoch: int, draws: Ints) -> Ints:
-    """The student's own augmentation of a row, as a view of its own plan, int64 [B].
-
-    View `epoch + 1`, and another one each time that the row comes up again in the epoch.
-    """
-    return epoch + 1 + _APART * draws
 
 
 def student_plan(config: DistillConfig, teacher: ViewsConfig) -> ViewsConfig:
@@ -88,12 +76,13 @@ class Loader:
 
         def read(some: Sequence[Share]) -> None:
             rows, draws = (np.concatenate(column) for column in zip(*some, strict=True))
-            views = self.teacher_views(rows, epoch, draws)
+            entries = self.entries(rows, draws, epoch)
             for part in parts:
-                part.read_ahead(rows, views)
+                part.read_ahead(entries.rows, entries.views)
 
         most = free_rows(sum(part.row_bytes for part in parts))
-        return read_ahead(shares, [len(rows) for rows, _ in shares], most, read)
+        several = self.config.views_per_row
+        return read_ahead(shares, [several * len(rows) for rows, _ in shares], most, read)
 
     def shares(self, epoch: int) -> list[Share]:
         """This worker's rows of each step of an epoch, and how often each came up in it before:
@@ -103,34 +92,44 @@ class Loader:
         share = self.changes.share
         return [(share(rows, self.world), share(draws, self.world)) for rows, draws in steps]
 
+    def whole(self, epoch: int) -> Iterator[Entries]:
+        """The entries of each step of an epoch, of all workers, without what is mixed in."""
+        batches = self._plan.epoch(epoch)
+        for rows, draws in zip(batches, drawn_before(batches), strict=True):
+            yield self.entries(rows, draws, epoch)
+
     def bare(self, epoch: int, step: int) -> Batch:
         """The batch of a step before colours and mixtures."""
         rows, draws = self.shares(epoch)[step]
-        return self.changes.bare(self._batch(rows, draws, epoch))
+        return self.changes.bare(self._batch(self.entries(rows, draws, epoch)))
 
     @property
     def changes(self) -> Changes:
         """What becomes of the student's images behind crop and flip."""
         return Changes(self.config, self.hashes, self.images.frame.size)
 
-    def teacher_views(self, rows: Ints, epoch: int, draws: int | Ints = 0) -> Ints:
-        """The view of the teacher that each row has in an epoch, int64 [B].
+    def entries(self, rows: Ints, draws: Ints, epoch: int) -> Entries:
+        """What stands in a batch for rows, int64 [N], that came up so often in the epoch before."""
+        hashes = self.hashes[rows]
+        return entries_of(self.config, self.teacher_plan, hashes, rows, draws, epoch)
 
-        draws: how often it came up in the epoch before; each time it is the row's next view.
-        """
-        if self.config.student_view == "clean":
-            return np.full(len(rows), CLEAN)
-        count, seed = self.teacher_plan.count, self.config.seed
-        return teacher_views(count, seed, epoch + np.asarray(draws), self.hashes[rows])
+    def plain_views(self, rows: Ints, epoch: int) -> Ints:
+        """A view of the teacher that each row has in an epoch and that is not turned, int64 [B]."""
+        return plain_views(self.config, self.teacher_plan, self.hashes[rows], epoch)
 
     @property
     def student_plan(self) -> ViewsConfig:
         """The plan of the student's views."""
         return student_plan(self.config, self.teacher_plan)
 
-    def student_views(self, epoch: int, draws: Ints, seen: Ints) -> Ints:
-        """The student's views under its plan, int64 [B], of rows whose teacher's are `seen`."""
-        return seen if self.config.student_view == "paired" else student_views(epoch, draws)
+    def shown(self, entries: Entries) -> Ints:
+        """The student's views under its plan, int64 [B]."""
+        return entries.views if self.config.student_view == "paired" else entries.own
+
+    def labels_of(self, entries: Entries) -> Ints:
+        """int64 [B]: labels are those of plain views."""
+        turned = quarter_turns(self.teacher_plan, entries.views) > 0
+        return np.where(turned, UNLABELLED, self.labels[entries.rows])
 
     @property
     def _plan(self) -> Plan:
@@ -138,25 +137,28 @@ class Loader:
         return self.plan or Plain(self.rows, config.batch_size, at_random(config.seed))
 
     def _changed(self, rows: Ints, draws: Ints, epoch: int) -> Batch:
-        batch, changes = self._batch(rows, draws, epoch), self.changes
+        entries, changes = self.entries(rows, draws, epoch), self.changes
+        batch = self._batch(entries)
         if changes.columns == 0:
             return batch
-        drawn = torch.from_numpy(changes.draw(rows, student_views(epoch, draws)))
+        drawn = torch.from_numpy(changes.draw(entries.rows, entries.own))
         return changes.made(batch, drawn.to(self.world.device, non_blocking=True))
 
-    def _batch(self, rows: Ints, draws: Ints, epoch: int) -> Batch:
-        device, views = self.world.device, self.teacher_views(rows, epoch, draws)
-        k = self.student_views(epoch, draws, views)
-        images = self.images.batch(rows, self.student_plan, k)
+    def _batch(self, entries: Entries) -> Batch:
+        device, rows, views = self.world.device, entries.rows, entries.views
+        images = self.images.batch(rows, self.student_plan, self.shown(entries))
+        numbers = (self.labels_of(entries), rows, views, entries.draws)
+        there = [torch.from_numpy(one).to(device, non_blocking=True) for one in numbers]
         return Batch(
             images=images,
             features=self.features.take(rows, views).to(device, non_blocking=True),
-            labels=torch.from_numpy(self.labels[rows]).to(device, non_blocking=True),
-            rows=torch.from_numpy(rows).to(device, non_blocking=True),
+            labels=there[0],
+            rows=there[1],
+            views=there[2],
             grids=None
             if self.grids is None
             else self.grids.take(rows, views).to(device, non_blocking=True),
-            draws=torch.from_numpy(draws).to(device, non_blocking=True),
+            draws=there[3],
         )
 
 

@@ -19,12 +19,12 @@ from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.batches import Check
 from egapipe.stages.distill.data.crops import crop_and_resize, crop_within
 from egapipe.stages.distill.data.images import ResidentImages
-from egapipe.stages.distill.data.loader import Loader, student_views
+from egapipe.stages.distill.data.loader import Loader
 
 Ints = npt.NDArray[np.int64]
-# Columns of an epoch's table: row, the teacher's view by its place, box, flip, draws; then those of
-# `Changes`.
-_COLUMNS = 8
+# Columns of an epoch's table: row, label, the teacher's view and its place, box, flip, turns and
+# draws; then those of `Changes`.
+_COLUMNS = 11
 
 
 class ResidentBatches:
@@ -58,7 +58,8 @@ class ResidentBatches:
         starts = np.cumsum([0, *(len(part) for part in images)])
         for part, start in zip(images, starts, strict=False):
             part.check_readable(loader.rows - start)
-        self._resized = self._plan.crop == "scale" or tuple(self._source) != self._size
+        turned = self._plan.turns > 1 and self._size[0] != self._size[1]
+        self._resized = self._plan.crop == "scale" or tuple(self._source) != self._size or turned
         # A node may have all views of one source, and fewer of another.
         views = min((part.views for part in (*features, *grids)), key=len)
         self._features = _on_device(features, views, device)
@@ -66,7 +67,6 @@ class ResidentBatches:
         self._views = len(views)
         self._places = np.zeros(features[0].view_count, dtype=np.int64)
         self._places[list(views)] = np.arange(len(views))
-        self._labels = torch.from_numpy(loader.labels).to(device)
         self._table: Tensor | None = None
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
         self._drawing = ThreadPoolExecutor(1, "draw")
@@ -112,15 +112,18 @@ class ResidentBatches:
 
     def _made(self, drawn: Tensor) -> Batch:
         """The rows of a table before they are changed."""
-        rows, places, box, flip = drawn[:, 0], drawn[:, 1], drawn[:, 2:6], drawn[:, 6] > 0
+        rows, labels, views, places = drawn[:, :4].unbind(dim=1)
+        box, flip = drawn[:, 4:8], drawn[:, 8] > 0
+        turns = drawn[:, 9] if self._plan.turns > 1 else None
         make = crop_and_resize if self._resized else crop_within
         entries = rows * self._views + places
         return Batch(
-            images=make(self._canvas, rows, box, flip, self._size, self._margin),
+            images=make(self._canvas, rows, box, flip, self._size, self._margin, turns),
             features=self._features.index_select(0, entries),
-            labels=self._labels.index_select(0, rows),
+            labels=labels,
             rows=rows,
-            draws=drawn[:, 7],
+            views=views,
+            draws=drawn[:, 10],
             grids=None if self._grids is None else self._grids.index_select(0, entries),
         )
 
@@ -129,12 +132,12 @@ class ResidentBatches:
         loader = self._loader
         shares = loader.shares(epoch)
         rows, draws = (np.concatenate(column) for column in zip(*shares, strict=True))
-        views = loader.teacher_views(rows, epoch, draws)
-        k = loader.student_views(epoch, draws, views)
+        entries = loader.entries(rows, draws, epoch)
+        rows, views, k = entries.rows, entries.views, loader.shown(entries)
         boxes = view_boxes(self._plan, loader.hashes[rows], k, self._source[None])
-        changes = self._changes.draw(rows, student_views(epoch, draws))
-        places = self._places[views]
-        columns = (rows, places, *boxes.box.T, boxes.flip, draws, *changes.T)
+        changes = self._changes.draw(rows, entries.own)
+        seen = (rows, loader.labels_of(entries), views, self._places[views])
+        columns = (*seen, *boxes.box.T, boxes.flip, boxes.turns, entries.draws, *changes.T)
         table = np.stack(columns, axis=1, dtype=np.int64).reshape(len(shares), -1)
         drawn = torch.from_numpy(table)
         return drawn.pin_memory() if self.step.device.type == "cuda" else drawn

@@ -18,6 +18,7 @@ from egapipe.pipeline.results.pairing import check_one_teacher, copied_views, op
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import Hashes, key_hashes
 from egapipe.stages.distill.data.choice import held_out
+from egapipe.stages.distill.data.entries import check_views
 from egapipe.stages.distill.data.images import Frame, Images, ResidentImages, StreamedImages
 from egapipe.stages.distill.data.joint import joint_embeddings, joint_images
 from egapipe.stages.distill.data.labels import keep_fraction, keep_labels
@@ -151,6 +152,7 @@ def make_loader(config: Config, sources: Sources, frame: Frame, world: World) ->
     Raises UsageError if the rows cannot be drawn as the configuration says.
     """
     plan = epoch_plan(config, sources, world)
+    check_views(config.distill, sources.stores[0].manifest.plan)
     hashes = [key_hashes(dataset.keys) for dataset in sources.datasets]
     return Loader(
         images=_joint(config, sources.datasets, hashes, frame, world),

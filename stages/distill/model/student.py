@@ -162,10 +162,12 @@ class Distillation(nn.Module):
         repeats: bool = False,
         grid_standardizer: Standardizer | None = None,
         mixes_teacher: bool = True,
+        turns: int = 1,
     ) -> None:
         """memory: of the rows that the objectives' graphs have beside those of a batch. repeats:
         whether a batch may have a row twice. grid_standardizer: of the teacher's grids.
-        mixes_teacher: whether its outputs are of a mixture where the images are."""
+        mixes_teacher: whether its outputs are of a mixture where the images are. turns: entries of
+        a batch from one plain view to the next, see `Pair`."""
         super().__init__()
         self.student = student
         self.teacher_head = teacher_head
@@ -178,6 +180,7 @@ class Distillation(nn.Module):
         self.repeats = repeats
         self.grid_standardizer = grid_standardizer
         self._mixes_teacher = mixes_teacher
+        self._turns = turns
 
     @property
     def replicated(self) -> list[str]:
@@ -238,8 +241,10 @@ class Distillation(nn.Module):
             teacher_features=self._features(batch),
             group=self.world.group,
             repeats=self.repeats,
+            views=batch.views,
+            turns=self._turns,
         )
-        graph = None if self.memory is None else self.memory(pair, self.world)
+        graph = None if self.memory is None else self.memory(pair.plain(), self.world)
         value, terms = self.objective(pair, graph)
         total = self._ce_weight * ce + value + (head_ce if head_ce.requires_grad else 0.0)
         correct = (logits.argmax(dim=1) == batch.labels).sum()
@@ -252,15 +257,15 @@ class Distillation(nn.Module):
         least = 1 if batch.share is None else LEAST
         return self.world.size / self.world.total(labels_counted(batch)).clamp(min=least)
 
-    def observe(self, rows: int, scale: Tensor) -> None:
+    def observe(self, scale: Tensor) -> None:
         """Let automatic weights, where there are any, take in the gradients of a backward pass.
 
-        rows: of this worker's batch. scale: of the loss.
+        scale: of the loss.
         """
         if self.objective.balance is not None:
             head, world = self.student.head, self.world
             # A worker's gradient is that of the global loss times the number of workers.
-            self.objective.balance.observe(rows, head.to_features, scale * world.size, world.total)
+            self.objective.balance.observe(head.to_features, scale * world.size, world.total)
 
     def _features(self, batch: Batch) -> Tensor | None:
         """The teacher's as the objectives see them, where one does."""

@@ -29,6 +29,13 @@ from egapipe.stages.distill.objectives.rrd import Rrd, rrd_loss
 from egapipe.stages.distill.objectives.shared.pearson import correlation
 from egapipe.stages.distill.objectives.simkd import Simkd
 from egapipe.stages.distill.objectives.sp import Sp, sp_loss
+from egapipe.stages.distill.objectives.sskd import (
+    Sskd,
+    pretext_loss,
+    sskd_ss_loss,
+    sskd_tf_loss,
+)
+from egapipe.stages.distill.objectives.start import Cached, Start
 from egapipe.stages.distill.objectives.unic import Unic, unic_loss
 
 if TYPE_CHECKING:
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REGISTRY",
+    "Cached",
     "Cc",
     "Ccl",
     "Cka",
@@ -59,6 +67,8 @@ __all__ = [
     "Rrd",
     "Simkd",
     "Sp",
+    "Sskd",
+    "Start",
     "Unic",
     "WeightedSum",
     "build_objective",
@@ -79,9 +89,12 @@ __all__ = [
     "lskd_loss",
     "nce_loss",
     "pkt_loss",
+    "pretext_loss",
     "rkd_loss",
     "rrd_loss",
     "sp_loss",
+    "sskd_ss_loss",
+    "sskd_tf_loss",
     "unic_loss",
 ]
 
@@ -106,6 +119,7 @@ REGISTRY: dict[str, type[Objective]] = {
     "itrd": Itrd,
     "simkd": Simkd,
     "gram": Gram,
+    "sskd": Sskd,
 }
 """Field of the configuration's objective section -> class, which is built from that field."""
 

@@ -44,7 +44,7 @@ class Balance(nn.Module):
         self.ratios = dict(ratios)
         self.register_buffer("norms", torch.zeros(1 + len(ratios)))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self._taps: dict[str, tuple[Tensor | None, Tensor | None]] = {}
+        self._taps: dict[str, tuple[Tensor | None, Tensor | None, int]] = {}
         self._weights: dict[str, Tensor] = {}
 
     def weight(self, name: str) -> Tensor:
@@ -56,35 +56,36 @@ class Balance(nn.Module):
         self._weights[name] = weight.masked_fill(~known, FIRST)
         return self._weights[name]
 
-    def tap(self, name: str, pair: Pair) -> Pair:
-        """The pair through which an objective's gradient is seen."""
+    def tap(self, name: str, pair: Pair, rows: int) -> Pair:
+        """The pair through which an objective's gradient is seen.
+
+        rows: that are of this worker's batch; what an objective remembers comes behind them.
+        """
         student = _alias(pair.student)
         logits = None if pair.student_logits is None else _alias(pair.student_logits)
-        self._taps[name] = (student, logits)
+        self._taps[name] = (student, logits, rows)
         return replace(pair, student=student, student_logits=logits)
 
     def tap_logits(self, logits: Tensor) -> Tensor:
         """The logits through which the cross-entropy's gradient is seen."""
         seen = _alias(logits)
-        self._taps[CE] = (None, seen)
+        self._taps[CE] = (None, seen, len(seen))
         return seen
 
     @torch.no_grad()
     def observe(
         self,
-        rows: int,
         to_features: Callable[[Tensor | None, Tensor | None], Tensor],
         scale: Tensor,
         total: Callable[[Tensor], Tensor],
     ) -> None:
         """Take in what a backward pass has left.
 
-        rows: of this worker's batch; what an objective remembers comes behind them. to_features:
-        gradients by node [B, D] and logits [B, C], each None where there is none, to that by the
-        features [B, F]. scale: of the loss. total: sums over the workers. A step whose gradients
-        are not finite is not counted.
+        to_features: gradients by node [B, D] and logits [B, C], each None where there is none, to
+        that by the features [B, F]. scale: of the loss. total: sums over the workers. A step whose
+        gradients are not finite is not counted.
         """
-        squares = [self._square(name, rows, to_features) for name in (CE, *self.ratios)]
+        squares = [self._square(name, to_features) for name in (CE, *self.ratios)]
         factors = [scale, *(scale * self._weights[name] for name in self.ratios)]
         norms = total(torch.stack(squares)).sqrt() / torch.stack(factors)
         share = (1.0 / (self.steps + 1)).clamp(min=1.0 / HORIZON)
@@ -96,11 +97,11 @@ class Balance(nn.Module):
     def _square(
         self,
         name: str,
-        rows: int,
         to_features: Callable[[Tensor | None, Tensor | None], Tensor],
     ) -> Tensor:
         """||dL/df||_F^2 over this worker's rows."""
-        grads = [None if t is None or t.grad is None else t.grad[:rows] for t in self._taps[name]]
+        *taps, rows = self._taps[name]
+        grads = [None if t is None or t.grad is None else t.grad[:rows] for t in taps]
         if all(grad is None for grad in grads):
             return torch.zeros((), device=self.norms.device)
         return to_features(*grads).square().sum()

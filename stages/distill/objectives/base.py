@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
@@ -14,6 +14,8 @@ from egapipe.stages.distill.objectives.balance import Balance
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+    from egapipe.stages.distill.objectives.start import Start
 
 Scope = Literal["global", "local"]
 
@@ -25,12 +27,14 @@ class Pair:
     student, teacher: float [B, D], the embeddings after their node layers.
     student_logits, teacher_logits: float [B, C].
     labels: int64 [B], -1 = unlabelled.
-    rows: int64 [B], numbers of the rows in the data set.
+    rows: int64 [B], numbers of the rows in the data set. views: int64 [B], the teacher's.
     student_grid, teacher_grid: float [B, F, H, W], feature maps before pooling; F, H and W may
     differ between the two.
     teacher_features: float [B, F], the teacher's stored features, standardised as configured.
     group: the workers that hold the other parts of the global batch; None: this is all of it.
     repeats: whether `rows` may name a row twice.
+    turns: entries from one plain view to the next: of 4 the three in between are that view's turned
+    copies, by 90, 180 and 270 degrees. They have no label.
     """
 
     student: Tensor
@@ -44,6 +48,19 @@ class Pair:
     teacher_features: Tensor | None = None
     group: ProcessGroup | None = None
     repeats: bool = False
+    views: Tensor | None = None
+    turns: int = 1
+
+    def plain(self) -> Self:
+        """The entries that are not turned: every fourth, where they come in fours."""
+        if self.turns == 1:
+            return self
+        entries: dict[str, Any] = {
+            name: value[:: self.turns]
+            for name, value in vars(self).items()
+            if torch.is_tensor(value)
+        }
+        return replace(self, **entries, turns=1)
 
     def need(self, name: str) -> Tensor:
         """A field that must not be None. Raises ValueError if it is."""
@@ -71,6 +88,7 @@ class Facts:
     seed: of everything the objective draws; the same on every worker.
     student_channels, teacher_channels: widths F of the grids; None where there is none.
     teacher_features: width F of the teacher's stored features.
+    turns: of the entries of a batch, see `Pair`.
     anchors: ("queue" or "kmeans", count) to rows of such features [M, F], M at most the count, see
     `egapipe.stages.distill.data.anchors`; the same on every worker.
     """
@@ -82,11 +100,13 @@ class Facts:
     student_channels: int | None = None
     teacher_channels: int | None = None
     teacher_features: int = 0
+    turns: int = 1
     anchors: Callable[[str, int], Tensor] = no_anchors
 
 
 class Objective(nn.Module, ABC):
-    """One distillation loss. `needs` names the fields of `Pair` that must not be None.
+    """One distillation loss. `needs` names the fields of `Pair` that must not be None. `turned`: it
+    compares turned views too; the others see those that are plain alone.
 
     An objective may have parameters, which are optimised with the student's, and buffers, which are
     kept in checkpoints. `replicated` names those that are equal on all workers without being sent:
@@ -103,6 +123,7 @@ class Objective(nn.Module, ABC):
     needs: frozenset[str]
     replicated: ClassVar[frozenset[str]] = frozenset()
     reused: ClassVar[frozenset[str]] = frozenset()
+    turned: ClassVar[bool] = False
 
     @classmethod
     def build(cls, options: Any, facts: Facts | None) -> Self:
@@ -112,6 +133,13 @@ class Objective(nn.Module, ABC):
         """
         del facts
         return cls(options)
+
+    def fit(self, start: Start) -> None:
+        """Fit a part of its own on stored features, once, before the student starts.
+
+        Every worker does the whole of it, and has the first one's parameters then: another machine
+        rounds otherwise. A training that goes on from a checkpoint has them from there.
+        """
 
     @abstractmethod
     def forward(self, pair: Pair) -> Tensor:
@@ -158,19 +186,23 @@ class WeightedSum(nn.Module):
         """The sum, and each objective's value by name, detached and not weighted; automatic weights
         by the name of the objective and `_weight`.
 
-        graph: what objectives over a graph see in place of `pair`, which is part of it. An empty
-        sum is a zero without a gradient. Raises ValueError when `pair` lacks what `needs` asks for.
+        graph: what objectives over a graph see in place of `pair`, whose plain views are part of
+        it. An empty sum is a zero without a gradient. Raises ValueError when `pair` lacks what
+        `needs` asks for.
         """
         missing = sorted(name for name in self.needs if getattr(pair, name) is None)
         if missing:
             raise ValueError(f"{', '.join(self.objectives)}: the batch lacks {', '.join(missing)}")
         total = torch.zeros((), device=pair.student.device)
         values: dict[str, Tensor] = {}
+        plain = pair.plain()
         for name, objective in self.objectives.items():
-            seen = graph if graph is not None and name in self.graphs else pair
+            seen = pair if objective.turned else plain
+            own = len(seen.student)
+            seen = graph if graph is not None and name in self.graphs else seen
             weight = self.weights.get(name)
             if weight is None:
-                value = objective(self._balance.tap(name, seen))
+                value = objective(self._balance.tap(name, seen, own))
                 found = self._balance.weight(name)
                 total = total + found.to(value.dtype) * value
                 values[f"{name}_weight"] = found

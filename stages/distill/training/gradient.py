@@ -50,7 +50,7 @@ class OnePass:
         self.model.zero_grad()
         losses = cast(Losses, self.model(batch))
         scaler.scale(losses.total).backward()
-        self.model.observe(len(batch.rows), scaler.scale(torch.ones_like(losses.total)))
+        self.model.observe(scaler.scale(torch.ones_like(losses.total)))
         self.world.average(gradients(self.model))
         return losses
 
@@ -89,7 +89,7 @@ class TwoPasses:
         _put_back(model.student, before)
         losses = model.losses(leaves, batch)
         scaler.scale(losses.total).backward()
-        model.observe(len(batch.rows), scaler.scale(torch.ones_like(losses.total)))
+        model.observe(scaler.scale(torch.ones_like(losses.total)))
         length = [len(part.rows) for _, part in parts]
         grads = zip(*(_split(leaf, length) for leaf in leaves), strict=True)
         for (i, part), gradient in zip(parts, grads, strict=True):

@@ -38,7 +38,7 @@ def _descend(head: TeacherHead, loader: Loader) -> None:
     optimizer = sgd([(head, config.head.lr)], config)
     for epoch in range(config.head.epochs):
         for batch in epoch_batches(rows, config.batch_size, config.seed, epoch):
-            views = loader.teacher_views(batch, epoch)
+            views = loader.plain_views(batch, epoch)
             features = loader.features.take(batch, views).to(device).float()
             labels = torch.from_numpy(loader.labels[batch]).to(device)
             loss = masked_cross_entropy(head(features)[1], labels) / len(batch)
@@ -54,7 +54,7 @@ def _solve(head: TeacherHead, loader: Loader) -> None:
     rows = np.flatnonzero(loader.labels >= 0)
     passes = min(_passes(loader), max(1, _FITTED // (len(rows) * loader.features.dim)))
     with torch.no_grad():
-        views = (loader.teacher_views(rows, epoch) for epoch in range(passes))
+        views = (loader.plain_views(rows, epoch) for epoch in range(passes))
         parts = [loader.features.take(rows, view).to(device) for view in views]
         features = torch.cat([head.standardized(part) for part in parts])
     labels = torch.from_numpy(loader.labels[rows]).to(device).repeat(passes)
@@ -79,8 +79,8 @@ def _solve(head: TeacherHead, loader: Loader) -> None:
 
 
 def _passes(loader: Loader) -> int:
-    """Over the rows until each was met in all of its views."""
-    return 1 if loader.config.student_view == "clean" else max(1, loader.teacher_plan.count)
+    """Over the rows until each was met in all of its plain views."""
+    return 1 if loader.config.student_view == "clean" else max(1, loader.teacher_plan.plain)
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ def divisor_of(size: tuple[int, int], boxes: Boxes, least: tuple[int, int] | Non
     """
     if least is None:
         return 1
-    sides = np.concatenate([np.array([size]), boxes.box[:, 2:]])
+    sides = np.concatenate([np.array([size]), boxes.sizes])
     fitting = (by for by in _DIVISORS if (sides // by >= least).all())
     return next(fitting, 1)
 
@@ -63,4 +63,6 @@ def scaled(view: View, whole: tuple[int, int], size: tuple[int, int]) -> View:
     down, across = (new / old for new, old in zip(size, whole, strict=True))
     top, bottom = round(view.top * down), round((view.top + view.height) * down)
     left, right = round(view.left * across), round((view.left + view.width) * across)
-    return View(top, left, max(1, bottom - top), max(1, right - left), view.flip)
+    return view._replace(
+        top=top, left=left, height=max(1, bottom - top), width=max(1, right - left)
+    )

@@ -126,7 +126,7 @@ def test_without_a_crop_the_box_is_the_image(plan, key, k, size) -> None:
 @given(PLANS, KEYS, st.integers(1, 1000), SIZES)
 def test_a_padded_crop_is_as_large_as_the_image_and_within_the_padding(plan, key, k, size) -> None:
     plan = plan.model_copy(update={"crop": "pad", "aspect": None})
-    top, left, height, width, _ = view_params(plan, key, k, size)
+    top, left, height, width, *_ = view_params(plan, key, k, size)
     assert (height, width) == size
     assert abs(top) <= round(plan.padding * size[0])
     assert abs(left) <= round(plan.padding * size[1])
@@ -135,7 +135,7 @@ def test_a_padded_crop_is_as_large_as_the_image_and_within_the_padding(plan, key
 @given(PLANS, KEYS, st.integers(1, 1000), SIZES)
 def test_a_scaled_crop_is_inside_and_of_the_area_and_ratio_asked_for(plan, key, k, size) -> None:
     plan = plan.model_copy(update={"crop": "scale"})
-    top, left, height, width, _ = view_params(plan, key, k, size)
+    top, left, height, width, *_ = view_params(plan, key, k, size)
     assert 0 <= top <= top + height <= size[0]
     assert 0 <= left <= left + width <= size[1]
     assert height >= 1
@@ -156,9 +156,13 @@ def test_views_never_change() -> None:
     """Literal values: other ones would be other images than those in the stores there are."""
     size = (32, 48)
     assert key_hashes(["train/00000000", "ü"]).tolist() == GOLDEN_HASHES
-    assert [view_params(PAD, "train/00000000", k, size) for k in (0, 1, 2, 999)] == GOLDEN_PAD
+    assert [view_params(PAD, "train/00000000", k, size) for k in (0, 1, 2, 999)] == [
+        View(*v) for v in GOLDEN_PAD
+    ]
     scaled = ViewsConfig(seed=7, crop="scale")
-    assert [view_params(scaled, "ü", k, (224, 300)) for k in (1, 2, 3)] == GOLDEN_SCALE
+    assert [view_params(scaled, "ü", k, (224, 300)) for k in (1, 2, 3)] == [
+        View(*v) for v in GOLDEN_SCALE
+    ]
     assert teacher_views(4, 3, 5, hashes(8)).tolist() == GOLDEN_TEACHER
     assert plan_hash(ViewsConfig()) == GOLDEN_PLAN
 
@@ -341,11 +345,12 @@ def test_without_augmented_views_the_teacher_sees_the_clean_one() -> None:
         ("ratio", (0.75, 1.0)),
         ("flip", 0.0),
         ("aspect", "keep"),
+        ("turns", 4),
     ],
 )
 def test_the_hash_of_a_plan_covers_every_field(field: str, value: object) -> None:
-    fields = set(ViewsConfig.model_fields)
-    assert fields == {"seed", "count", "crop", "padding", "scale", "ratio", "flip", "aspect"}
+    known = {"seed", "count", "crop", "padding", "scale", "ratio", "flip", "aspect", "turns"}
+    assert set(ViewsConfig.model_fields) == known
     assert plan_hash(ViewsConfig.model_validate({field: value})) != plan_hash(ViewsConfig())
 
 

@@ -78,8 +78,8 @@ def test_the_mean_is_that_of_all_steps_so_far() -> None:
         for name, values in grads.items():
             tensor = torch.zeros(1, 1, requires_grad=True)
             tensor.grad = torch.full((1, 1), values[step]) * (weight if name == "a" else 1.0)
-            balance._taps[name] = (tensor, None)
-        balance.observe(1, lambda node, logits: node, one, lambda total: total)  # type: ignore[arg-type, return-value]
+            balance._taps[name] = (tensor, None, 1)
+        balance.observe(lambda node, logits: node, one, lambda total: total)  # type: ignore[arg-type, return-value]
     torch.testing.assert_close(balance.norms, torch.tensor([2.0, 2.0]))
     assert balance.weight("a").item() == pytest.approx(2.0)
 

@@ -10,7 +10,8 @@ from PIL import Image
 from egapipe.pipeline.config.data import DigitsSource, ViewsConfig
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.views import apply_view, key_hashes, view_boxes
-from egapipe.stages.distill.data.images import Frame, ResidentImages, StreamedImages
+from egapipe.stages.distill.data.agreement import RESIZED
+from egapipe.stages.distill.data.images import Frame, ResidentImages, StreamedImages, fitted
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -50,6 +51,31 @@ def test_resized_crops_agree_with_pil_to_a_rounding() -> None:
         view = apply_view(Image.fromarray(PIXELS[i]), boxes[i])
         wanted = np.asarray(view.resize((8, 8), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
         assert np.abs(batch[i].astype(int) - wanted.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("crop", ["none", "pad", "scale"])
+@pytest.mark.parametrize("size", [(12, 10), (10, 12), (8, 8), (12, 12)])
+def test_turned_views_agree_with_pil(crop: str, size: tuple[int, int]) -> None:
+    """Of images that are not square, so that a turned one has another shape."""
+    plan = ViewsConfig(count=4, turns=4, crop=crop, padding=0.25)
+    resident = ResidentImages(PIXELS, HASHES, Frame(size), CPU)
+    for k in range(1, 5):
+        batch = resident.batch(np.arange(40), plan, k).numpy()
+        boxes = view_boxes(plan, HASHES, k, np.array([[12, 10]]))
+        for i in range(40):
+            view = apply_view(Image.fromarray(PIXELS[i]), boxes[i])
+            wanted = np.asarray(fitted(view, size)).transpose(2, 0, 1)
+            most = 0 if (view.height, view.width) == size else RESIZED
+            assert np.abs(batch[i].astype(int) - wanted.astype(int)).max() <= most
+
+
+def test_a_batch_has_views_of_every_turn() -> None:
+    plan = ViewsConfig(count=4, turns=4, flip=0.5)
+    squares, k = PIXELS[:, :10], 1 + np.arange(40) % 4
+    batch = ResidentImages(squares, HASHES, Frame((10, 10)), CPU).batch(np.arange(40), plan, k)
+    boxes = view_boxes(plan, HASHES, k, np.array([[10, 10]]))
+    views = [np.asarray(apply_view(Image.fromarray(squares[i]), boxes[i])) for i in range(40)]
+    np.testing.assert_array_equal(batch.permute(0, 2, 3, 1).numpy(), np.stack(views))
 
 
 @pytest.mark.parametrize("crop", ["none", "pad", "scale"])

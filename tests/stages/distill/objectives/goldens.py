@@ -1,12 +1,13 @@
 """Losses, inputs and gradients that the authors' public implementations gave, in float64.
 
-Both files hold each array once, by the hash of its content, and as `index` the JSON of case ->
+The files hold each array once, by the hash of its content, and as `index` the JSON of case ->
 name -> hash. Names: `in_*` are arguments, `loss` and `grad_*` what came of them, `out_*` what else
 did. `pcc` is the correlation of stacked rows, `crd` one step and the state it leaves. `cka` is 1
 less the public code's alignment of rows that were centred first, `rrd` the public code's
 cross-entropy less the entropy of the teacher's side, and `lskd` is of logits that are large beside
 its 1e-7. `simkd` is of features behind the projector, with the teacher's classifier and
-the logits that it makes of them.
+the logits that it makes of them. `sskd` is of rows of which each image has four, plain first, and
+`stkd` a formula by definition, of no public code: both are of `goldens_views.npz`.
 """
 
 import json
@@ -17,7 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FILES = [Path(__file__).with_name(name) for name in ("goldens.npz", "goldens_later.npz")]
+FILES = [
+    Path(__file__).with_name(name)
+    for name in ("goldens.npz", "goldens_later.npz", "goldens_views.npz")
+]
 
 Golden = dict[str, npt.NDArray[Any]]
 

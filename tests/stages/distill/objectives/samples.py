@@ -14,8 +14,8 @@ CLASSES = 5
 ROWS = 60
 """Of the data set."""
 
-ON_VECTORS = [name for name in REGISTRY if name != "gram"]
-"""Those that need no grid, by themselves."""
+ON_VECTORS = [name for name, kind in REGISTRY.items() if name != "gram" and not kind.turned]
+"""Those that need no grid and no turned views, by themselves."""
 
 CONFIGS = {
     **{name: {name: {}} for name in REGISTRY},
@@ -49,6 +49,7 @@ def facts(labels: torch.Tensor | None = None, **changes) -> Facts:
         student_channels=3,
         teacher_channels=4,
         teacher_features=FEATURES,
+        turns=4,
         anchors=anchors,
     )
     return replace(known, **changes)
@@ -89,6 +90,26 @@ def pair(batch: int, dtype=torch.float64, seed=0, **changes) -> Pair:
         teacher_features=rand(batch, FEATURES),
     )
     return replace(made, **changes)
+
+
+def seen_by(objective, made: Pair) -> Pair:
+    """A pair as it is, or for an objective of turned views with three more entries behind each:
+    other numbers, and no label."""
+    if not any(one.turned for one in objective.objectives.values()):
+        return made
+    factors = torch.tensor([1.0, 0.8, -0.5, 1.1], dtype=torch.float64)
+
+    def fours(value: torch.Tensor) -> torch.Tensor:
+        four = value.detach().repeat_interleave(4, dim=0)
+        if not value.is_floating_point():
+            return four
+        by = factors.to(value.dtype).repeat(len(value)).view(-1, *[1] * (value.dim() - 1))
+        return (four * by).requires_grad_(value.requires_grad)
+
+    entries = {name: fours(v) for name, v in vars(made).items() if torch.is_tensor(v)}
+    labels = entries["labels"].view(-1, 4)
+    labels[:, 1:] = -1
+    return replace(made, **entries, turns=4)
 
 
 def gradients(found: Pair) -> dict[str, torch.Tensor]:

@@ -18,7 +18,7 @@ from egapipe.stages.distill.objectives import (
     find_objective,
     kd_loss,
 )
-from tests.stages.distill.objectives.samples import CONFIGS, build, facts, pair
+from tests.stages.distill.objectives.samples import CONFIGS, build, facts, pair, seen_by
 
 
 class LogitDistance(Objective):
@@ -45,7 +45,7 @@ def test_every_field_of_the_configuration_has_an_objective():
     assert list(ObjectiveConfig.model_fields) == [*REGISTRY, "custom"]
     assert set(REGISTRY) == {
         *("ega", "kd", "fitnet", "sp", "cc", "pkt", "rkd", "nce", "irg", "crd", "ccl"),
-        *("lskd", "dkd", "dist", "unic", "rrd", "cka", "itrd", "simkd", "gram"),
+        *("lskd", "dkd", "dist", "unic", "rrd", "cka", "itrd", "simkd", "gram", "sskd"),
     }
 
 
@@ -58,8 +58,9 @@ def test_needs_are_fields_of_the_pair(name):
 def test_what_is_not_declared_is_not_needed(name):
     """The loop provides what `needs` names, and may leave out everything else."""
     objective = build(name)
-    given = {field: getattr(pair(6), field) for field in objective.needs | {"student", "teacher"}}
-    loss, _ = objective(Pair(**given))
+    whole = seen_by(objective, pair(6))
+    given = {field: getattr(whole, field) for field in objective.needs | {"student", "teacher"}}
+    loss, _ = objective(Pair(**given, turns=whole.turns))
     assert loss.isfinite()
 
 

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.stages.distill.objectives.samples import CONFIGS, build, gradients, pair
+from tests.stages.distill.objectives.samples import CONFIGS, build, gradients, pair, seen_by
 
 # Each makes a tensor of Python numbers in the host's memory and copies it, which waits.
 COPIES = (torch.tensor, torch.as_tensor, torch.from_numpy, torch.Tensor.new_tensor)
@@ -54,8 +54,8 @@ def test_a_step_stays_on_its_device_and_never_waits_for_a_value(name, monkeypatc
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
     objective = build(name, torch.float32)
     for _ in range(2):  # crd measures its normalisers, and then looks whether it has
-        objective(pair(8, torch.float32))
-    batch = pair(8, torch.float32)
+        objective(seen_by(objective, pair(8, torch.float32)))
+    batch = seen_by(objective, pair(8, torch.float32))
     tensors = {k: v for k, v in vars(batch).items() if torch.is_tensor(v)}
     there = replace(
         batch,

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from tests.stages.distill.objectives.samples import CLASSES, CONFIGS, DIM, build, gradients, pair
+from tests.stages.distill.objectives.samples import (
+    CLASSES,
+    CONFIGS,
+    DIM,
+    build,
+    gradients,
+    pair,
+    seen_by,
+)
 
 BATCH = 6
 
@@ -66,6 +74,7 @@ def made(name, dtype):
 
 
 def assert_finite(objective, batch):
+    batch = seen_by(objective, batch)
     loss, _ = objective(batch)
     assert loss.isfinite()
     loss.backward()
@@ -91,8 +100,9 @@ def test_a_single_row(name, dtype):
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "crd"])
 def test_no_row_is_zero_and_stays_in_the_graph(name):
-    batch = pair(0)
-    loss, _ = build(name)(batch)
+    objective = build(name)
+    batch = seen_by(objective, pair(0))
+    loss, _ = objective(batch)
     assert loss == 0
     loss.backward()
     assert gradients(batch)
@@ -100,8 +110,9 @@ def test_no_row_is_zero_and_stays_in_the_graph(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_autocast_does_not_lower_the_precision(name):
-    plain, cast = pair(BATCH, torch.float32), pair(BATCH, torch.float32)
-    expected, _ = build(name, torch.float32)(plain)
+    objective = build(name, torch.float32)
+    plain, cast = (seen_by(objective, pair(BATCH, torch.float32)) for _ in range(2))
+    expected, _ = objective(plain)
     expected.backward()
     objective = build(name, torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -118,8 +129,9 @@ def test_autocast_does_not_lower_the_precision(name):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_raised_to_float32(name, dtype):
     """As the outputs of layers under autocast are."""
-    batch = pair(BATCH, dtype)
-    loss, _ = build(name, torch.float32)(batch)
+    objective = build(name, torch.float32)
+    batch = seen_by(objective, pair(BATCH, dtype))
+    loss, _ = objective(batch)
     loss.backward()
     assert loss.dtype == torch.float32
     assert loss.isfinite()
@@ -130,19 +142,20 @@ def test_half_precision_is_raised_to_float32(name, dtype):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_nan_is_not_hidden(name):
-    batch = pair(BATCH, labels=torch.tensor([0, 1, 1, 0, 2, -1]))
+    objective = build(name)
+    batch = seen_by(objective, pair(BATCH, labels=torch.tensor([0, 1, 1, 0, 2, -1])))
     for tensor in (batch.student, batch.student_logits, batch.student_grid):
         tensor.data[3] = float("nan")
-    loss, _ = build(name)(batch)
+    loss, _ = objective(batch)
     assert loss.isnan()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_gradient_is_that_of_finite_differences(name):
-    batch = pair(5, seed=3)
-    fields = ["student", "student_logits", "student_grid"]
     objective = build(name)
-    objective(pair(6, seed=4))
+    batch = seen_by(objective, pair(5, seed=3))
+    fields = ["student", "student_logits", "student_grid"]
+    objective(seen_by(objective, pair(6, seed=4)))
     objective.eval()  # crd has measured its normalisers, and its banks stay where they are
     loss, _ = objective(batch)
     loss.backward()

@@ -27,8 +27,12 @@ COUNTS = {
     "rrd": 3,
     "simkd": 3,
     "sp": 5,
+    "sskd": 12,
+    "stkd": 2,
     "unic": 3,
 }
+APART = ("pcc", "crd", "simkd", "sskd", "stkd")
+"""Those with a test of their own."""
 FORMS = {"ega": ["direct", "factored", "auto"], "sp": ["direct", "factored", "auto"]}
 
 
@@ -39,7 +43,7 @@ def of(name):
 def losses():
     """Each case of a loss of embeddings and logits, in each form there is."""
     for name in COUNTS:
-        for case in of(name) if name not in ("pcc", "crd", "simkd") else ():
+        for case in of(name) if name not in APART else ():
             for form in FORMS.get(name, [None]):
                 title = case if form is None else f"{case}-{form}"
                 yield pytest.param(name, case, form, id=title)
@@ -101,6 +105,49 @@ def test_simkd_is_a_distance_of_nodes_under_the_teachers_classifier(case):
     assert_loss_and_gradients(loss, given, arrays)
 
 
+SSKD = {"tf": objectives.sskd_tf_loss, "ss": objectives.sskd_ss_loss}
+
+
+@pytest.mark.parametrize("case", [case for case in of("sskd") if case.split("_")[1] in SSKD])
+def test_the_parts_of_sskd(case):
+    arrays = golden(case)
+    given = inputs(arrays)
+    assert_loss_and_gradients(SSKD[case.split("_")[1]](**given), given, arrays)
+    assert given.get("teacher", given.get("teacher_logits")).grad is None
+
+
+@pytest.mark.parametrize("case", of("sskd_pretext"))
+def test_the_pretext_of_sskd(case):
+    arrays = golden(case)
+    given = inputs(arrays)
+    assert_loss_and_gradients(objectives.pretext_loss(**given), given, arrays)
+
+
+@pytest.mark.parametrize("case", of("sskd_total"))
+def test_the_sum_of_sskd(case):
+    """Cross-entropy and KD are of the plain images alone."""
+    arrays = golden(case)
+    given = inputs(arrays)
+    s, t, labels = given["student_logits"], given["teacher_logits"], given["labels"]
+    found = {
+        "ce": torch.nn.functional.cross_entropy(s[::4], labels),
+        "kd": objectives.kd_loss(s[::4], t[::4].detach(), temperature=given["kd_temperature"]),
+        "tf": objectives.sskd_tf_loss(
+            s, t, labels, temperature=given["tf_temperature"], keep=given["tf_keep"]
+        ),
+        "ss": objectives.sskd_ss_loss(
+            given["student"],
+            given["teacher"],
+            temperature=given["ss_temperature"],
+            keep=given["ss_keep"],
+        ),
+    }
+    for name, value in found.items():
+        assert value.item() == pytest.approx(float(arrays[f"out_{name}"]), rel=1e-9)
+    loss = sum(given[f"{name}_weight"] * value for name, value in found.items())
+    assert_loss_and_gradients(loss, given, arrays)
+
+
 def test_rkd_gives_the_teacher_no_gradient():
     """As its cases, which have none, say."""
     given = inputs(golden(of("rkd")[0]))
@@ -117,7 +164,7 @@ def test_correlation_of_stacked_rows(case):
 
 
 def test_there_are_goldens():
-    """All 90, in files that a plain clone has."""
+    """All 104, in files that a plain clone has."""
     assert {name: len(of(name)) for name in COUNTS} == COUNTS
-    assert sum(COUNTS.values()) == len(cases()) == 90
+    assert sum(COUNTS.values()) == len(cases()) == 104
     assert sum(file.stat().st_size for file in FILES) < 5_600_000

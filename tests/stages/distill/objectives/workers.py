@@ -49,17 +49,27 @@ class Distilled(nn.Module):
             parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         self.repeats = name.startswith("ega")
         self.objective = samples.build(name, torch.float64, samples.labels_of(ROWS))
+        self.turns = max(4 if o.turned else 1 for o in self.objective.objectives.values())
         self.to(dtype)
 
     def forward(self, batch, group):
         images, features, rows = batch
+        labels = samples.labels_of(ROWS)[rows]
+        if self.turns > 1:
+            # An image and what stands for three turned copies of it.
+            factors = torch.tensor([1.0, 0.8, -0.5, 1.1], dtype=images.dtype).repeat(len(rows))
+            images, features = (
+                x.repeat_interleave(4, dim=0) * factors[:, None] for x in (images, features)
+            )
+            rows = rows.repeat_interleave(4)
+            labels = torch.where(torch.arange(len(rows)) % 4 == 0, labels.repeat_interleave(4), -1)
         student, teacher = self.student(images), self.teacher(features)
         pair = Pair(
             student=student,
             teacher=teacher,
             student_logits=self.student_logits(student),
             teacher_logits=self.teacher_logits(teacher),
-            labels=samples.labels_of(ROWS)[rows],
+            labels=labels,
             # Some images twice, where an objective minds; the two may be with two workers.
             rows=rows // 2 if self.repeats else rows,
             repeats=self.repeats,
@@ -67,6 +77,7 @@ class Distilled(nn.Module):
             teacher_grid=self.teacher_grid(features).view(-1, 4, 2, 3),
             teacher_features=features,
             group=group,
+            turns=self.turns,
         )
         loss, _ = self.objective(pair)
         # As the cross-entropies do in a training: every layer takes part.
