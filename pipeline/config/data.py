@@ -227,6 +227,22 @@ class DatasetConfig(Section):
         return [value] if isinstance(value, dict | Source) else value
 
 
+class ViewMix(Section):
+    """Augmented views with the same view of another image in them (mixup, arXiv 1710.09412).
+
+    A row has one partner; how much of it a view has is drawn for each view, half or less. The
+    pixels are mixed, in whole grey levels, before the teacher sees them.
+    """
+
+    alpha: AboveZero = 1.0
+    """Shares are drawn from Beta(alpha, alpha): 1 is evenly, less is nearer to one of both."""
+    probability: Fraction = 1.0
+    """Share of the views that it is done to."""
+    among: Positive | None = None
+    """Partners are among so many first rows. Default: all that there are when a store is made, also
+    for rows that are appended to it."""
+
+
 class ViewsConfig(Section):
     """A view plan: view 0 is the clean image, views 1 to `count` are augmented.
 
@@ -257,6 +273,9 @@ class ViewsConfig(Section):
     turns: Literal[1, 4] = 1
     """4: augmented views come in fours, turned by 0, 90, 180 and 270 degrees against the clock. The
     four have one flip and a crop each, the first is not turned, and `count` is of all of them."""
+
+    mix: ViewMix | None = None
+    """Mixtures of two images; default: none. A student of such views has `student_view: paired`."""
 
     @property
     def plain(self) -> int:
@@ -323,6 +342,7 @@ __all__ = [
     "SourceConfig",
     "StoreConfig",
     "ValidationConfig",
+    "ViewMix",
     "ViewsConfig",
     "WebDatasetSource",
 ]

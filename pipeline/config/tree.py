@@ -1,6 +1,6 @@
 """The root of the configuration tree."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -66,6 +66,15 @@ class Config(Section):
             return tree
         return {**tree, "distill": filled(tree.get("distill", {}))}
 
+    @model_validator(mode="after")
+    def _mixed_when_resized(self) -> Self:
+        if self.views.mix is not None and self.extract.canvas is not None:
+            raise ValueError(
+                "views.mix is of images that are resized, which extract.canvas leaves to the "
+                "device: leave out one of them"
+            )
+        return self
+
     def source(self, split: Split) -> SourceConfig | None:
         """The image source of a split, None if there is no such split."""
         return self._sources().get(split)
@@ -90,7 +99,7 @@ class Config(Section):
     def view_plan(self, split: Split) -> ViewsConfig:
         """The teacher's views: the plan for training images, the clean view for test images."""
         if split == "test":
-            return self.views.model_copy(update={"count": 0, "turns": 1})
+            return self.views.model_copy(update={"count": 0, "turns": 1, "mix": None})
         return self.views
 
     def _sources(self) -> dict[Split, SourceConfig]:

@@ -86,7 +86,8 @@ LATER: Mapping[str, Mapping[str, Any]] = {
         ("cka", "custom", "dist", "dkd", "gram", "itrd", "lskd", "rrd", "simkd", "sskd", "unic")
     ),
     "SweepConfig": {"seeds": None, "warm_start": None},
-    "ViewsConfig": {"aspect": None, "turns": 1},
+    "ViewsConfig": {"aspect": None, "mix": None, "turns": 1},
+    "ViewMix": {"alpha": 1.0, "among": None, "probability": 1.0},
     "DistillConfig": {
         "beta2": 0.999,
         "cuda_graphs": True,

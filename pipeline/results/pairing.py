@@ -100,7 +100,7 @@ def check_one_teacher(first: FeatureStore, other: FeatureStore) -> None:
 
 def asked_of(stored: Manifest, config: Config, dataset: Dataset, split: Split) -> Manifest:
     """A stored manifest with everything that a configuration decides, without loading a teacher."""
-    plan = settled(config.view_plan(split), stored.views.aspect)
+    plan = settled(config.view_plan(split), stored.views.aspect, stored.views.among(len(dataset)))
     settings = durable(config.teacher)
     # What loading the teacher has found out is not known here: it is what was found then.
     teacher = {**found_by_loading(stored.teacher), **_placed(stored.teacher, settings)}

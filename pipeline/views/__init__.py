@@ -18,6 +18,7 @@ from egapipe.pipeline.views.boxes import (
     view_params,
 )
 from egapipe.pipeline.views.draws import Hashes, further_draws, key_hashes
+from egapipe.pipeline.views.mixtures import WHOLE, blended, drawn_shares, own_shares, partners
 from egapipe.pipeline.views.plans import (
     CLEAN,
     METHOD,
@@ -30,14 +31,19 @@ from egapipe.pipeline.views.plans import (
 __all__ = [
     "CLEAN",
     "METHOD",
+    "WHOLE",
     "Boxes",
     "Hashes",
     "View",
     "apply_view",
+    "blended",
     "clean_part",
+    "drawn_shares",
     "further_draws",
     "key_hashes",
     "margins",
+    "own_shares",
+    "partners",
     "plan_hash",
     "quarter_turns",
     "settled",

@@ -33,13 +33,18 @@ def teacher_views(count: int, seed: int, epoch: int | Ints, hashes: Hashes) -> I
     return 1 + steps % count
 
 
-def settled(plan: ViewsConfig, aspect: str | None) -> ViewsConfig:
-    """A plan as it is replayed: its `aspect` is `keep`, or None where images are stretched.
+def settled(plan: ViewsConfig, aspect: str | None, rows: int | None = None) -> ViewsConfig:
+    """A plan as it is replayed: its `aspect` is `keep`, or None where images are stretched; its
+    partners are among a number of rows.
 
-    aspect: what holds where the plan does not say.
+    aspect: what holds where the plan does not say. rows: that a data set has, or the partners of
+    its store are among; without them a mixing plan stays as it is.
     """
     kept = (plan.aspect or aspect) == "keep"
-    return plan.model_copy(update={"aspect": "keep" if kept else None})
+    mix = plan.mix
+    if mix is not None and rows is not None:
+        mix = mix.model_copy(update={"among": min(mix.among or rows, rows)})
+    return plan.model_copy(update={"aspect": "keep" if kept else None, "mix": mix})
 
 
 def quarter_turns(plan: ViewsConfig, k: Ints) -> Ints:

@@ -59,7 +59,7 @@ def check_protocol(config: Config) -> None:
 
 def test_every_shipped_file_has_a_place_here() -> None:
     known = {*DATASETS, *TEACHERS, *STUDENTS, *HEADS, "vgg13-64", "common", "paper"}
-    known |= {"objectives", "grids", "proof", "sskd"}
+    known |= {"objectives", "grids", "proof", "sskd", "stkd"}
     assert set(shipped()) == known | OTHERS
     assert {name for name in shipped() if not is_part(name)} == {*DATASETS, *OTHERS}
 

@@ -54,6 +54,16 @@ _FOUND = {
 _SECTIONS = {"preprocessing": "Transform", "normalize": "Normalize"}
 
 
+class StoredMix(BaseModel):
+    """The mixtures of a store's views, see `ViewMix` for what each member means."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    alpha: Annotated[Number, Field(gt=0)] = 1.0
+    probability: Share = 1.0
+    among: Annotated[int, Field(ge=1)]
+
+
 class StoredViews(BaseModel):
     """The view plan of a store, see `ViewsConfig` for what each member means."""
 
@@ -71,6 +81,8 @@ class StoredViews(BaseModel):
     before there was a choice."""
     turns: Literal[1, 4] = 1
     """1, and not there in a file: no view is turned."""
+    mix: StoredMix | None = None
+    """None, and not there in a file: no view is a mixture."""
 
     @classmethod
     def of(cls, plan: ViewsConfig) -> Self:
@@ -82,6 +94,10 @@ class StoredViews(BaseModel):
         tree: dict[str, Any] = write(self)
         absent = later(ViewsConfig)
         return {key: v for key, v in tree.items() if key not in absent or v != absent[key]}
+
+    def among(self, rows: int) -> int:
+        """Rows that partners are among: of a data set of so many, where there are none yet."""
+        return rows if self.mix is None else self.mix.among
 
     def plan(self) -> ViewsConfig:
         """The plan with which these views are replayed."""

@@ -8,17 +8,29 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import TrainingError
 from egapipe.pipeline.store import FeatureStore
-from egapipe.pipeline.views import CLEAN, apply_view, key_hashes, view_params
+from egapipe.pipeline.views import (
+    CLEAN,
+    apply_view,
+    blended,
+    key_hashes,
+    own_shares,
+    partners,
+    view_params,
+)
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.crops import Size
 from egapipe.stages.distill.data.entries import first_views, student_views
 from egapipe.stages.distill.data.joint import Offsets
 from egapipe.stages.distill.data.loader import student_plan
+from egapipe.stages.distill.data.partners import without_image
 from egapipe.stages.distill.data.sources import Sources
+
+Pixels = npt.NDArray[np.uint8]
 
 # Grey levels that resizing on a device may differ from PIL's by.
 RESIZED = 2
@@ -45,20 +57,32 @@ class Origin:
 
     def image(
         self, epoch: int, draws: int, entry: int, config: DistillConfig, size: Size
-    ) -> tuple[Image.Image, bool]:
-        """The view that the student must see, and whether it had to be resized."""
+    ) -> tuple[Pixels, bool]:
+        """The view that the student must see, uint8 [H, W, 3], and whether it was resized."""
         plan = student_plan(config, self.store.manifest.plan)
         if config.student_view == "paired":
             view = self.teacher_view(epoch, draws, entry, config)
         else:
             number = draws * config.views_per_row + entry
             view = int(student_views(epoch, np.array([number]))[0])
-        image = self.dataset.image(self.row)
-        drawn = view_params(plan, self.key, view, (image.height, image.width))
-        cropped, (height, width) = apply_view(image, drawn), size
+        found, resized = self._seen(self.row, plan, view, size)
+        if plan.mix is None:
+            return found, resized
+        hashes = key_hashes([self.key])
+        [partner] = partners(plan, hashes, np.array([self.row])).tolist()
+        if partner == self.row or without_image(self.store)[partner]:
+            return found, resized
+        other, too = self._seen(partner, plan, view, size)
+        [share] = own_shares(plan, hashes, np.array([view])).tolist()
+        return blended(found, other, share), resized or too
+
+    def _seen(self, row: int, plan: ViewsConfig, view: int, size: Size) -> tuple[Pixels, bool]:
+        image, (height, width) = self.dataset.image(row), size
+        drawn = view_params(plan, self.dataset.keys[row], view, (image.height, image.width))
+        cropped = apply_view(image, drawn)
         if cropped.size == (width, height):
-            return cropped, False
-        return cropped.resize((width, height), Image.Resampling.BILINEAR), True
+            return np.asarray(cropped), False
+        return np.asarray(cropped.resize((width, height), Image.Resampling.BILINEAR)), True
 
     def stored(self, view: int, output: str) -> npt.NDArray[Any]:
         """An output in the durable store, of the shape it has there."""
@@ -86,7 +110,7 @@ def check_agreement(batch: Batch, epoch: int, sources: Sources, config: DistillC
     entry = place % config.views_per_row
     wanted, resized = origin.image(epoch, draws, entry, config, (height, width))
     found = batch.images[place].permute(1, 2, 0).cpu().numpy().astype(np.int64)
-    if np.abs(found - np.asarray(wanted)).max() > (RESIZED if resized else 0):
+    if np.abs(found - wanted).max() > (RESIZED if resized else 0):
         raise TrainingError(
             f"{where}: the image in the batch is not that of {origin.dataset.name} in its view: "
             "remove `pixels` in the cache folder, where decoded images are kept"

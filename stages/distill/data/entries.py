@@ -65,8 +65,9 @@ def first_views(
 
 def plain_views(config: DistillConfig, plan: ViewsConfig, hashes: Hashes, epoch: int) -> Ints:
     """A view of each row that is not turned, another one each epoch, int64 [N]: what is learned
-    from labels alone, without a student, learns from these."""
-    if config.student_view == "clean" or plan.count == 0:
+    from labels alone, without a student, learns from these. Where views are mixed, the clean ones.
+    """
+    if config.student_view == "clean" or plan.count == 0 or plan.mix is not None:
         return np.full(len(hashes), CLEAN)
     number = teacher_views(plan.plain, config.seed, epoch, hashes)
     return 1 + plan.turns * (number - 1)
@@ -97,8 +98,14 @@ def check_views(config: DistillConfig, plan: ViewsConfig) -> None:
             f"distill.views_per_row is {several}, and the store has {plan.count} augmented views a "
             "row: set one that divides them"
         )
-    if plan.turns > 1 and config.student_view != "paired":
+    kind = "turned (views.turns)" if plan.turns > 1 else "mixed (views.mix)"
+    if (plan.turns > 1 or plan.mix is not None) and config.student_view != "paired":
         raise UsageError(
-            "the teacher's views are turned (views.turns), and the student would see others: set "
+            f"the teacher's views are {kind}, and the student would see others: set "
             "distill.student_view to paired, or to clean"
+        )
+    if plan.mix is not None and config.mix is not None:
+        raise UsageError(
+            "the teacher's views are mixed (views.mix), and the student sees them so: leave out "
+            "distill.mix"
         )

@@ -145,7 +145,10 @@ class StreamedImages:
 
     def batch(self, rows: Ints, plan: ViewsConfig, k: int | Ints) -> Tensor:
         """View `k` of each row: uint8 [B, 3, H, W] on the device. Raises ImageError."""
-        images = [self._dataset.image(int(row)) for row in rows]
+        # Entries of one row are behind each other: its image is decoded once.
+        apart, places = np.unique(rows, return_inverse=True)
+        decoded = [self._dataset.image(int(row)) for row in apart]
+        images = [decoded[place] for place in places]
         sizes = np.array([(image.height, image.width) for image in images])
         boxes = view_boxes(plan, self._hashes[rows], k, sizes)
         views = [apply_view(image, boxes[i]) for i, image in enumerate(images)]

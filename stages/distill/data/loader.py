@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -12,14 +12,16 @@ import torch
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
-from egapipe.pipeline.views import Hashes, quarter_turns, settled
+from egapipe.pipeline.views import WHOLE, Hashes, own_shares, quarter_turns, settled
 from egapipe.stages.distill.data.ahead import free_rows, read_ahead
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.changes import Changes
 from egapipe.stages.distill.data.entries import Entries, entries_of, plain_views
 from egapipe.stages.distill.data.images import Images
 from egapipe.stages.distill.data.joint import Embeddings
+from egapipe.stages.distill.data.mixing import blended
 from egapipe.stages.distill.data.order import UNLABELLED, Plain, Plan, at_random, drawn_before
+from egapipe.stages.distill.data.partners import Mixture
 from egapipe.stages.distill.workers.world import World
 
 Ints = npt.NDArray[np.int64]
@@ -42,7 +44,8 @@ class Loader:
 
     rows: the rows to train on. labels: int64 [N] of all rows. teacher_plan: the store's views.
     plan: which rows meet in which batch; default: all of them, at random. grids: the teacher's, of
-    the same rows and views as `features`, where an objective compares them.
+    the same rows and views as `features`, where an objective compares them. partners: int64 [N],
+    the row that each one's views are mixed with, where the teacher's are; itself where it is not.
     """
 
     images: Images
@@ -55,6 +58,7 @@ class Loader:
     world: World
     plan: Plan | None = None
     grids: Embeddings | None = None
+    partners: Ints | None = None
 
     @property
     def steps(self) -> int:
@@ -114,7 +118,8 @@ class Loader:
         return entries_of(self.config, self.teacher_plan, hashes, rows, draws, epoch)
 
     def plain_views(self, rows: Ints, epoch: int) -> Ints:
-        """A view of the teacher that each row has in an epoch and that is not turned, int64 [B]."""
+        """A view of the teacher that each row has in an epoch and that is neither turned nor mixed,
+        int64 [B]."""
         return plain_views(self.config, self.teacher_plan, self.hashes[rows], epoch)
 
     @property
@@ -146,11 +151,10 @@ class Loader:
 
     def _batch(self, entries: Entries) -> Batch:
         device, rows, views = self.world.device, entries.rows, entries.views
-        images = self.images.batch(rows, self.student_plan, self.shown(entries))
         numbers = (self.labels_of(entries), rows, views, entries.draws)
         there = [torch.from_numpy(one).to(device, non_blocking=True) for one in numbers]
-        return Batch(
-            images=images,
+        batch = Batch(
+            images=self.images.batch(rows, self.student_plan, self.shown(entries)),
             features=self.features.take(rows, views).to(device, non_blocking=True),
             labels=there[0],
             rows=there[1],
@@ -160,6 +164,28 @@ class Loader:
             else self.grids.take(rows, views).to(device, non_blocking=True),
             draws=there[3],
         )
+        return self._mixed(batch, entries)
+
+    def mixture(self, entries: Entries) -> Mixture | None:
+        """What the student's images have in them; None where nothing is mixed."""
+        if self.partners is None or self.config.student_view != "paired":
+            return None
+        partners = self.partners[entries.rows]
+        shares = own_shares(self.teacher_plan, self.hashes[entries.rows], entries.views)
+        shares = np.where(partners == entries.rows, WHOLE, shares)
+        return Mixture(partners, shares, self.labels_of(entries._replace(rows=partners)))
+
+    def _mixed(self, batch: Batch, entries: Entries) -> Batch:
+        mixture, device = self.mixture(entries), self.world.device
+        if mixture is None:
+            return batch
+        others = self.images.batch(mixture.partners, self.student_plan, self.shown(entries))
+        shares, labels = (
+            torch.from_numpy(one).to(device, non_blocking=True)
+            for one in (mixture.shares, mixture.labels)
+        )
+        images = blended(batch.images, others, shares)
+        return replace(batch, images=images, others=labels, share=shares.float() / WHOLE)
 
 
 def run_ahead(jobs: Iterator[Callable[[], T]], threads: int, device: torch.device) -> Iterator[T]:

@@ -10,20 +10,17 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional as F
 
 from egapipe.pipeline.config.augment import MixConfig
 from egapipe.pipeline.mathematics.resampling import rounded
-from egapipe.pipeline.views import Hashes, further_draws
+from egapipe.pipeline.views import WHOLE, Hashes, drawn_shares, further_draws
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.crops import Size
 
 Ints = npt.NDArray[np.int64]
 
-WHOLE = 1 << 16
-"""A share of 1: they are whole numbers of parts, so that they travel with rows and boxes."""
 COLUMNS = 5
 _PLACE = 4
 """Of the first of five draws among `further_draws`, behind those of the colours."""
@@ -41,8 +38,7 @@ def mixtures(mix: MixConfig, seed: int, hashes: Hashes, k: Ints, size: Size) -> 
     A pure function of (seed, key, k).
     """
     u = further_draws(seed, hashes, k, _PLACE, COLUMNS)
-    share = betaincinv(mix.alpha, mix.alpha, u[:, 0])
-    share = np.where(u[:, 1] < mix.probability, np.maximum(share, 1.0 - share), 1.0)
+    share = drawn_shares(mix.alpha, mix.probability, u)
     cut = np.full(len(u), mix.kind == "cutmix") | ((mix.kind == "either") & (u[:, 2] < 0.5))
     sides = np.rint(np.sqrt(1.0 - share)[:, None] * size) * cut[:, None]
     places = np.floor(u[:, 3:5] * (np.array(size) - sides + 1))
@@ -58,7 +54,7 @@ def mixed(batch: Batch, drawn: Tensor, *, teacher: bool) -> Batch:
     """
     first, second = own_half(batch), _part(batch, slice(len(batch.rows) // 2, None))
     mask = _mask(drawn, (batch.images.shape[2], batch.images.shape[3]))
-    images = rounded(_sum(first.images.float(), second.images.float(), mask))
+    images = _levels(first.images, second.images, mask)
     share = mask.mean(dim=(1, 2, 3))
     features, grids = first.features, first.grids
     if teacher:
@@ -68,7 +64,7 @@ def mixed(batch: Batch, drawn: Tensor, *, teacher: bool) -> Batch:
         grids = _sum(grids.float(), second.grids.float(), at)
     return replace(
         first,
-        images=images.to(torch.uint8),
+        images=images,
         features=features,
         grids=grids,
         others=second.labels,
@@ -76,9 +72,19 @@ def mixed(batch: Batch, drawn: Tensor, *, teacher: bool) -> Batch:
     )
 
 
+def blended(own: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """Images, uint8 [B, 3, H, W], with others in them, to the number as a teacher's are mixed.
+    share: int64 [B] of each's own, in parts of `WHOLE`."""
+    return _levels(own, other, (share.float() / WHOLE)[:, None, None, None])
+
+
 def own_half(batch: Batch) -> Batch:
     """The rows that are mixed with those behind them."""
     return _part(batch, slice(None, len(batch.rows) // 2))
+
+
+def _levels(own: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    return rounded(_sum(own.float(), other.float(), share)).to(torch.uint8)
 
 
 def _part(batch: Batch, rows: slice) -> Batch:

@@ -5,8 +5,10 @@ a batch, and sent there in one copy. A step then finds its rows by a counter on 
 nothing crosses the bus and the step can be recorded as a CUDA graph.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +16,20 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.store import Features
-from egapipe.pipeline.views import margins, view_boxes
+from egapipe.pipeline.views import WHOLE, margins, view_boxes
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.batches import Check
 from egapipe.stages.distill.data.crops import crop_and_resize, crop_within
+from egapipe.stages.distill.data.entries import Entries
 from egapipe.stages.distill.data.images import ResidentImages
 from egapipe.stages.distill.data.loader import Loader
+from egapipe.stages.distill.data.mixing import blended
 
 Ints = npt.NDArray[np.int64]
 # Columns of an epoch's table: row, label, the teacher's view and its place, box, flip, turns and
-# draws; then those of `Changes`.
-_COLUMNS = 11
+# draws; where views are mixed the partner, what is its own, the partner's label, box and flip; then
+# those of `Changes`.
+_COLUMNS, _MIXED = 11, 8
 
 
 class ResidentBatches:
@@ -52,6 +57,8 @@ class ResidentBatches:
         self._loader = loader
         self._plan = loader.student_plan
         self._changes = loader.changes
+        self._mixed = loader.partners is not None and loader.config.student_view == "paired"
+        self._width = _COLUMNS + _MIXED * self._mixed
         self._source, self._size = images[0].source, images[0].frame.size
         self._margin = margins(self._plan, self._source)
         self._canvas = _joined([part.canvas(self._margin) for part in images])
@@ -97,7 +104,7 @@ class ResidentBatches:
     def batch(self) -> Batch:
         """The batch of `step`. Raises RuntimeError before the first `begin`."""
         drawn = self._drawn_rows()
-        return self._changes.made(self._made(drawn), drawn[:, _COLUMNS:])
+        return self._changes.made(self._made(drawn), drawn[:, self._width :])
 
     def bare(self) -> Batch:
         """The same before colours and mixtures."""
@@ -107,7 +114,7 @@ class ResidentBatches:
         """int64 [B, columns] of `step`."""
         if self._table is None:
             raise RuntimeError("no epoch was begun yet")
-        width = _COLUMNS + self._changes.columns
+        width = self._width + self._changes.columns
         return self._table.index_select(0, self.step).view(-1, width)
 
     def _made(self, drawn: Tensor) -> Batch:
@@ -115,10 +122,9 @@ class ResidentBatches:
         rows, labels, views, places = drawn[:, :4].unbind(dim=1)
         box, flip = drawn[:, 4:8], drawn[:, 8] > 0
         turns = drawn[:, 9] if self._plan.turns > 1 else None
-        make = crop_and_resize if self._resized else crop_within
         entries = rows * self._views + places
-        return Batch(
-            images=make(self._canvas, rows, box, flip, self._size, self._margin, turns),
+        batch = Batch(
+            images=self._cropped(rows, box, flip, turns),
             features=self._features.index_select(0, entries),
             labels=labels,
             rows=rows,
@@ -126,6 +132,17 @@ class ResidentBatches:
             draws=drawn[:, 10],
             grids=None if self._grids is None else self._grids.index_select(0, entries),
         )
+        if not self._mixed:
+            return batch
+        mixed = drawn[:, _COLUMNS : self._width]
+        partners, shares, labels = mixed[:, :3].unbind(dim=1)
+        others = self._cropped(partners, mixed[:, 3:7], mixed[:, 7] > 0, turns)
+        images = blended(batch.images, others, shares)
+        return replace(batch, images=images, others=labels, share=shares.float() / WHOLE)
+
+    def _cropped(self, rows: Tensor, box: Tensor, flip: Tensor, turns: Tensor | None) -> Tensor:
+        make = crop_and_resize if self._resized else crop_within
+        return make(self._canvas, rows, box, flip, self._size, self._margin, turns)
 
     def _draw(self, epoch: int) -> Tensor:
         """int64 [S, B * columns] of an epoch, in pinned memory for a GPU."""
@@ -137,10 +154,19 @@ class ResidentBatches:
         boxes = view_boxes(self._plan, loader.hashes[rows], k, self._source[None])
         changes = self._changes.draw(rows, entries.own)
         seen = (rows, loader.labels_of(entries), views, self._places[views])
-        columns = (*seen, *boxes.box.T, boxes.flip, boxes.turns, entries.draws, *changes.T)
+        drawn = (*seen, *boxes.box.T, boxes.flip, boxes.turns, entries.draws)
+        columns = (*drawn, *self._mixtures(entries), *changes.T)
         table = np.stack(columns, axis=1, dtype=np.int64).reshape(len(shares), -1)
-        drawn = torch.from_numpy(table)
-        return drawn.pin_memory() if self.step.device.type == "cuda" else drawn
+        made = torch.from_numpy(table)
+        return made.pin_memory() if self.step.device.type == "cuda" else made
+
+    def _mixtures(self, entries: Entries) -> Iterator[npt.NDArray[Any]]:
+        """What mixed entries have in them, a column each; none where nothing is mixed."""
+        mixture = self._loader.mixture(entries)
+        if mixture is not None:
+            hashes, k = self._loader.hashes[mixture.partners], self._loader.shown(entries)
+            boxes = view_boxes(self._plan, hashes, k, self._source[None])
+            yield from (*mixture, *boxes.box.T, boxes.flip)
 
 
 def resident_bytes(

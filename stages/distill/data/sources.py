@@ -24,6 +24,7 @@ from egapipe.stages.distill.data.joint import joint_embeddings, joint_images
 from egapipe.stages.distill.data.labels import keep_fraction, keep_labels
 from egapipe.stages.distill.data.loader import Loader, student_plan
 from egapipe.stages.distill.data.order import UNLABELLED, Mixed, Plain, Plan
+from egapipe.stages.distill.data.partners import joint_partners
 from egapipe.stages.distill.data.pixels import (
     SizeMismatchError,
     decoded_images,
@@ -165,6 +166,7 @@ def make_loader(config: Config, sources: Sources, frame: Frame, world: World) ->
         world=world,
         plan=plan,
         grids=joint_embeddings(sources.grids) if sources.grids else None,
+        partners=joint_partners(sources.stores, hashes, sources.held_out),
     )
 
 

@@ -80,7 +80,9 @@ def _solve(head: TeacherHead, loader: Loader) -> None:
 
 def _passes(loader: Loader) -> int:
     """Over the rows until each was met in all of its plain views."""
-    return 1 if loader.config.student_view == "clean" else max(1, loader.teacher_plan.plain)
+    plan = loader.teacher_plan
+    clean = loader.config.student_view == "clean" or plan.mix is not None
+    return 1 if clean else max(1, plan.plain)
 
 
 @torch.no_grad()

@@ -15,7 +15,15 @@ from egapipe.pipeline.datasets.passing import Passed, passing
 from egapipe.pipeline.datasets.reading import naming
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.store import Failure
-from egapipe.pipeline.views import Boxes, key_hashes, view_boxes
+from egapipe.pipeline.views import (
+    Boxes,
+    Hashes,
+    blended,
+    key_hashes,
+    own_shares,
+    partners,
+    view_boxes,
+)
 from egapipe.stages.extract.decoding.crew import Decoded
 from egapipe.stages.extract.decoding.reduced import Reduced, divisor_of, scaled
 from egapipe.stages.extract.teachers.preprocessing import Pixels, Preparation
@@ -45,17 +53,41 @@ class Reader:
 
     def extents(self, rows: Sequence[int]) -> Any:
         """See `Images`."""
-        return self.dataset.extents(rows)
+        return self.dataset.extents(with_partners(self.plan, self.dataset, rows))
 
     def learn(self, extents: Any) -> None:
         """See `Images`."""
         self.dataset.learn(extents)
 
     def views(self, row: int) -> list[Pixels]:
-        """All views of a row, uint8 of the preprocessing's shape; the image is decoded once.
+        """All views of a row, uint8 of the preprocessing's shape; the image is decoded once, and
+        that of its partner where views are mixed. One whose partner has no image is not mixed.
 
         Raises ImageError if it is missing or damaged, MachineError if the machine cannot read it.
         """
+        if self.plan.mix is None or self.plan.count == 0:
+            return self._unmixed(row)
+        hashes = self._hashes(row)
+        [partner] = partners(self.plan, hashes[:1], np.array([row])).tolist()
+        # The partner first: of its bytes nobody wants a digest, and its pixels go before others
+        # come.
+        others = None if partner == row else self._partner(partner)
+        own = self._unmixed(row)
+        if others is None:
+            return own
+        shares = own_shares(self.plan, hashes, np.arange(1, self.view_count)).tolist()
+        triples = zip(own[1:], others[1:], shares, strict=True)
+        return [own[0], *(blended(one, other, share) for one, other, share in triples)]
+
+    def _partner(self, row: int) -> list[Pixels] | None:
+        """All views of a row before they are mixed; None if it has no image."""
+        try:
+            with naming(self.dataset.name, row, self.dataset.keys[row]), passing():
+                return self._unmixed(row)
+        except ImageError:
+            return None
+
+    def _unmixed(self, row: int) -> list[Pixels]:
         size: tuple[int, int] | None = None
 
         def divisor(height: int, width: int) -> int:
@@ -76,8 +108,12 @@ class Reader:
 
     def _boxes(self, row: int, size: tuple[int, int]) -> Boxes:
         """The augmented views of an image of a size (height, width)."""
-        hashes = np.repeat(key_hashes([self.dataset.keys[row]]), self.plan.count)
-        return view_boxes(self.plan, hashes, np.arange(1, self.view_count), np.array([size]))
+        numbers = np.arange(1, self.view_count)
+        return view_boxes(self.plan, self._hashes(row), numbers, np.array([size]))
+
+    def _hashes(self, row: int) -> Hashes:
+        """Of the row's key, once an augmented view."""
+        return np.repeat(key_hashes([self.dataset.keys[row]]), self.plan.count)
 
     def read(self, row: int, slots: Sequence[Pixels]) -> Decoded:
         """Fill a slot a view, uint8 of the preprocessing's shape; zeros if there is no image.
@@ -105,3 +141,12 @@ class Reader:
             except ImageError:
                 return {}
         return {row: hashlib.sha256(data).digest()}
+
+
+def with_partners(plan: ViewsConfig, dataset: Images, rows: Sequence[int]) -> Sequence[int]:
+    """Rows that are read for the views of some: these, and behind them their partners."""
+    if plan.mix is None or plan.count == 0:
+        return rows
+    hashes = key_hashes(dataset.keys[row] for row in rows)
+    others = partners(plan, hashes, np.array(rows, dtype=np.int64))
+    return [*rows, *sorted({*others.tolist()} - {*rows})]

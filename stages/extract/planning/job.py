@@ -18,7 +18,7 @@ from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.format.index import IndexKeys
 from egapipe.stages.extract.decoding.crew import Limits
 from egapipe.stages.extract.decoding.decoders import decoders_for
-from egapipe.stages.extract.decoding.reader import Reader
+from egapipe.stages.extract.decoding.reader import Reader, with_partners
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.planning.memory import room_of, worker_memory
 from egapipe.stages.extract.teachers import Teacher
@@ -52,8 +52,9 @@ class Job:
 
     def extents(self, *shards: int | None) -> list[Any]:
         """Where the images of some shards lie, for a worker: see `Images.extents`."""
-        all_shards = self.store.shards
-        return [self.dataset.extents(all_shards[shard]) for shard in shards if shard is not None]
+        rows, plan = self.store.shards, self.store.manifest.plan
+        asked = [with_partners(plan, self.dataset, rows[s]) for s in shards if s is not None]
+        return [self.dataset.extents(some) for some in asked]
 
     def __getstate__(self) -> dict[str, Any]:
         """To a worker travel the images, not the listing of all rows, and everything else."""

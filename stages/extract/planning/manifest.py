@@ -62,7 +62,8 @@ def manifest_for(
     if fingerprint is None:
         fingerprint = dataset.fingerprint() if whole else listing_fingerprint(dataset)
     left_open = _aspect(origin.preprocessing) if stored is None else stored.views.aspect
-    plan = settled(config.view_plan(split), left_open)
+    among = len(dataset) if stored is None else stored.views.among(len(dataset))
+    plan = settled(config.view_plan(split), left_open, among)
     return Manifest(
         dataset=DatasetRecord(
             name=dataset.name,

@@ -175,7 +175,7 @@ def _require_of(
 ) -> None:
     """Refuse a store of anything else, but for image bytes: reading them all would take hours."""
     stored = store.manifest
-    plan = settled(config.view_plan(split), stored.views.aspect)
+    plan = settled(config.view_plan(split), stored.views.aspect, stored.views.among(len(dataset)))
     record = {"name": dataset.name, "rows": len(dataset)}
     asked = stored.asking(
         dataset=stored.dataset.model_copy(update=record),

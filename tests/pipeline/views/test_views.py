@@ -346,10 +346,11 @@ def test_without_augmented_views_the_teacher_sees_the_clean_one() -> None:
         ("flip", 0.0),
         ("aspect", "keep"),
         ("turns", 4),
+        ("mix", {}),
     ],
 )
 def test_the_hash_of_a_plan_covers_every_field(field: str, value: object) -> None:
-    known = {"seed", "count", "crop", "padding", "scale", "ratio", "flip", "aspect", "turns"}
+    known = {"seed", "count", "crop", "padding", "scale", "ratio", "flip", "aspect", "turns", "mix"}
     assert set(ViewsConfig.model_fields) == known
     assert plan_hash(ViewsConfig.model_validate({field: value})) != plan_hash(ViewsConfig())
 
