@@ -106,7 +106,7 @@ def steps(name, dtype, counts, rank, group):
         loss = step([tensor.split(counts)[rank] for tensor in batch], group)
         loss.backward()
         losses.append(loss.detach())
-    gradients = [p.grad.flatten() for p in model.parameters()]
+    gradients = [p.grad.flatten() for p in model.parameters() if p.requires_grad]
     return {
         "loss": torch.stack(losses),
         "gradients": torch.cat(gradients),
