@@ -46,7 +46,9 @@ def test_nothing_becomes_smaller_than_the_teachers_input(
     size: tuple[int, int], parts: list[tuple[int, int]], least: tuple[int, int]
 ) -> None:
     box = np.array([(0, 0, *part) for part in parts], dtype=np.int64).reshape(-1, 4)
-    by = divisor_of(size, Boxes(box, np.zeros(len(box), np.bool_)), least)
+    by = divisor_of(
+        size, Boxes(box, np.zeros(len(box), np.bool_), np.zeros(len(box), np.int64)), least
+    )
     assert by in (1, 2, 4, 8)
     sides = [side // by for part in [size, *parts] for side in part]
     limits = [*least] * (1 + len(parts))
@@ -55,7 +57,11 @@ def test_nothing_becomes_smaller_than_the_teachers_input(
 
 def test_images_that_are_not_resized_are_whole() -> None:
     assert (
-        divisor_of((4000, 4000), Boxes(np.zeros((0, 4), np.int64), np.zeros(0, np.bool_)), None)
+        divisor_of(
+            (4000, 4000),
+            Boxes(np.zeros((0, 4), np.int64), np.zeros(0, np.bool_), np.zeros(0, np.int64)),
+            None,
+        )
         == 1
     )
     assert Preprocessing(None, (64, 64), "bicubic", 1, MEAN, STD).least is None
