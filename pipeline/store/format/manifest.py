@@ -107,6 +107,12 @@ class Manifest(_Record):
             raise ValueError(f"an output cannot be called {sorted(taken)[0]!r}")
         return self
 
+    @model_validator(mode="after")
+    def _partners(self) -> Self:
+        if self.views.among(self.rows) > self.rows:
+            raise ValueError("the partners of mixed views are among more rows than there are")
+        return self
+
     @property
     def arrays(self) -> list[str]:
         """Names of the stored arrays: the outputs, and the images' digests where there are any."""

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
+    model_validator,
 )
 
 from egapipe.pipeline.config import data, teachers
@@ -83,6 +84,12 @@ class StoredViews(BaseModel):
     """1, and not there in a file: no view is turned."""
     mix: StoredMix | None = None
     """None, and not there in a file: no view is a mixture."""
+
+    @model_validator(mode="after")
+    def _whole_fours(self) -> Self:
+        if self.count % self.turns:
+            raise ValueError(f"{self.count} views are no whole times {self.turns} turns")
+        return self
 
     @classmethod
     def of(cls, plan: ViewsConfig) -> Self:

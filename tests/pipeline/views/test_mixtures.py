@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy import stats
 
 from egapipe.pipeline.config.data import ViewMix, ViewsConfig
@@ -19,6 +20,7 @@ from egapipe.pipeline.views import (
     settled,
     view_boxes,
 )
+from tests.pipeline.store.samples import make_manifest
 from tests.pipeline.views.test_views import assert_uniform, hashes
 
 PLAN = settled(ViewsConfig(count=4, mix=ViewMix()), None, 400)
@@ -112,6 +114,16 @@ def test_a_store_says_how_its_views_are_mixed() -> None:
     fewer = settled(ViewsConfig(mix=ViewMix(among=50)), None, 400)
     assert (fewer.mix.among, PLAN.mix.among) == (50, 400)
     assert len({plan_hash(plan) for plan in (PLAN, fewer, ViewsConfig())}) == 3
+
+
+@pytest.mark.parametrize("among", [401, 10**30, 0, -1])
+def test_a_store_whose_partners_are_not_there_is_refused(among: int) -> None:
+    """As whoever wrote it may have meant harm."""
+    manifest = make_manifest(rows=400)
+    views = {**StoredViews.of(PLAN).model_dump(), "count": manifest.views.count}
+    assert manifest.asking(views=views).plan.mix == PLAN.mix
+    with pytest.raises(ValidationError, match=r"among|partners"):
+        manifest.asking(views={**views, "mix": {"among": among}})
 
 
 def test_a_plan_is_settled_before_it_is_replayed() -> None:

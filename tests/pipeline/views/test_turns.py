@@ -8,7 +8,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from egapipe.pipeline.config.data import ViewsConfig
-from egapipe.pipeline.store.stored import StoredViews
+from egapipe.pipeline.store.format.stored import StoredViews
 from egapipe.pipeline.views import apply_view, key_hashes, plan_hash, quarter_turns, view_boxes
 from tests.pipeline.views.test_views import columns, cropped, hashes
 
@@ -66,6 +66,14 @@ def test_a_store_says_that_its_views_are_turned() -> None:
     assert StoredViews.of(PLAN).plan() == PLAN
     assert plan_hash(PLAN)[:8] == GOLDEN_PLAN
     assert plan_hash(PLAN) != plan_hash(ONE)
+
+
+def test_a_damaged_plan_is_refused_where_it_is_read() -> None:
+    stored = {**StoredViews.of(PLAN).model_dump(), "count": 6}
+    with pytest.raises(ValidationError, match="6 views are no whole times 4"):
+        StoredViews.model_validate(stored)
+    with pytest.raises(ValidationError, match="turns"):
+        StoredViews.model_validate({**stored, "turns": 3})
 
 
 def test_fours_are_whole() -> None:

@@ -18,8 +18,10 @@ from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.entries import first_views
 from egapipe.stages.distill.objectives import REGISTRY
 from egapipe.stages.distill.setup import Job, make_batches, prepare
+from egapipe.stages.distill.training.gradient import make_gradient
 from egapipe.stages.distill.workers.world import World
 from tests.stages.distill import workers
+from tests.stages.distill.test_step import watched
 from tests.stages.distill.test_training import weights
 
 CPU = torch.device("cpu")
@@ -157,6 +159,35 @@ def test_objectives_see_plain_views_unless_they_compare_turned_ones(turned: Make
     for name in ("ce", "kd", "ega"):
         torch.testing.assert_close(found[name], expected[name])
     assert not torch.equal(alone["kd"], expected["kd"])
+
+
+def test_a_step_looks_at_no_value(turned: MakeConfig) -> None:
+    assert watched(turned, SSKD).found == {}
+
+
+def test_the_gradient_of_parts_is_that_of_the_batch(turned: MakeConfig) -> None:
+    """Also where a part ends between the views of a row."""
+    found = []
+    for rows in (None, 50):
+        job = prepare(turned(SSKD, "distill.student.name=torch.nn:Flatten"), World.alone(CPU))
+        gradient = make_gradient(job.model, World.alone(CPU), rows)
+        gradient(batches_of(job)[0], torch.amp.GradScaler("cpu", enabled=False))
+        found.append({n: p.grad for n, p in job.model.named_parameters() if p.grad is not None})
+    assert {"objective.objectives.sskd.student_head.0.weight"} < found[0].keys()
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_beside_clean_views_a_row_has_several_of_the_students_own(turned: MakeConfig) -> None:
+    job = prepare(turned("distill.student_view=clean", "distill.views_per_row=2"), World.alone(CPU))
+    [batch, *_] = batches_of(job)
+    assert batch.views is not None
+    assert not batch.views.any()
+    pairs = batch.images.view(48, 2, *batch.images.shape[1:])
+    assert (pairs[:, 0] != pairs[:, 1]).flatten(1).any(dim=1).float().mean() > 0.7
+    assert torch.equal(batch.labels[::2], batch.labels[1::2])
+    # A graph has each row twice.
+    assert job.model.repeats
 
 
 def test_what_a_store_cannot_give_is_refused(turned: MakeConfig) -> None:

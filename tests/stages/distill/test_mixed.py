@@ -16,13 +16,14 @@ from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.partners import without_image
 from egapipe.stages.distill.model.student import batch_cross_entropy
 from egapipe.stages.distill.objectives import kd_loss
-from egapipe.stages.distill.setup import prepare
+from egapipe.stages.distill.setup import make_batches, prepare
 from egapipe.stages.distill.workers.world import World
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.teachers import Preprocessing
 from tests.stages.distill import workers
 from tests.stages.distill.objectives.goldens import cases, golden
 from tests.stages.distill.test_entries import MakeConfig, batches_of
+from tests.stages.distill.test_step import watched
 from tests.stages.distill.test_training import weights
 
 CPU = torch.device("cpu")
@@ -32,6 +33,9 @@ SMALL = (
     "dataset.unlabelled={kind: digits, split: test, limit: 60}",
     "views={count: 2, crop: pad, padding: 0.125, flip: 0.5, mix: {probability: 0.8}}",
 )
+
+ALONE = "dataset.unlabelled=[]"
+"""Without the others, all lies on the device."""
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +61,11 @@ def mixed(mixed_store: str, tmp_path: Path) -> MakeConfig:
     return make
 
 
-@pytest.mark.parametrize("data", ["resident", "stream"])
-def test_the_student_sees_the_teachers_pixels(mixed: MakeConfig, data: str) -> None:
+@pytest.mark.parametrize("sets", [[], [ALONE], ["distill.data=stream"]])
+def test_the_student_sees_the_teachers_pixels(mixed: MakeConfig, sets: list[str]) -> None:
     """Of every entry, labelled or not, to the number; and knows what is in them."""
-    job = prepare(mixed(f"distill.data={data}"), World.alone(CPU))
+    job = prepare(mixed(*sets), World.alone(CPU))
+    assert make_batches(job).resident == (sets == [ALONE])
     plans = [store.manifest.plan for store in job.sources.stores]
     readers = [
         Reader(dataset, AS_IT_IS, plan)
@@ -83,11 +88,11 @@ def test_the_student_sees_the_teachers_pixels(mixed: MakeConfig, data: str) -> N
     assert np.array_equal(first.share.numpy() * WHOLE, shares)
     assert 0 < (first.share < 1).float().mean() < 1
     assert np.array_equal(first.others.numpy(), job.sources.labels[partners[rows]])
-    assert ((partners < 200) == (np.arange(260) < 200)).all()
+    assert ((partners < 200) == (np.arange(len(partners)) < 200)).all()
 
 
 def test_both_ways_to_a_batch_give_the_same(mixed: MakeConfig) -> None:
-    for sets in ([], ["distill.views_per_row=2", "distill.jitter={}"]):
+    for sets in ([ALONE], [ALONE, "distill.views_per_row=2", "distill.jitter={}"]):
         resident, streamed = (
             batches_of(prepare(mixed(f"distill.data={data}", *sets), World.alone(CPU)))
             for data in ("resident", "stream")
@@ -165,6 +170,10 @@ def test_a_partner_without_an_image_is_in_no_mixture(
     assert alone.any()
     assert np.array_equal(after[alone], np.flatnonzero(alone))
     assert np.array_equal(after[:200][~alone[:200]], before[:200][~alone[:200]])
+
+
+def test_a_step_looks_at_no_value(mixed: MakeConfig) -> None:
+    assert watched(mixed, ALONE).found == {}
 
 
 def test_what_would_show_other_pixels_is_refused(mixed: MakeConfig) -> None:
