@@ -51,7 +51,7 @@ class ResidentBatches:
     ) -> None:
         """images, features, grids: one a source, behind each other, images all of one size.
 
-        Raises ImageError for a row to train on whose image cannot be read.
+        Raises ImageError for a row to train on whose image, or partner's, cannot be read.
         """
         device = loader.world.device
         self._loader = loader
@@ -63,8 +63,11 @@ class ResidentBatches:
         self._margin = margins(self._plan, self._source)
         self._canvas = _joined([part.canvas(self._margin) for part in images])
         starts = np.cumsum([0, *(len(part) for part in images)])
+        seen = loader.rows
+        if self._mixed and loader.partners is not None:
+            seen = np.append(seen, loader.partners[seen])
         for part, start in zip(images, starts, strict=False):
-            part.check_readable(loader.rows - start)
+            part.check_readable(seen - start)
         turned = self._plan.turns > 1 and self._size[0] != self._size[1]
         self._resized = self._plan.crop == "scale" or tuple(self._source) != self._size or turned
         # A node may have all views of one source, and fewer of another.

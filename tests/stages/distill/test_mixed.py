@@ -1,5 +1,6 @@
 """Mixed views: the student sees the pixels that the teacher saw, and learns both labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,13 @@ import pytest
 import torch
 
 from egapipe.pipeline.config import Config, load_config, to_yaml
-from egapipe.pipeline.errors import TrainingError, UsageError
+from egapipe.pipeline.errors import ImageError, TrainingError, UsageError
 from egapipe.pipeline.store import Failure
 from egapipe.pipeline.views import WHOLE, own_shares
 from egapipe.stages import distill, extract
 from egapipe.stages.distill.data.agreement import check_agreement
 from egapipe.stages.distill.data.batch import Batch
+from egapipe.stages.distill.data.images import ResidentImages
 from egapipe.stages.distill.data.partners import without_image
 from egapipe.stages.distill.model.student import batch_cross_entropy
 from egapipe.stages.distill.objectives import kd_loss
@@ -170,6 +172,22 @@ def test_a_partner_without_an_image_is_in_no_mixture(
     assert alone.any()
     assert np.array_equal(after[alone], np.flatnonzero(alone))
     assert np.array_equal(after[:200][~alone[:200]], before[:200][~alone[:200]])
+
+
+def test_a_partner_that_cannot_be_read_any_more_stops_the_training(mixed: MakeConfig) -> None:
+    """Its pixels are zeros, which nobody must take for an image."""
+    job = prepare(mixed(ALONE), World.alone(CPU))
+    loader = job.loader
+    assert loader.partners is not None
+    assert isinstance(loader.images, ResidentImages)
+    few = replace(job, loader=replace(loader, rows=np.array([7])))
+    partner = int(loader.partners[7])
+    loader.images._unreadable = {partner: "the file is damaged"}
+    with pytest.raises(ImageError, match="damaged"):
+        make_batches(few)
+    other = next(row for row in range(200) if row not in (7, partner))
+    loader.images._unreadable = {other: "the file is damaged"}
+    assert make_batches(few).resident
 
 
 def test_a_step_looks_at_no_value(mixed: MakeConfig) -> None:
