@@ -29,7 +29,7 @@ COMMANDS = (
     "egapipe.stages.submit.command",
     "egapipe.stages.bench.command",
     "egapipe.stages.doctor.command",
-    "egapipe.pipeline.store.commands.command",
+    "egapipe.pipeline.store.command",
     "egapipe.pipeline.store.commands.hub_command",
     "egapipe.stages.extract.importing.import_command",
     "egapipe.stages.extract.verifying.verify_command",

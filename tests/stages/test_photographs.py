@@ -19,7 +19,7 @@ from egapipe.stages.distill.data.images import Frame, ResidentImages, StreamedIm
 from egapipe.stages.extract.planning.manifest import Origin, manifest_for
 from egapipe.stages.extract.teachers import load_teacher
 from egapipe.stages.extract.verifying.verify import verify_store
-from tests.pipeline.test_views import circle, roundness
+from tests.pipeline.views.test_views import circle, roundness
 from tests.stages.extract import models
 
 SIZES = [(54, 72), (72, 54), (60, 60), (48, 96)]

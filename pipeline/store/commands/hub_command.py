@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from egapipe.pipeline.store.commands.command import Url, app, bar
+from egapipe.pipeline.store.command import Url, app, bar
 from egapipe.pipeline.terminal.options import HubRepository, Private, as_path
 from egapipe.pipeline.terminal.text import say
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from egapipe.pipeline.store.commands.command import app as store
+from egapipe.pipeline.store.command import app as store
 from egapipe.pipeline.terminal.options import ConfigName, Overrides, TrustRemoteCode
 from egapipe.pipeline.terminal.text import say
 

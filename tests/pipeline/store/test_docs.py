@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from egapipe.pipeline.store import Commit, Failure, FeatureStore, Manifest
-from egapipe.pipeline.store.commands.command import register
+from egapipe.pipeline.store.command import register
 from egapipe.pipeline.store.format import layout
 from egapipe.pipeline.store.records.record import Created, Finished
 from tests.pipeline.store import test_growth as growth

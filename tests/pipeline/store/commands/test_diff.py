@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import Failure, FeatureStore, plan_shards
 from egapipe.pipeline.store.commands.diff import cosine_differences, diff_stores, overlaps
-from tests.pipeline.store.commands.test_command import app
 from tests.pipeline.store.samples import (
     complete,
     create,
@@ -21,6 +20,7 @@ from tests.pipeline.store.samples import (
     make_manifest,
     write,
 )
+from tests.pipeline.store.test_command import app
 
 SIZES = st.integers(1, 40)
 

@@ -17,7 +17,6 @@ from egapipe.pipeline.store.commands.diff import diff_stores
 from egapipe.pipeline.store.commands.export import export_store
 from egapipe.pipeline.store.format.dtypes import to_floats
 from egapipe.stages import extract
-from tests.pipeline.store.commands.test_command import app
 from tests.pipeline.store.samples import (
     complete,
     create,
@@ -27,6 +26,7 @@ from tests.pipeline.store.samples import (
     make_manifest,
     write,
 )
+from tests.pipeline.store.test_command import app
 
 DTYPES = ["float16", "bfloat16", "float32"]
 

@@ -14,8 +14,8 @@ from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import Features, check_store
 from egapipe.pipeline.store.commands.prune import prune_cache, prune_store
 from tests.permissions import unprivileged
-from tests.pipeline.store.commands.test_command import app
 from tests.pipeline.store.samples import create, finished, make_manifest, snapshot, write
+from tests.pipeline.store.test_command import app
 
 HOUR, DAY = 3600.0, 86_400.0
 

@@ -17,7 +17,6 @@ from egapipe.pipeline.store.commands.diff import diff_stores
 from egapipe.pipeline.store.objects.location import open_objects
 from egapipe.pipeline.store.objects.remote import RemoteObjects
 from tests.objectstore import S3, environment, s3, s3_server, serve_s3
-from tests.pipeline.store.commands.test_command import app
 from tests.pipeline.store.samples import (
     complete,
     create,
@@ -27,6 +26,7 @@ from tests.pipeline.store.samples import (
     snapshot,
     write,
 )
+from tests.pipeline.store.test_command import app
 
 __all__ = ["s3", "s3_server"]
 

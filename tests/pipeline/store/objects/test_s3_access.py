@@ -15,8 +15,8 @@ from egapipe.pipeline.store.objects.location import open_objects
 from egapipe.pipeline.store.objects.remote import RemoteObjects
 from egapipe.stages import distill
 from tests.objectstore import S3, SECRET, environment, s3, s3_server
-from tests.pipeline.store.commands.test_command import app
 from tests.pipeline.store.samples import create, finished, make_manifest, write
+from tests.pipeline.store.test_command import app
 
 __all__ = ["s3", "s3_server"]
 

@@ -3,7 +3,6 @@
 import pytest
 
 from tests.objectstore import S3, s3, s3_server
-from tests.pipeline.store.commands.test_command import test_info_of_a_store
 from tests.pipeline.store.invariants.test_invariant_1_whole_shards import (
     test_a_committed_shard_is_never_written_again,
     test_only_whole_shards_are_written,
@@ -28,6 +27,7 @@ from tests.pipeline.store.objects.test_objects import (
     test_a_zarr_group_of_somebody_else_is_left_alone,
     test_what_is_put_is_there,
 )
+from tests.pipeline.store.test_command import test_info_of_a_store
 from tests.pipeline.store.test_create import test_what_was_asked_for_is_there
 
 __all__ = [

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import Failure
-from egapipe.pipeline.store.commands.command import register
+from egapipe.pipeline.store.command import register
 from tests.permissions import unprivileged
 from tests.pipeline.store.samples import complete, create, finished, make_arrays, write
 
