@@ -17,6 +17,8 @@ import boto3
 import pytest
 import s3fs
 
+from egapipe.pipeline.locations import s3 as obstore
+
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "s3cr3t/of+the+tests"  # noqa: S105
 
@@ -160,6 +162,15 @@ def s3(s3_server: S3) -> Iterator[S3]:
         yield server
 
 
+@pytest.fixture(params=["obstore", "fsspec"])
+def either_client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Ask S3 through one client and through the other."""
+    client: str = request.param
+    pytest.importorskip(client)
+    monkeypatch.setenv(obstore.CLIENT, client)
+    return client
+
+
 @contextmanager
 def environment(variables: dict[str, str]) -> Iterator[None]:
     """Enter an environment with these variables and no other of AWS.
@@ -181,5 +192,6 @@ _entered: dict[str, str] = {}
 def _keep_clients_of(variables: dict[str, str]) -> None:
     if variables != _entered:
         s3fs.S3FileSystem.clear_instance_cache()
+        obstore.forget()
         _entered.clear()
         _entered.update(variables)

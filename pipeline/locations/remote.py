@@ -1,21 +1,20 @@
-"""Files at the URLs of other storage, through fsspec: what its clients raise, and ranged reads.
+"""Files at the URLs of other storage: ranged reads, states and listings.
 
-fsspec keeps one file system a process, so a URL is all that travels, and nothing stays open.
+A process has one client of a storage, so a URL is all that travels, and nothing stays open.
 """
 
 import errno
 import logging
 import os
-import re
-import sys
-import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
+from egapipe.pipeline.errors import EgapipeError
+from egapipe.pipeline.locations.clients import client_of, file_system
+from egapipe.pipeline.locations.trouble import code, is_trouble, reason
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -24,24 +23,6 @@ AT_ONCE = 16
 """Requests of one process at a time, where each is small: their latencies overlap."""
 # It prints the traceback of what it raises, unless somebody listens.
 logging.getLogger("gcsfs").addHandler(logging.NullHandler())
-# Protocol -> the extra of this package that installs its client.
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-# One request an object: else s3fs asks for its size first, and reads a large one in several pieces
-# between which another writer may replace it.
-_OPTIONS = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}}
-# Those that have plain errors besides, for answers that they do not know.
-_PLAIN = {"gcsfs", "s3fs"}
-# Roots of the clients' own exceptions, which are no OSErrors.
-_CLIENTS = (
-    ("botocore.exceptions", "BotoCoreError"),
-    ("botocore.exceptions", "ClientError"),
-    ("aiohttp", "ClientError"),
-    ("gcsfs.retry", "HttpError"),
-    ("gcsfs.retry", "ChecksumError"),
-    ("gcsfs.retry", "NonRetryableError"),
-    ("google.auth.exceptions", "GoogleAuthError"),
-)
-_USER = re.compile(r"(://)\S*@")
 # What storage calls a content, from the surest on: another content has another one.
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "md5", "Content-MD5", "crc32c", "sha256")
 _TIMES = ("LastModified", "last_modified", "Last-Modified", "updated", "modified", "mtime")
@@ -71,69 +52,6 @@ def is_remote(file: object) -> bool:
     return "://" in str(file)
 
 
-def file_system(url: str, correct: str = "correct the URL") -> tuple[Any, str]:
-    """File system and path of a URL. This is cheap.
-
-    Credentials are those that its client finds in the environment. Raises UsageError if the URL is
-    none that fsspec knows, or needs a package to be installed. correct: what to do then.
-    """
-    from fsspec.core import url_to_fs
-
-    protocol = url.partition("://")[0]
-    try:
-        fs, path = url_to_fs(url, **_OPTIONS.get(protocol, {}))
-    except (ValueError, ImportError) as error:
-        extra = _EXTRAS.get(protocol)
-        install = f"run `pip install egapipe[{extra}]`"
-        other = f"{correct}, or install the package that it needs"
-        raise UsageError(
-            f"cannot open {url}: {one_line(error)}: {install if extra else other}"
-        ) from error
-    # Other processes write there too: a remembered listing would hide their objects.
-    fs.invalidate_cache()
-    return fs, path.rstrip("/")
-
-
-def is_trouble(error: Exception) -> bool:
-    """Whether a client raises this for a storage's trouble, as far as it is imported, or because it
-    cannot do that at all, as write to a web server.
-
-    A ValueError or the like that no client has raised is a fault of the program, and stays one.
-    """
-    known = [
-        getattr(sys.modules[module], name)
-        for module, name in _CLIENTS
-        if hasattr(sys.modules.get(module), name)
-    ]
-    if isinstance(error, (OSError, NotImplementedError, *known)):
-        return True
-    return isinstance(error, ValueError | RuntimeError) and _raised_in(error, _PLAIN)
-
-
-def _raised_in(error: Exception, packages: Collection[str]) -> bool:
-    """Whether an exception has come out of one of these packages."""
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(f.f_globals.get("__name__", "").partition(".")[0] in packages for f in frames)
-
-
-def reason(error: BaseException) -> str:
-    """What a client says, in one line, without the user that an endpoint's URL may name."""
-    return _USER.sub(r"\1", one_line(error))
-
-
-def code(error: BaseException | None) -> str:
-    """The code of what botocore, gcsfs or aiohttp has raised; s3fs wraps the first."""
-    while error is not None:
-        answer = getattr(error, "response", None)
-        if isinstance(answer, dict):
-            return str(answer.get("Error", {}).get("Code", ""))
-        for name in ("code", "status"):
-            if getattr(error, name, None) is not None:
-                return str(getattr(error, name))
-        error = error.__cause__
-    return ""
-
-
 def read_range(url: str, start: int, stop: int) -> bytes:
     """Bytes `start` to `stop` of a file, fewer if it ends there, by one request.
 
@@ -142,9 +60,9 @@ def read_range(url: str, start: int, stop: int) -> bytes:
     if stop <= start:
         return b""
     with _reaching(url):
-        fs, path = file_system(url)
+        client, path = client_of(url)
         try:
-            data: bytes = fs.cat_file(path, start=start, end=stop)
+            data = client.part(path, start, stop)
         except Exception as error:
             # Of a file that ends before `start`, an empty one too, there is no such part.
             if code(error) not in ("InvalidRange", "416"):

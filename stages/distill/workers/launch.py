@@ -12,7 +12,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import EgapipeError, TrainingError, UsageError
-from egapipe.pipeline.locations.remote import file_system
+from egapipe.pipeline.locations.clients import file_system
 from egapipe.pipeline.machine.cluster import ray_session
 from egapipe.pipeline.results.runs import RunFolder, folder_at
 from egapipe.pipeline.results.tracking import following

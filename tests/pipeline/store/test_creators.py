@@ -9,9 +9,9 @@ import pytest
 from fsspec.core import url_to_fs
 
 from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.locations.trouble import exists_already, is_unconditional
 from egapipe.pipeline.store import FeatureStore, Manifest, check_store
 from egapipe.pipeline.store.objects.location import open_objects
-from egapipe.pipeline.store.objects.remote import exists_already, is_unconditional
 from tests.objectstore import S3, s3, s3_server
 from tests.pipeline.store.samples import complete, make_index, make_manifest
 

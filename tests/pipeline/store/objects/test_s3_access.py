@@ -14,11 +14,13 @@ from egapipe.pipeline.store.find import find_stores
 from egapipe.pipeline.store.objects.location import open_objects
 from egapipe.pipeline.store.objects.remote import RemoteObjects
 from egapipe.stages import distill
-from tests.objectstore import S3, SECRET, environment, s3, s3_server
+from tests.objectstore import S3, SECRET, either_client, environment, s3, s3_server
 from tests.pipeline.store.samples import create, finished, make_manifest, write
 from tests.pipeline.store.test_command import app
 
-__all__ = ["s3", "s3_server"]
+__all__ = ["either_client", "s3", "s3_server"]
+
+EITHER = pytest.mark.usefixtures("either_client")
 
 SMALL = make_manifest(outputs={"embedding": (3,)})
 INSIDE = [
@@ -57,6 +59,7 @@ def test_other_uses_of_those_signs_are_none(url: str) -> None:
     assert open_objects(url).url == url.removeprefix("file://")
 
 
+@EITHER
 def test_secrets_are_in_nothing_that_is_written_or_printed(
     s3: S3, tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,6 +78,7 @@ def test_secrets_are_in_nothing_that_is_written_or_printed(
         assert b"AKIDTESTS" not in data
 
 
+@EITHER
 def test_who_may_only_read_reads_and_is_told_so_when_writing(s3: S3) -> None:
     store = create(s3.url(), SMALL)
     write(store, 0)
@@ -93,6 +97,7 @@ def test_who_may_only_read_reads_and_is_told_so_when_writing(s3: S3) -> None:
     assert mine.pending() == [1, 2]
 
 
+@EITHER
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -109,6 +114,7 @@ def test_wrong_credentials_are_one_line(s3: S3, changes: dict[str, str], said: s
         assert said in one_line(refused)
 
 
+@EITHER
 def test_a_store_that_may_not_be_read_hides_no_other(s3: S3) -> None:
     for name in ("hidden", "shown"):
         finished(s3.url(f"stores/{name}.zarr"), SMALL)
@@ -122,6 +128,7 @@ def test_a_store_that_may_not_be_read_hides_no_other(s3: S3) -> None:
     assert error.startswith(f"error: cannot read {s3.url('stores/hidden.zarr')}/")
 
 
+@EITHER
 def test_no_credentials_are_one_line(s3: S3) -> None:
     found = {name: v for name, v in s3.environment.items() if "KEY" not in name}
     nowhere = {"AWS_SHARED_CREDENTIALS_FILE": "/nowhere", "AWS_CONFIG_FILE": "/nowhere"}
@@ -130,6 +137,7 @@ def test_no_credentials_are_one_line(s3: S3) -> None:
     assert "set credentials in the environment" in one_line(refused)
 
 
+@EITHER
 def test_a_bucket_that_is_missing_is_one_line(s3: S3) -> None:
     with pytest.raises(StoreError, match="no store at s3://none/s: run"):
         FeatureStore.open("s3://none/s")
@@ -138,6 +146,7 @@ def test_a_bucket_that_is_missing_is_one_line(s3: S3) -> None:
     assert one_line(refused).endswith("create the bucket, or set another store.url")
 
 
+@EITHER
 def test_an_endpoint_where_nothing_answers_is_one_line(s3: S3) -> None:
     away = {"AWS_ENDPOINT_URL": f"http://me:{SECRET}@127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
     with environment({**s3.environment, **away}), pytest.raises(StoreError) as refused:
@@ -186,6 +195,7 @@ def test_a_fault_of_the_program_is_no_trouble_of_the_place() -> None:
         validate_response(400, b'{"error": "invalid"}', "k")
 
 
+@EITHER
 def test_a_bucket_that_cannot_be_one_is_one_line(s3: S3) -> None:
     objects = open_objects("s3://no_bucket!")
     for act in (

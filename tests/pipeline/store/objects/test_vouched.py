@@ -7,14 +7,17 @@ import pytest
 from egapipe.pipeline.store import check_store
 from egapipe.pipeline.store.objects.location import open_objects
 from egapipe.pipeline.store.records.record import sha256
-from tests.objectstore import S3, s3, s3_server
+from tests.objectstore import S3, either_client, s3, s3_server
 from tests.pipeline.store.samples import create, make_manifest, write
 
-__all__ = ["s3", "s3_server"]
+__all__ = ["either_client", "s3", "s3_server"]
+
+EITHER = pytest.mark.usefixtures("either_client")
 
 SMALL = make_manifest(outputs={"embedding": (3,)})
 
 
+@EITHER
 def test_s3_vouches_for_a_chunk_which_is_not_read_again(s3: S3) -> None:
     store = create(s3.url(), SMALL)
     write(store, 0)
@@ -29,6 +32,7 @@ def test_s3_vouches_for_a_chunk_which_is_not_read_again(s3: S3) -> None:
     assert check_store(store.url).problems == []
 
 
+@EITHER
 def test_what_arrives_damaged_is_refused_and_sent_again(s3: S3) -> None:
     store = create(s3.url(), SMALL)
     write(store, 0)
@@ -40,6 +44,7 @@ def test_what_arrives_damaged_is_refused_and_sent_again(s3: S3) -> None:
     assert check_store(store.url).problems == []
 
 
+@EITHER
 @pytest.mark.parametrize("size", [0, 1, 101 * 2**20])
 def test_objects_of_any_size_are_one_request(s3: S3, size: int) -> None:
     objects, data = open_objects(s3.url()), bytes(size)
