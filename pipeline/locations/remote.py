@@ -6,10 +6,12 @@ A process has one client of a storage, so a URL is all that travels, and nothing
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from egapipe.pipeline.errors import EgapipeError
@@ -154,6 +156,20 @@ def at_once(do: Callable[[T], U], items: Sequence[T], threads: int = AT_ONCE) ->
         return [do(item) for item in items]
     with ThreadPoolExecutor(min(threads, len(items))) as pool:
         return list(pool.map(do, items))
+
+
+def in_order(do: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[U]:
+    """What `do` gives for each item, in the order of the items, of which a few are under way."""
+    coming = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        running = deque(pool.submit(do, item) for item in islice(coming, 2 * threads))
+        try:
+            while running:
+                yield running.popleft().result()
+                running.extend(pool.submit(do, item) for item in islice(coming, 1))
+        finally:
+            for future in running:
+                future.cancel()
 
 
 @contextmanager

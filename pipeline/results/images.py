@@ -18,6 +18,7 @@ from egapipe.pipeline.store.format.manifest import DatasetRecord
 from egapipe.pipeline.store.records.digests import changed_rows, gone_rows
 from egapipe.pipeline.store.records.record import IMAGES, images_root
 from egapipe.pipeline.store.records.snapshot import Snapshot
+from egapipe.pipeline.store.streams import spread
 
 WHOLE_ROWS = 1 << 21
 """Up to so many rows every image is read, once a node while its files stay the same; of more, those
@@ -27,12 +28,22 @@ _SHARDS, _EACH = 16, 16
 
 
 class Changed(NamedTuple):
-    """An image that is not the one that a store was made of. gone: it cannot be read now."""
+    """An image that is not the one that a store was made of. record: of its shard, below the
+    store's URL. gone: it cannot be read now."""
 
     row: int
     key: str
     shard: int
+    record: str
     gone: bool
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        return (
+            f"restore the image, or delete {self.record} there and run `egapipe extract` again to "
+            "redo the shard"
+        )
 
 
 def fingerprint_of(dataset: Dataset, record: DatasetRecord) -> str:
@@ -71,15 +82,9 @@ def refusal(store: FeatureStore, changed: Changed) -> str:
     what = "cannot be read" if changed.gone else "is another one"
     return (
         f"store {store.url}: image {changed.key} (row {changed.row}) on {socket.gethostname()} "
-        f"{what} than that it was made of: restore the image, or delete "
-        f"{record_of(store, changed)} there and run `egapipe extract` again to redo the "
-        "shard; `egapipe store verify --images` lists all that have changed"
+        f"{what} than that it was made of: {changed.remedy}; `egapipe store verify --images` lists "
+        "all that have changed"
     )
-
-
-def record_of(store: FeatureStore, changed: Changed) -> str:
-    """The record of the shard of an image."""
-    return store.objects.located(layout.commit_key(changed.shard))
 
 
 def changed_images(
@@ -106,13 +111,6 @@ def changed_images(
             yield from changed_of(store, commit, dataset, rows if whole else spread(rows, _EACH))
 
 
-def spread(places: Sequence[int], count: int) -> list[int]:
-    """At most so many of some places, from the first to the last."""
-    if len(places) <= count:
-        return list(places)
-    return [places[int(i)] for i in np.linspace(0, len(places) - 1, count).round()]
-
-
 def changed_of(
     store: FeatureStore, commit: Commit, dataset: Dataset, rows: Sequence[int]
 ) -> Iterator[Changed]:
@@ -128,4 +126,5 @@ def changed_of(
         # Without an embedding, there is nothing that another image would be paired with.
         if row in failed:
             continue
-        yield Changed(row, dataset.keys[row], commit.shard, place in gone)
+        record = store.objects.located(layout.commit_key(commit.shard))
+        yield Changed(row, dataset.keys[row], commit.shard, record, place in gone)

@@ -68,10 +68,20 @@ def info(
 
 
 @app.command()
-def check(url: Url) -> None:
+def check(
+    url: Url,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Read the embeddings of so many shards only, spread over each store, and of the "
+            "others the records (default: all).",
+        ),
+    ] = None,
+) -> None:
     """Read whole stores and verify every checksum and count. Exit code 1 if anything is wrong."""
     with _complaints() as complain:
-        reports = [_check(store, complain) for store in _stores(url, complain)]
+        reports = [_check(store, sample, complain) for store in _stores(url, complain)]
     if not all(report.ok for report in reports):
         raise typer.Exit(1)
 
@@ -236,11 +246,11 @@ def _show(summary: "Summary") -> None:
         typer.echo(f"{typer.style(padded(name, width), bold=True)}  {visible(value)}")
 
 
-def _check(store: "Objects", complain: Complain) -> "CheckReport":
+def _check(store: "Objects", sample: int | None, complain: Complain) -> "CheckReport":
     from egapipe.pipeline.store.commands.check import check_store
 
     with bar("checking") as progress:
-        report = check_store(store, progress)
+        report = check_store(store, progress, sample=sample)
     if report.shards:
         say(report.line())
         for problem in report.problems:

@@ -45,7 +45,7 @@ def create_store(objects: Objects, manifest: Manifest, index: Rows) -> None:
 
     def same_rows(table: bytes) -> bool:
         try:
-            stored = decode_index(table, f"{objects.url}/{layout.INDEX}")
+            stored = decode_index(table, objects.named(layout.INDEX))
         except StoreError:
             return False
         require_same_rows(stored, index, objects.url)
@@ -91,7 +91,7 @@ def open_store(objects: Objects) -> tuple[Manifest, Created]:
     record = objects.get(layout.CREATED)
     if record is None:
         raise StoreError(_no_store(objects, objects.get(layout.GROUP)))
-    created = Created.decode(record, f"{objects.url}/{layout.CREATED}")
+    created = Created.decode(record, objects.named(layout.CREATED))
     return manifest_of(read_created(objects, created, layout.GROUP), objects.url), created
 
 
@@ -103,7 +103,7 @@ def read_created(objects: Objects, created: Created, key: str) -> bytes:
     data = objects.get(key)
     if data is None or sha256(data) != created.sha256.get(key):
         what = "is missing" if data is None else "has not the recorded checksum"
-        raise StoreError(f"{objects.url}/{key} {what}: {Created.remedy()}")
+        raise StoreError(f"{objects.named(key)} {what}: {Created.remedy()}")
     return data
 
 

@@ -332,13 +332,13 @@ class FeatureStore:
         damaged.
         """
         record = self.objects.get(layout.FINISHED)
-        where = f"{self.url}/{layout.FINISHED}"
+        where = self.objects.named(layout.FINISHED)
         return None if record is None else Finished.decode(record, where)
 
     def decode(self, shard: int, data: bytes) -> Commit:
         """The record in the stored bytes of a shard's. Raises StoreError if it is damaged, or is
         not what its name says."""
-        where = f"{self.url}/{layout.commit_key(shard)}"
+        where = self.objects.named(layout.commit_key(shard))
         commit = Commit.decode(data, where)
         rows = self.shards[shard]
         if (commit.shard, commit.start, commit.stop) != (shard, rows.start, rows.stop):

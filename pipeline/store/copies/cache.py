@@ -27,7 +27,7 @@ _ARROW = {"float16": pa.float16(), "bfloat16": pa.uint16(), "float32": pa.float3
 class Mapped:
     """A mapped copy of a part of an array.
 
-    values: [n * V', D] in the stored type, read-only: n rows in V' views. valid: bool [n]. pages:
+    values: [N * V', D] in the stored type, read-only: N rows in V' views. valid: bool [N]. pages:
     how its bytes come from the disk.
     """
 
@@ -55,11 +55,11 @@ def map_cache(
             batch = reader.get_batch(0)
             # A damaged length aborts the process in what follows, unless it is found here.
             batch.validate()
-            if batch.num_rows != len(part.rows):
+            if batch.num_rows != store.manifest.rows:
                 return None
             values = batch.column(0).storage.flatten().to_numpy(zero_copy_only=True)
             valid = batch.column(1).to_numpy(zero_copy_only=False)
-            values = values.reshape(len(part.rows) * len(part.views), -1)
+            values = values.reshape(batch.num_rows * len(part.views), -1)
             return Mapped(values, valid, Pages(file.fileno(), mapping, values))
     except (OSError, ValueError, pa.ArrowException):
         return None
@@ -70,11 +70,11 @@ def around_values(
 ) -> tuple[bytes, bytes]:
     """What an IPC file of a part of an array has before and after the array's bytes.
 
-    valid: bool [n] of its rows. Arrow writes a record batch from whole buffers, and the array may
+    valid: bool [N]. Arrow writes a record batch from whole buffers, and the array may
     be larger than memory. So it is given a mapping of zeros that is never touched, and a sink that
     leaves it out.
     """
-    dtype, rows = store.manifest.dtype, len(part.rows)
+    dtype, rows = store.manifest.dtype, store.manifest.rows
     count = rows * len(part.views) * math.prod(store.manifest.outputs[name])
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
     size = count * NUMPY[dtype].itemsize

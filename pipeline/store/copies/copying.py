@@ -21,20 +21,15 @@ from rich.filesize import decimal
 from egapipe.pipeline.disk.caches import FEATURES, REMEDY, build_once, remove_abandoned
 from egapipe.pipeline.disk.parts import Parts
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.locations.remote import AT_ONCE
 from egapipe.pipeline.store.copies.cache import Mapped, around_values, map_cache
 from egapipe.pipeline.store.copies.selection import Selection
-from egapipe.pipeline.store.format import layout
 from egapipe.pipeline.store.format.dtypes import NUMPY
-from egapipe.pipeline.store.objects.local import LocalObjects
 from egapipe.pipeline.store.records.record import Commit
 from egapipe.pipeline.store.records.snapshot import Snapshot
 from egapipe.pipeline.store.store import FeatureStore
+from egapipe.pipeline.store.streams import streams_of
 from egapipe.pipeline.terminal.progress import Progress, open_progress
 
-# Of a disk: more streams only take turns there.
-_LOCAL_STREAMS = 4
-_MEMORY = 1 << 29
 # What was copied is noted so often. Who is done before progress is shown needs none.
 _SETTLE_SECONDS = 2.0
 _SILENT_SECONDS = 3.0
@@ -73,36 +68,36 @@ def copy_path(folder: Path, content: str, name: str, part: Selection) -> Path:
 
 def _copy(store: FeatureStore, name: str, content: str, part: Selection, path: Path) -> None:
     found = _unchanged(store, content)
-    valid = np.ones(len(part.rows), dtype=bool)
-    failed = [failure.row for failure in found.failures if failure.row in part.rows]
-    valid[np.array(failed, dtype=np.int64) - part.rows.start] = False
+    count = store.manifest.rows
+    valid = np.ones(count, dtype=bool)
+    valid[[failure.row for failure in found.failures]] = False
     before, after = around_values(store, name, content, part, valid)
     numbers = len(part.views) * math.prod(store.manifest.outputs[name])
     row_bytes = numbers * NUMPY[store.manifest.dtype].itemsize
-    end = len(before) + row_bytes * len(part.rows)
+    end = len(before) + row_bytes * count
     size = end + len(after)
     _require_room(store, name, path, size)
     path.touch()
     with FileIO(path, "r+") as file:
-        parts = Parts(file, size, len(part.shards), before + after)
+        parts = Parts(file, size, part.shards, before + after)
         parts.write(before, 0)
         parts.write(after, end)
 
         def fetch(commit: Commit) -> int:
             rows = store.shards[commit.shard]
             block = part.taken(store.chunks.read(commit, name)[: len(rows)])
-            parts.write(block.data, len(before) + row_bytes * (rows.start - part.rows.start))
+            parts.write(block.data, len(before) + row_bytes * rows.start)
             return commit.shard
 
         try:
-            _fill(store, name, part, found, parts, fetch)
+            _fill(store, name, found, parts, fetch)
         except StoreError:
             # A shard that is not what was recorded may be done again by now.
             _unchanged(store, content)
             raise
         except OSError as error:
             if error.errno in _FULL:
-                left = row_bytes * store.manifest.shard_rows * (len(part.shards) - len(parts.done))
+                left = row_bytes * store.manifest.shard_rows * (part.shards - len(parts.done))
                 raise _no_room(store, name, path, left) from error
             raise
         parts.finish()
@@ -111,23 +106,21 @@ def _copy(store: FeatureStore, name: str, content: str, part: Selection, path: P
 def _fill(
     store: FeatureStore,
     name: str,
-    part: Selection,
     found: Snapshot,
     parts: Parts,
     fetch: Callable[[Commit], int],
 ) -> None:
     """Fetch all shards that are not there, and show how far that is."""
-    first = part.shards.start
-    missing = [shard for shard in part.shards if shard - first not in parts.done]
-    rows = len(part.rows) - sum(len(store.shards[shard]) for shard in missing)
+    missing = [shard for shard in range(len(store.shards)) if shard not in parts.done]
+    rows = store.manifest.rows - sum(len(store.shards[shard]) for shard in missing)
     began, settled, new = time.monotonic(), time.monotonic(), list[int]()
     shown: Progress | None = None
     with ExitStack() as stack:
         # Also where it is interrupted: what was copied until then stays.
         stack.callback(lambda: parts.settle(new))
         commits = map(found.commits.__getitem__, missing)
-        for shards in _under_way(fetch, commits, _streams(store, name)):
-            new += [shard - first for shard in shards]
+        for shards in _under_way(fetch, commits, streams_of(store, [name])):
+            new += shards
             rows += sum(len(store.shards[shard]) for shard in shards)
             now = time.monotonic()
             if now - settled > _SETTLE_SECONDS:
@@ -135,7 +128,7 @@ def _fill(
                 new, settled = [], now
             if shown is None and now - began > _SILENT_SECONDS:
                 task = f"copy {name}"
-                shown = stack.enter_context(open_progress(task, len(part.rows), done=rows))
+                shown = stack.enter_context(open_progress(task, store.manifest.rows, done=rows))
             if shown is not None:
                 shown.update(rows)
 
@@ -160,11 +153,6 @@ def _under_way(
         finally:
             for future in running:
                 future.cancel()
-
-
-def _streams(store: FeatureStore, name: str) -> int:
-    most = _LOCAL_STREAMS if isinstance(store.objects.home, LocalObjects) else AT_ONCE
-    return max(1, min(most, _MEMORY // layout.chunk_bytes(store.manifest, name)))
 
 
 def _unchanged(store: FeatureStore, content: str) -> Snapshot:

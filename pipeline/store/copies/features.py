@@ -30,9 +30,9 @@ class Features:
 
     rows: N. view_count: V. shape: of the output for one image, (D,) for embeddings and logits,
     (C, g, g) for grids. dim: how many numbers that is. dtype: of `take`. views: those that are at
-    hand, ascending. valid: bool [N], False for failed rows, whose values are NaN, and for rows that
-    are not at hand. row_bytes: of memory that one view of a row takes when it is read. key: what
-    they are, whatever part of them is at hand: caches of what is made of them are named by it.
+    hand, ascending. valid: bool [N], False for failed rows, whose values are NaN. row_bytes: of
+    memory that one view of a row takes when it is read. key: what they are, whatever views of them
+    are at hand: caches of what is made of them are named by it.
     """
 
     def __init__(
@@ -42,25 +42,22 @@ class Features:
         content: str,
         cache_dir: str | None,
         views: Sequence[int] | None = None,
-        shards: range | None = None,
     ) -> None:
         """Use `open`. content: the content hash of the store, which is not read if it is cached."""
         folder = default_cache_dir() if cache_dir is None else own_folder(path_of(cache_dir))
-        wanted = Selection.of(store, views, shards)
+        wanted = Selection.of(store, views)
         mapped, part, self.path = map_or_copy(store, output, content, folder.absolute(), wanted)
-        self._source = (store, output, content, cache_dir, views, shards)
+        self._source = (store, output, content, cache_dir, views)
         self.shape = store.manifest.outputs[output]
         self._values = mapped.values.reshape(-1, *self.shape)
         self._pages = mapped.pages
         self.rows = store.manifest.rows
         self.view_count = store.manifest.view_count
         self.views = part.views
-        self.valid = np.zeros(self.rows, dtype=bool)
-        self.valid[part.rows.start : part.rows.stop] = mapped.valid
+        self.valid = mapped.valid
         # Of each view, its place among those at hand; -1 = not there.
         self._places = np.full(self.view_count, -1, dtype=np.int64)
         self._places[list(part.views)] = np.arange(len(part.views))
-        self._at_hand = part.rows
         self._everything = part.whole
         self.dim = mapped.values.shape[1]
         self.row_bytes = self._pages.entry_pages * PAGE
@@ -75,26 +72,25 @@ class Features:
         cache_dir: str | None = None,
         *,
         views: Collection[int] | None = None,
-        shards: range | None = None,
     ) -> Self:
         """The features of a complete store, from this node's copy; it is built if there is none.
 
         output: its name in the manifest. cache_dir: where copies are kept; default `$EGAPIPE_CACHE`
-        or `~/.cache/egapipe`. views, shards: those that are needed, nothing else is copied; None
-        for all. Raises StoreError if the store is not complete or damaged, or if the folder cannot
-        be written, IndexError for a view or shard that it has not.
+        or `~/.cache/egapipe`. views: those that are needed, nothing else is copied; None for all.
+        Raises StoreError if the store is not complete or damaged, or if the folder cannot be
+        written, IndexError for a view that it has not.
         """
         store.require_output(output)
         # Whoever unpickles it may have another working folder.
         cache_dir = None if cache_dir is None else on_each_node(cache_dir)
         wanted = None if views is None else tuple(sorted(views))
-        return cls(store, output, store.finished().content_hash(), cache_dir, wanted, shards)
+        return cls(store, output, store.finished().content_hash(), cache_dir, wanted)
 
     def take(self, rows: Rows, view: int | Rows) -> torch.Tensor:
         """[B, *shape] in the stored type: a copy of some rows, each in the view asked for.
 
         rows: int64 [B]. view: one for all, or int64 [B]. Raises IndexError with the values if one
-        is out of range, or not at hand.
+        is out of range, or the view is not at hand.
         """
         entries = self.entries(rows, view)
         if self._pages.sparse and len(entries) > 1 and self._pages.missing(entries):
@@ -111,8 +107,7 @@ class Features:
                 return np.asarray(entries, dtype=np.int64)
             # This refuses a negative view, which would count from the end.
             places = self._places[np.ravel_multi_index((view,), (self.view_count,))]
-            shape = (len(self._at_hand), len(self.views))
-            found = np.ravel_multi_index((np.asarray(rows) - self._at_hand.start, places), shape)
+            found = np.ravel_multi_index((rows, places), (self.rows, len(self.views)))
             return np.asarray(found, dtype=np.int64)
         except ValueError:
             raise self._refusal(rows, view) from None
@@ -155,7 +150,4 @@ class Features:
                 return IndexError(f"{what} {wrong[0]} is not in 0..{end - 1}")
         if self._everything or (np.ndim(view) > 0 and np.shape(rows) != np.shape(view)):
             return IndexError(f"{np.shape(rows)} rows and {np.shape(view)} views do not pair")
-        first, last = self._at_hand.start, self._at_hand.stop - 1
-        return IndexError(
-            f"this copy has views {list(self.views)} of rows {first} to {last}: others are not here"
-        )
+        return IndexError(f"this copy has views {list(self.views)}: others are not here")

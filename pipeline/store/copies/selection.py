@@ -1,4 +1,4 @@
-"""Which part of a store's array a node wants to have at hand: views, and the rows of shards."""
+"""Which views of a store's array a node wants to have at hand."""
 
 import hashlib
 from collections.abc import Collection, Sequence
@@ -15,34 +15,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Selection:
-    """Some views of the rows of some shards, which follow each other.
+    """Some views of all rows.
 
-    views: ascending. whole: whether nothing is left out. rows: of the store, those of the shards.
+    views: ascending. whole: whether they are all. shards: how many the rows are in.
     """
 
     views: Sequence[int]
-    shards: range
-    rows: range
     whole: bool
+    shards: int
 
     @classmethod
-    def of(
-        cls,
-        store: "FeatureStore",
-        views: Collection[int] | None = None,
-        shards: range | None = None,
-    ) -> Self:
-        """None stands for all. Raises IndexError if the store has no such view or shard."""
-        count, planned = store.manifest.view_count, len(store.shards)
+    def of(cls, store: "FeatureStore", views: Collection[int] | None = None) -> Self:
+        """None stands for all. Raises IndexError if the store has no such view."""
+        count = store.manifest.view_count
         chosen = range(count) if views is None else sorted(set(views))
-        among = range(planned) if shards is None else shards
         if not chosen or chosen[0] < 0 or chosen[-1] >= count:
             raise IndexError(f"views {list(chosen)} are not some of 0..{count - 1}")
-        if among.step != 1 or not 0 <= among.start < among.stop <= planned:
-            raise IndexError(f"shards {among} are not some of 0..{planned - 1} in a row")
-        rows = range(store.shards[among.start].start, store.shards[among.stop - 1].stop)
-        whole = len(chosen) == count and len(among) == planned
-        return cls(chosen, among, rows, whole)
+        return cls(chosen, len(chosen) == count, len(store.shards))
 
     @property
     def name(self) -> str:
@@ -62,5 +51,6 @@ class Selection:
 
     @property
     def _text(self) -> bytes:
+        # The shards are named because there are copies whose names have them.
         views = ",".join(map(str, self.views))
-        return f"views {views} shards {self.shards.start}-{self.shards.stop - 1}".encode()
+        return f"views {views} shards 0-{self.shards - 1}".encode()

@@ -35,7 +35,7 @@ class Chunks:
         vouched = self._objects.put_vouched(key, data, digest)
         if not vouched and sha256(self._objects.get(key) or b"") != digest:
             raise StoreError(
-                f"{self._objects.url}/{key} does not hold what was written: "
+                f"{self._objects.named(key)} does not hold what was written: "
                 "does another process write this shard?"
             )
         return digest
@@ -48,11 +48,17 @@ class Chunks:
         key = layout.chunk_key(self._manifest, name, commit.shard)
         data = self._objects.get(key)
         if data is None:
-            raise StoreError(self._bad(commit.shard, f"{key} is missing"))
+            raise StoreError(self._bad(commit.shard, f"{self._objects.located(key)} is missing"))
         if sha256(data) != commit.sha256[name]:
-            raise StoreError(self._bad(commit.shard, f"{key} has not the recorded checksum"))
+            raise StoreError(
+                self._bad(
+                    commit.shard, f"{self._objects.located(key)} has not the recorded checksum"
+                )
+            )
         if len(data) != layout.chunk_bytes(self._manifest, name):
-            raise StoreError(self._bad(commit.shard, f"{key} has {len(data)} bytes"))
+            raise StoreError(
+                self._bad(commit.shard, f"{self._objects.located(key)} has {len(data)} bytes")
+            )
         shape = layout.chunk_shape(self._manifest, name)
         return np.frombuffer(data, layout.chunk_dtype(self._manifest, name)).reshape(shape)
 
@@ -69,9 +75,11 @@ class Chunks:
         start = (place * views + view) * length
         data = self._objects.part(key, start, start + length)
         if data is None:
-            raise StoreError(self._bad(shard, f"{key} is missing"))
+            raise StoreError(self._bad(shard, f"{self._objects.located(key)} is missing"))
         if len(data) != length:
-            raise StoreError(self._bad(shard, f"{key} ends before row {place}"))
+            raise StoreError(
+                self._bad(shard, f"{self._objects.located(key)} ends before row {place}")
+            )
         return np.frombuffer(data, dtype).reshape(shape)
 
     def digest(self, name: str, block: Stored) -> str:

@@ -209,7 +209,7 @@ class StoredIndex:
 
     @property
     def _where(self) -> str:
-        return f"{self._objects.url}/{layout.INDEX}"
+        return self._objects.named(layout.INDEX)
 
     def _whole(self) -> pa.Table | None:
         """All of a small index; None of a large one, which is open then."""

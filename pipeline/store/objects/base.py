@@ -36,6 +36,10 @@ class Objects(ABC):
         """Where an object lies below the URL, for people."""
         return key
 
+    def named(self, key: str) -> str:
+        """The URL of an object, for people."""
+        return f"{self.url}/{self.located(key)}"
+
     @abstractmethod
     def get(self, key: str) -> bytes | None:
         """The bytes of an object, or None if there is none."""

@@ -21,7 +21,6 @@ from egapipe.pipeline.store import FeatureStore, Manifest
 from egapipe.pipeline.store.commands.diff import cosine_differences
 from egapipe.pipeline.store.create import require_equal, require_same_rows
 from egapipe.pipeline.store.format.dtypes import DtypeName, to_floats
-from egapipe.pipeline.store.format.layout import commit_key
 from egapipe.pipeline.views import plan_hash, settled
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import index_of, software
@@ -149,8 +148,7 @@ def _changed(
 def _named(changed: Changed) -> str:
     what = "cannot be read" if changed.gone else "is another one"
     return (
-        f"image {changed.key} (row {changed.row}, shard {changed.shard}) {what}: restore it, or "
-        f"delete {commit_key(changed.shard)} and run `egapipe extract` again to redo the shard"
+        f"image {changed.key} (row {changed.row}, shard {changed.shard}) {what}: {changed.remedy}"
     )
 
 

@@ -188,6 +188,20 @@ def test_check_lists_the_problems_of_each_store(folder: Path) -> None:
     assert shown.stderr.startswith(f"error: {folder}/single.zarr/zarr.json is missing: restore")
 
 
+def test_check_of_a_sample_reads_some_shards_and_every_record(folder: Path) -> None:
+    store = folder / "quickstart" / "train.zarr"
+    shown = run("check", str(store), "--sample", "2")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert "complete, 3 of 3 shards, read 160 bytes of 2 in " in shown.stdout
+    # Of the first and of the last: what is between them is not read.
+    chunk = store / "embedding" / "c" / "1" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[::-1])
+    assert run("check", str(store), "--sample", "2").exit_code == 0
+    assert run("check", str(store)).exit_code == 1
+    (store / "commits" / "000001.json").unlink()
+    assert "commits/000001.json is missing" in run("check", str(store), "--sample", "2").stdout
+
+
 @pytest.mark.parametrize("command", ["info", "check"])
 def test_another_zarr_group_is_no_store(command: str, tmp_path: Path) -> None:
     import zarr

@@ -103,6 +103,25 @@ def test_killed_at_any_step_of_an_append_it_is_whole_and_ends_byte_identical(
     assert step > 30
 
 
+def test_whatever_is_wrong_with_what_was_appended_is_named_where_it_lies(tmp_path: Path) -> None:
+    url = str(tmp_path / "train.zarr")
+    finished(url, manifest_of(BEFORE))
+    append(url)
+    own = [path for path in Path(url, layout.APPENDED).rglob("*") if path.is_file()]
+    assert len(own) > 10
+    for file in own:
+        key = file.relative_to(url).as_posix()
+        # Whether rows were appended at all is what this one says.
+        if key.endswith(layout.COUNTS):
+            continue
+        data = file.read_bytes()
+        file.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+        (problem, *_) = check_store(url).problems
+        assert key in problem, problem
+        file.write_bytes(data)
+    assert check_store(url).ok
+
+
 def extract_appended(url: str, variables: dict[str, str], go: Event) -> None:
     """What an append does to a store, in a process of its own."""
     go.wait()

@@ -1,5 +1,6 @@
 """How a node's copy is made: by several streams, of what is asked for, and on from where it was."""
 
+import hashlib
 import multiprocessing
 import os
 import shutil
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.store import Features, FeatureStore
+from egapipe.pipeline.store import Features, FeatureStore, streams
 from egapipe.pipeline.store.copies import copying, pages
 from egapipe.pipeline.store.copies.selection import Selection
 from tests.pipeline.store.samples import finished, make_arrays, make_manifest
@@ -77,7 +78,7 @@ def die_at(chunk: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     copying._SETTLE_SECONDS = 0
-    copying._LOCAL_STREAMS = 1
+    streams._LOCAL = 1
     sys.addaudithook(hook)
 
 
@@ -124,7 +125,7 @@ def test_others_go_on_where_the_builder_was_killed(store: FeatureStore) -> None:
 def test_an_error_keeps_what_was_copied(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copying, "_LOCAL_STREAMS", 1)
+    monkeypatch.setattr(streams, "_LOCAL", 1)
     last = Path(store.url, "embedding/c", str(SHARDS - 1), "0/0")
     last.rename(last.with_suffix(".gone"))
     with pytest.raises(StoreError, match="is missing: delete commits/000031"):
@@ -150,7 +151,7 @@ def test_a_shard_that_is_done_again_meanwhile_is_seen(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its bytes are not those of the record that the copy goes by, but nothing is damaged."""
-    monkeypatch.setattr(copying, "_LOCAL_STREAMS", 1)
+    monkeypatch.setattr(streams, "_LOCAL", 1)
     real = store.chunks.read
 
     def read(commit: object, name: str) -> object:
@@ -169,32 +170,24 @@ def test_a_shard_that_is_done_again_meanwhile_is_seen(
     np.testing.assert_array_equal(everything(Features.open(store)), expected(store))
 
 
-@pytest.mark.parametrize(
-    ("views", "shards"), [([0], None), ([2, 1], None), (None, range(3, 7)), ([1], range(31, 32))]
-)
-def test_a_part_has_what_was_asked_for(
-    store: FeatureStore, views: list[int] | None, shards: range | None
-) -> None:
+@pytest.mark.parametrize("views", [[0], [2, 1], [0, 1, 2]])
+def test_a_part_has_the_views_that_were_asked_for(store: FeatureStore, views: list[int]) -> None:
     with chunks_read() as opened:
-        part = Features.open(store, views=views, shards=shards)
-    assert len(opened) == len(shards or range(SHARDS))
-    rows = np.arange(2 * SHARDS) if shards is None else np.arange(2 * shards[0], 2 * shards[-1] + 2)
-    assert np.flatnonzero(part.valid).tolist() == rows.tolist()
-    every = expected(store)
-    for view in sorted(views or range(3)):
+        part = Features.open(store, views=views)
+    assert len(opened) == SHARDS
+    assert part.valid.all()
+    rows, every = np.arange(part.rows), expected(store)
+    for view in sorted(views):
         np.testing.assert_array_equal(part.take(rows, view).numpy(), every[rows, view])
         each = np.full(len(rows), view)
         entries = part.tensor()[part.entries(rows, each)]
         np.testing.assert_array_equal(entries.numpy(), every[rows, view])
-    assert part.tensor().shape == (len(rows) * len(views or range(3)), 3)
-    for wrong in {0, 1, 2} - set(views or range(3)):
+    assert part.tensor().shape == (len(rows) * len(views), 3)
+    for wrong in {0, 1, 2} - set(views):
         with pytest.raises(IndexError, match="others are not here"):
             part.take(rows, wrong)
     with pytest.raises(IndexError, match=r"row -1 is not in 0\.\.63"):
         part.take(np.array([-1]), part.views[0])
-    if shards is not None:
-        with pytest.raises(IndexError, match="others are not here"):
-            part.take(np.array([0]), part.views[0])
 
 
 def test_a_part_takes_the_whole_copy_where_there_is_one(store: FeatureStore) -> None:
@@ -206,14 +199,21 @@ def test_a_part_takes_the_whole_copy_where_there_is_one(store: FeatureStore) -> 
     assert part.path != whole.path
     # Two views less of 64 rows of 3 numbers; it says what it has.
     assert size - part.path.stat().st_size > 2 * 64 * 3 * 2 - 256
-    assert Features.open(store, views=[0], shards=range(SHARDS)).path == part.path
+    assert Features.open(store, views=[0]).path == part.path
     assert Features.open(store).path == whole.path
 
 
 def test_a_part_that_is_not_there_is_refused(store: FeatureStore) -> None:
-    for views, shards in (([3], None), ([], None), (None, range(33)), (None, range(0, 4, 2))):
+    for views in ([3], []):
         with pytest.raises(IndexError, match="are not some of"):
-            Selection.of(store, views, shards)
+            Selection.of(store, views)
+
+
+def test_a_part_has_the_name_that_it_always_had(store: FeatureStore) -> None:
+    """What nodes have copied is found again."""
+    part = Selection.of(store, [0, 2])
+    assert part.metadata == {"egapipe.selection": "views 0,2 shards 0-31"}
+    assert part.name == "-part" + hashlib.sha256(b"views 0,2 shards 0-31").hexdigest()[:16]
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def large(tmp_path: Path) -> FeatureStore:
     """A store of 1.2 MB."""
-    manifest = make_manifest(400, 50, 1, outputs={"embedding": (1500,)})
+    manifest = make_manifest(400, 50, 2, outputs={"embedding": (750,)})
     return finished(str(tmp_path / "l"), manifest)
 
 
@@ -269,9 +269,8 @@ def test_what_killed_builders_left_makes_room(large: FeatureStore, small: Path) 
     left = small / "features" / f"{'0' * 64}-embedding.partial"
     left.parent.mkdir()
     left.write_bytes(bytes(700_000))
-    part = Features.open(large, shards=range(3), cache_dir=str(small))
+    Features.open(large, views=[0], cache_dir=str(small))
     assert not left.exists()
-    assert part.valid.sum() == 150
 
 
 def test_a_copy_larger_than_memory_is_read_the_same(
