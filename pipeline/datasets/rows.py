@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,20 +163,21 @@ class RowsDataset(RowImages):
         files = self.files()
         if not files:
             return fingerprint_of(self)
-        return cached_digest(files, f"{METHOD}\n{self._listed_as()}", partial(fingerprint_of, self))
+        return cached_digest(files, f"{METHOD}\n{self._listed_as}", partial(fingerprint_of, self))
 
     def digests(self, rows: int) -> list[bytes]:
         """See `Dataset`; remembered on this node while the files stay the same."""
         files, compute = self.files(), partial(image_digests, self, rows)
         if not files:
             return compute()
-        known = f"{DIGESTS_METHOD} {rows}\n{self._listed_as()}"
+        known = f"{DIGESTS_METHOD} {rows}\n{self._listed_as}"
         return remembered(
             DIGESTS, files, known, compute, encode=encode_digests, decode=decode_digests
         )
 
+    @cached_property
     def _listed_as(self) -> str:
-        """The configuration and what was listed."""
+        """The configuration and what was listed: all keys are gone through once."""
         # A setting that came later and is not used does not make the node forget.
         source = json.dumps(durable(self.source), separators=(",", ":"), ensure_ascii=False)
         return f"{source}\n{listing_digest(self)}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
+from egapipe.pipeline.locations.remote import in_order
 from egapipe.pipeline.locations.urls import has_secrets
 
 Kind = Literal["model", "dataset"]
@@ -21,6 +22,8 @@ Told = Callable[[int], None]
 MOST_FILES, MOST_BYTES = 100, 2 * 2**30
 """Of one commit: what was committed is not sent again after an interruption."""
 _PIECE = 2**22
+# Of files that are brought.
+_STREAMS = 8
 _LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -153,16 +156,23 @@ class Repository:
             told(done)
         return len(missing)
 
-    def bring(self, path: str, commit: str, folder: Path) -> Path:
-        """One file of a commit below a folder; what was brought before stays.
+    def bring(self, paths: Sequence[str], commit: str, folder: Path) -> Iterator[Path]:
+        """Files of a commit below a folder, in their order, several at a time; what was brought
+        before stays.
 
-        The path must have been checked: see `is_plain`. Raises UsageError or EgapipeError.
+        The paths must have been checked: see `is_plain`. Raises UsageError or EgapipeError.
         """
-        with self._explained("read"), _quiet():
-            found = self._api.hf_hub_download(
-                self.name, path, repo_type=self.kind, revision=commit, local_dir=folder
+        api = self._api
+
+        def one(path: str) -> Path:
+            return Path(
+                api.hf_hub_download(
+                    self.name, path, repo_type=self.kind, revision=commit, local_dir=folder
+                )
             )
-        return Path(found)
+
+        with self._explained("read"), _quiet():
+            yield from in_order(one, paths, _STREAMS)
 
     @property
     def _api(self) -> Any:

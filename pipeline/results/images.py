@@ -58,6 +58,12 @@ def root_of(dataset: Dataset, manifest: Manifest) -> str:
     return images_root(manifest.dataset.fingerprint, shards)
 
 
+def content_of(dataset: Dataset, manifest: Manifest) -> str:
+    """What stands for keys and images of a data set: what `require_images` reads of a store that
+    was made of it."""
+    return root_of(dataset, manifest) if manifest.dataset.images else dataset.fingerprint()
+
+
 def require_images(store: FeatureStore, dataset: Dataset, found: Snapshot | None = None) -> None:
     """Raise StoreError, which names the first image that is another one than a store was made of.
 

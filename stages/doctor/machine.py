@@ -201,8 +201,10 @@ def _copies(parts: Parts, folder: Path) -> int:
     for split, store in parts.stores().items():
         part = Selection.of(store, copied_views(parts.config, split))
         if not _is_copied(store, folder, part):
-            plan = StorePlan(split, store.objects, store.manifest, begun=True, pending=())
-            needed += plan.cache_bytes * len(part.views) // store.manifest.view_count
+            copied = len(part.views)
+            needed += StorePlan(
+                split, store.objects, store.manifest, begun=True, pending=(), copied=copied
+            ).cache_bytes
     return needed
 
 

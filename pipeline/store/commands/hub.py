@@ -1,13 +1,13 @@
 """Stores on the Hugging Face hub: `push` sends what is not there, `pull` brings and checks them."""
 
+import os
 import shutil
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.filesize import decimal
 
 from egapipe.pipeline.errors import StoreError, UsageError
@@ -93,25 +93,26 @@ def pull_stores(repository: Repository, folder: Path, *, told: Told | None = Non
     its records say; nothing is kept) or EgapipeError.
     """
     folder = folder.absolute()
-    if folder.exists():
-        raise UsageError(f"{folder} is there already: name a new folder")
     beside = folder.with_name(f".{folder.name}.pulling")
-    with _alone(beside):
+    _require_new(folder)
+    with alone(beside):
+        # Another process may have been the first.
+        _require_new(folder)
         commit = repository.commit()
         wanted = wanted_files(repository.files(commit))
         if not wanted:
             raise UsageError(f"there is no store of egapipe in {repository.url}")
         _require_room(beside, sum(one.size for one in wanted.values()))
-        for done, path in enumerate(wanted):
-            if told is not None:
-                told(done, len(wanted))
-            repository.bring(path, commit, beside)
-        if told is not None:
-            told(len(wanted), len(wanted))
+        tell = told or (lambda done, planned: None)
+        tell(0, len(wanted))
+        for done, _ in enumerate(repository.bring(list(wanted), commit, beside), 1):
+            tell(done, len(wanted))
         # Of an earlier commit, if an interrupted pull was of that.
         _remove_others(beside, wanted)
-        reports = [check_store(store) for store in _found(beside)]
-        problems = [problem for report in reports for problem in report.problems]
+        found = list(find_stores(beside))
+        reports = [check_store(one) for one in found if not isinstance(one, StoreError)]
+        problems = [str(one) for one in found if isinstance(one, StoreError)]
+        problems += [problem for report in reports for problem in report.problems]
         if problems or not reports:
             shutil.rmtree(beside)
             raise StoreError(
@@ -222,10 +223,6 @@ def _card(stores: list[str], repository: Repository) -> str:
     )
 
 
-def _found(folder: Path) -> list[Objects]:
-    return [one for one in find_stores(folder) if not isinstance(one, StoreError)]
-
-
 def _remove_others(beside: Path, wanted: Mapping[str, There]) -> None:
     shutil.rmtree(beside / ".cache", ignore_errors=True)
     for file in [path for path in beside.rglob("*") if path.is_file() or path.is_symlink()]:
@@ -243,20 +240,45 @@ def _require_room(beside: Path, size: int) -> None:
         )
 
 
+def _require_new(folder: Path) -> None:
+    if folder.exists():
+        raise UsageError(f"{folder} is there already: name a new folder")
+
+
 @contextmanager
-def _alone(beside: Path) -> Iterator[None]:
-    """The beside folder, made if it is not there, for one process at a time."""
+def alone(beside: Path) -> Iterator[None]:
+    """The beside folder, made if it is not there, for one process at a time.
+
+    The lock is the system's, on the folder itself: it is gone with the process, and leaves no file.
+    """
     try:
-        beside.mkdir(parents=True, exist_ok=True)
+        handle = _own(beside)
     except OSError as error:
         raise UsageError(f"cannot write {beside}: {error.strerror}") from None
-    lock = FileLock(beside.with_name(f"{beside.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UsageError(f"another process is pulling to {beside.parent}: wait for it") from None
     try:
         yield
     finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _own(beside: Path) -> int:
+    """A locked descriptor of the folder that has this name. Raises OSError, UsageError."""
+    try:
+        import fcntl
+    except ImportError:
+        raise UsageError("this system has no flock: pull stores on Linux or macOS") from None
+    while True:
+        beside.mkdir(parents=True, exist_ok=True)
+        handle = os.open(beside, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it may have renamed or removed it meanwhile.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), beside.stat()):
+                    return handle
+        except BlockingIOError:
+            os.close(handle)
+            raise UsageError(
+                f"another process is pulling to {beside.parent}: wait for it"
+            ) from None
+        os.close(handle)

@@ -35,12 +35,17 @@ class DecodedImages:
     unreadable: dict[int, str]
 
 
-def decoded_images(dataset: Dataset, folder: Path | None = None) -> DecodedImages:
+def decoded_images(
+    dataset: Dataset, content: str | None = None, folder: Path | None = None
+) -> DecodedImages:
     """Every image of a data set, decoded once per node.
 
+    content: what stands for keys and images, where somebody has read them for that already.
     Raises SizeMismatchError when the images are not all as large as the first readable one.
     """
-    name = hashlib.sha256(f"{dataset.fingerprint()}:{len(dataset)}".encode()).hexdigest()[:32]
+    name = hashlib.sha256(
+        f"{content or dataset.fingerprint()}:{len(dataset)}".encode()
+    ).hexdigest()[:32]
     array = PIXELS.file(folder or cache_dir(), name)
     record = array.with_suffix(".json")
     return build_once(

@@ -14,6 +14,7 @@ from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.machine.cores import available_cpus
+from egapipe.pipeline.results.images import content_of
 from egapipe.pipeline.results.pairing import check_one_teacher, copied_views, open_pair
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import Hashes, key_hashes
@@ -156,7 +157,7 @@ def make_loader(config: Config, sources: Sources, frame: Frame, world: World) ->
     check_views(config.distill, sources.stores[0].manifest.plan)
     hashes = [key_hashes(dataset.keys) for dataset in sources.datasets]
     return Loader(
-        images=_joint(config, sources.datasets, hashes, frame, world),
+        images=_joint(config, sources, hashes, frame, world),
         features=joint_embeddings(sources.features),
         labels=sources.labels,
         rows=np.sort(plan.rows),
@@ -190,14 +191,15 @@ def epoch_plan(config: Config, sources: Sources, world: World) -> Plan:
 
 
 def _joint(
-    config: Config, datasets: Sequence[Dataset], hashes: list[Hashes], frame: Frame, world: World
+    config: Config, sources: Sources, hashes: list[Hashes], frame: Frame, world: World
 ) -> Images:
     """All sources' images; those of the unlabelled ones may have any size."""
+    each = zip(sources.datasets, sources.stores, hashes, strict=True)
     parts = [
-        open_images(config, dataset, own, frame, world, any_size=number > 0)
-        for number, (dataset, own) in enumerate(zip(datasets, hashes, strict=True))
+        open_images(config, dataset, own, frame, world, store=store, any_size=number > 0)
+        for number, (dataset, store, own) in enumerate(each)
     ]
-    return joint_images(parts, [len(dataset) for dataset in datasets])
+    return joint_images(parts, [len(dataset) for dataset in sources.datasets])
 
 
 def student_frame(config: Config, dataset: Dataset, plan: ViewsConfig) -> Frame:
@@ -222,10 +224,12 @@ def open_images(
     frame: Frame,
     world: World,
     *,
+    store: FeatureStore | None = None,
     any_size: bool = False,
 ) -> Images:
     """Images on the device if they are of one size and fit, else streamed.
 
+    store: of these images, which were compared with it; what was read for that is not read again.
     any_size: they need not say what the student's input is, even where the configuration does not.
     Nothing is decoded where others train.
     """
@@ -235,7 +239,8 @@ def open_images(
     resident = distill.data == "resident" or (distill.data == "auto" and fits)
     if resident and world.trains(distill.workers):
         try:
-            decoded = decoded_images(dataset)
+            content = None if store is None else content_of(dataset, store.manifest)
+            decoded = decoded_images(dataset, content)
             return ResidentImages(decoded.pixels, hashes, frame, world.device, decoded.unreadable)
         except SizeMismatchError as error:
             if distill.data == "resident":

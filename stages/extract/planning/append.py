@@ -13,7 +13,7 @@ from egapipe.pipeline.store.format.manifest import Parent
 from egapipe.pipeline.store.growth import next_state
 from egapipe.pipeline.store.records.snapshot import Snapshot
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
-from egapipe.stages.extract.planning.plan import StorePlan, plan_store
+from egapipe.stages.extract.planning.plan import StorePlan, copied_count, plan_store
 from egapipe.stages.extract.teachers import Teacher
 
 
@@ -44,9 +44,10 @@ def plan_append(config: Config, split: Split, dataset: Dataset, teacher: Teacher
     grown = manifest_for(config, split, origin, dataset, stored=stored, parent=parent)
     require_equal(stored.asking(dataset=grown.dataset), grown, store.url)
     objects = next_state(store.objects, stored.rows // stored.shard_rows)
+    copied = copied_count(config, split)
     if not FeatureStore.exists(objects):
         new = range(objects.first, -(-grown.rows // grown.shard_rows))
-        return StorePlan(split, objects, grown, begun=False, pending=tuple(new))
+        return StorePlan(split, objects, grown, False, tuple(new), copied=copied)
     begun = FeatureStore.at(objects)
     if begun.manifest.differences(grown):
         raise StoreError(
@@ -55,7 +56,7 @@ def plan_append(config: Config, split: Split, dataset: Dataset, teacher: Teacher
             f"{objects.home.url} to give it up"
         )
     taken = begun.snapshot()
-    return StorePlan(split, objects, begun.manifest, True, tuple(taken.pending), taken)
+    return StorePlan(split, objects, begun.manifest, True, tuple(taken.pending), taken, copied)
 
 
 def _require_beginning(store: FeatureStore, found: Snapshot, dataset: Dataset) -> None:

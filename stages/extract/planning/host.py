@@ -1,6 +1,5 @@
 """Whether another host would extract what this one would: the same software, model and images."""
 
-import hashlib
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +7,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from egapipe.pipeline.datasets import Images
-from egapipe.pipeline.errors import EgapipeError, ImageError, TeacherError, UsageError
+from egapipe.pipeline.datasets.fingerprint import digests_of
+from egapipe.pipeline.errors import EgapipeError, TeacherError, UsageError
 from egapipe.pipeline.store import Manifest
 from egapipe.stages.extract.planning.manifest import software
 from egapipe.stages.extract.teachers import Teacher
@@ -29,8 +29,9 @@ def sample(dataset: Images) -> Samples:
         near = np.arange(max(0, place - _AROUND), min(len(dataset), place + _AROUND + 1))
         drawn = rng.choice(near, min(_DRAWN, len(near)), replace=False)
         rows |= {int(place), *drawn.tolist()}
-    digests = {row: _digest(dataset, row) for row in sorted(rows)}
-    return {row: digest for row, digest in digests.items() if digest is not None}
+    read = sorted(rows)
+    digests = zip(read, digests_of(dataset, read), strict=True)
+    return {row: digest.tobytes().hex() for row, digest in digests if digest.any()}
 
 
 def check_images(dataset: Images, samples: Samples) -> None:
@@ -38,8 +39,9 @@ def check_images(dataset: Images, samples: Samples) -> None:
 
     Without this, a host that lacks the folder would record every image as unreadable.
     """
-    for row, expected in samples.items():
-        if _digest(dataset, row) != expected:
+    found = digests_of(dataset, list(samples))
+    for (row, expected), digest in zip(samples.items(), found, strict=True):
+        if digest.tobytes().hex() != expected:
             raise UsageError(
                 f"image {dataset.keys[row]} of data set {dataset.name} is missing or another one: "
                 "make the images visible to every host at the same path"
@@ -65,13 +67,6 @@ def named_host() -> Iterator[None]:
         yield
     except EgapipeError as error:
         raise type(error)(f"worker on {socket.gethostname()}: {error}") from error
-
-
-def _digest(dataset: Images, row: int) -> str | None:
-    try:
-        return hashlib.sha256(dataset.encoded(row)).hexdigest()
-    except ImageError:
-        return None
 
 
 def _refusal(key: str, here: str | None, expected: str | None) -> TeacherError:

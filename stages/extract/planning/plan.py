@@ -8,6 +8,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.results.pairing import copied_views
 from egapipe.pipeline.store import FeatureStore, Manifest, plan_shards
 from egapipe.pipeline.store.create import (
     ELSEWHERE,
@@ -33,7 +34,8 @@ _RECORD_BYTES = 4096
 class StorePlan:
     """One store as it will be, and what of it is still to be written.
 
-    begun: whether the store exists. pending: its shards without a record, by number.
+    begun: whether the store exists. pending: its shards without a record, by number. copied: views
+    that stage two copies, None for all.
     """
 
     split: Split
@@ -43,6 +45,7 @@ class StorePlan:
     pending: tuple[int, ...]
     found: Snapshot | None = None
     """Of a store that was begun."""
+    copied: int | None = None
 
     @property
     def shards(self) -> Sequence[range]:
@@ -83,8 +86,9 @@ class StorePlan:
     def cache_bytes(self) -> int:
         """Bytes of the node-local copy that stage two reads: unpadded, and a bit for each row."""
         read = "embedding" if "embedding" in self.manifest.outputs else min(self.manifest.outputs)
-        rows = self.manifest.rows
-        return rows * _row_bytes(self.manifest, read) + -(-rows // 8)
+        rows, views = self.manifest.rows, self.manifest.view_count
+        copied = views if self.copied is None else self.copied
+        return rows * _row_bytes(self.manifest, read) * copied // views + -(-rows // 8)
 
     @property
     def _shard_bytes(self) -> int:
@@ -98,10 +102,12 @@ def plan_store(config: Config, split: Split, dataset: Dataset, teacher: Teacher)
     StoreError if another store is there, or it cannot be read.
     """
     objects, origin = open_objects(config.store_url(split)), Origin.of(teacher)
+    copied = copied_count(config, split)
     if not FeatureStore.exists(objects):
         manifest = manifest_for(config, split, origin, dataset)
         shards = len(plan_shards(manifest.rows, manifest.shard_rows))
-        return StorePlan(split, objects, manifest, begun=False, pending=tuple(range(shards)))
+        pending = tuple(range(shards))
+        return StorePlan(split, objects, manifest, begun=False, pending=pending, copied=copied)
     store = FeatureStore.open(objects)
     found = store.snapshot()
     stored = store.manifest
@@ -119,8 +125,20 @@ def plan_store(config: Config, split: Split, dataset: Dataset, teacher: Teacher)
         require_software(stored, asked, store.url, same=True)
     require_same_rows(store.listing, index_of(dataset), store.url)
     return StorePlan(
-        split, store.objects, stored, begun=True, pending=tuple(found.pending), found=found
+        split,
+        store.objects,
+        stored,
+        begun=True,
+        pending=tuple(found.pending),
+        found=found,
+        copied=copied,
     )
+
+
+def copied_count(config: Config, split: Split) -> int | None:
+    """How many views of a split stage two copies, None for all."""
+    views = copied_views(config, split)
+    return None if views is None else len(views)
 
 
 def _row_bytes(manifest: Manifest, name: str) -> int:

@@ -11,7 +11,7 @@ import pytest
 from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError
 from egapipe.pipeline.locations import hub as locations
 from egapipe.pipeline.locations.hub import Repository, There
-from egapipe.pipeline.store.commands.hub import pull_stores, push_stores, wanted_files
+from egapipe.pipeline.store.commands.hub import alone, pull_stores, push_stores, wanted_files
 from tests.hub_server import TOKEN, Hub, running, use
 from tests.pipeline.store import test_growth as growth
 from tests.pipeline.store.samples import finished
@@ -206,6 +206,26 @@ def test_two_at_once_do_not_pull_into_one_folder(server: Hub, stores: Path, tmp_
 
     pull_stores(REPOSITORY, tmp_path / "here", told=other)
     assert len(refused) == 1
+
+
+def test_whose_folder_was_renamed_keeps_nobody_away(tmp_path: Path) -> None:
+    """The next one begins with a folder of its own, and of a lock no file is left."""
+    beside = tmp_path / ".here.pulling"
+    with alone(beside):
+        beside.rename(tmp_path / "here")
+        with alone(beside), pytest.raises(UsageError, match="another process is pulling"):
+            with alone(beside):
+                pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".here.pulling", "here"]
+
+
+def test_files_come_several_at_a_time_and_in_their_order(
+    server: Hub, stores: Path, tmp_path: Path
+) -> None:
+    push_stores(stores, REPOSITORY)
+    paths = sorted(wanted_files(REPOSITORY.files()), reverse=True)
+    brought = REPOSITORY.bring(paths, REPOSITORY.commit(), tmp_path / "here")
+    assert [path.relative_to(tmp_path / "here").as_posix() for path in brought] == paths
 
 
 def test_no_store_is_said_in_one_line(server: Hub, tmp_path: Path) -> None:

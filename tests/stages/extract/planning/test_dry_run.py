@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.datasets import open_split
 from egapipe.pipeline.errors import StoreError, UsageError
+from egapipe.pipeline.results.pairing import copied_views
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.store.objects.location import open_objects
 from egapipe.stages import extract
@@ -64,6 +65,17 @@ def test_a_store_and_its_copy_are_as_large_as_planned(
     assert plan.bytes < sum(store.objects.sizes().values()) < plan.bytes_left
     copied = Features.open(store, cache_dir=str(tmp_path / "cache")).path.stat().st_size
     assert plan.cache_bytes < copied < plan.cache_bytes + 4096
+
+
+def test_the_copy_has_the_views_that_are_copied(quick: MakeConfig, tmp_path: Path) -> None:
+    """The command says what doctor says, and what is taken."""
+    config = quick("distill.student_view=clean")
+    plan = planned(config)
+    assert (plan.manifest.view_count, plan.copied) == (3, 1)
+    extract.run(config, split="train", local=True)
+    store = FeatureStore.open(config.store_url("train"))
+    copy = Features.open(store, cache_dir=str(tmp_path / "c"), views=copied_views(config, "train"))
+    assert plan.cache_bytes < copy.path.stat().st_size < plan.cache_bytes + 4096
 
 
 def test_a_resumed_run_is_planned_without_what_is_there(quick: MakeConfig) -> None:
