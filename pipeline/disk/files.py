@@ -6,7 +6,7 @@ import math
 import os
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -145,14 +145,15 @@ def output_file(path: Path, option: str) -> Iterator[BinaryIO]:
         ) from None
 
 
-def new_file(path: Path, data: bytes) -> None:
+def new_file(path: Path, pieces: Callable[[], Iterable[bytes]]) -> None:
     """A new file of these bytes, whole when it appears. Raises FileExistsError if there is one.
 
-    A file system without links shows it while it is being written. Raises OSError.
+    pieces: all of them, each time that it is called. A file system without links shows the file
+    while it is being written. Raises OSError.
     """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
-        _write_new(partial, data)
+        _write_new(partial, pieces())
         try:
             os.link(partial, path)
         except FileExistsError:
@@ -160,14 +161,14 @@ def new_file(path: Path, data: bytes) -> None:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            _write_new(path, data)
+            _write_new(path, pieces())
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def _write_new(path: Path, pieces: Iterable[bytes]) -> None:
     with path.open("xb") as file:
-        file.write(data)
+        file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
 

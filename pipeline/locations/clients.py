@@ -3,11 +3,12 @@
 S3 is spoken to through obstore where it is installed, see `s3`, everything else through fsspec.
 """
 
-from typing import Any, Protocol
+import shutil
+from typing import Any, BinaryIO, Protocol
 
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.locations import s3
-from egapipe.pipeline.locations.trouble import exists_already, is_unconditional
+from egapipe.pipeline.locations.trouble import exists_already, is_beyond, is_unconditional
 from egapipe.pipeline.locations.vouched import put_vouched
 
 # Protocol -> the extra of this package that installs its client.
@@ -15,6 +16,9 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 # One request an object: else s3fs asks for its size first, and reads a large one in several pieces
 # between which another writer may replace it.
 _OPTIONS = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}}
+
+# Of a large object; S3 takes ten thousand.
+_PART = 32 << 20
 
 
 class Client(Protocol):
@@ -28,8 +32,7 @@ class Client(Protocol):
         ...
 
     def part(self, path: str, start: int, stop: int) -> bytes:
-        """Bytes `start` to `stop`, more than none, fewer if the object ends there; an error of code
-        416 or InvalidRange if it ends before `start`."""
+        """Bytes `start` to `stop`, which are some, fewer if the object ends there."""
         ...
 
     def put(self, path: str, data: bytes) -> None:
@@ -38,6 +41,10 @@ class Client(Protocol):
 
     def put_vouched(self, path: str, data: bytes, sha256: str) -> bool:
         """Write an object: whether the storage vouches for its bytes, whose hex digest it gets."""
+        ...
+
+    def put_from(self, path: str, file: BinaryIO) -> None:
+        """Write what follows in a file as an object, in parts; it is there when all of them are."""
         ...
 
     def create(self, path: str, data: bytes) -> bool:
@@ -71,7 +78,12 @@ class FsspecClient:
 
     def part(self, path: str, start: int, stop: int) -> bytes:
         """See `Client`."""
-        data: bytes = self._fs.cat_file(path, start=start, end=stop)
+        try:
+            data: bytes = self._fs.cat_file(path, start=start, end=stop)
+        except Exception as error:  # each client has a class of its own; others are raised
+            if not is_beyond(error):
+                raise
+            return b""
         return data
 
     def put(self, path: str, data: bytes) -> None:
@@ -81,6 +93,11 @@ class FsspecClient:
     def put_vouched(self, path: str, data: bytes, sha256: str) -> bool:
         """See `Client`."""
         return put_vouched(self._fs, path, data, sha256)
+
+    def put_from(self, path: str, file: BinaryIO) -> None:
+        """See `Client`."""
+        with self._fs.open(path, "wb", block_size=_PART) as there:
+            shutil.copyfileobj(file, there, _PART)
 
     def create(self, path: str, data: bytes) -> bool:
         """See `Client`."""

@@ -14,15 +14,16 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from egapipe.pipeline.locations.trouble import code, exists_already, is_unconditional
+from egapipe.pipeline.locations.trouble import code, exists_already, is_beyond, is_unconditional
 
 CLIENT = "EGAPIPE_S3"
 """The variable of the environment that names the client, `obstore` or `fsspec`."""
 _URL = re.compile(r"s3a?://([^/]+)(?:/(.*))?", re.S)
-# Of one put; S3 takes no larger one.
+# Of one put; S3 takes no larger one, and ten thousand parts.
 _LARGEST = 5 * 2**30
+_PART = 32 << 20
 # botocore renews credentials ten minutes before they end, and obstore asks again after half of it.
 _LASTING = timedelta(minutes=10)
 _RETRIES = 7
@@ -66,8 +67,13 @@ class S3Client:
 
     def part(self, path: str, start: int, stop: int) -> bytes:
         """See `Client`."""
-        with _explained():
-            return bytes(self._store.get_range(path, start=start, end=stop))
+        try:
+            with _explained():
+                return bytes(self._store.get_range(path, start=start, end=stop))
+        except S3Error as error:
+            if not is_beyond(error):
+                raise
+            return b""
 
     def put(self, path: str, data: bytes) -> None:
         """See `Client`."""
@@ -80,6 +86,11 @@ class S3Client:
         if tag == hashlib.md5(data, usedforsecurity=False).hexdigest():
             return True
         return self._checksum(path) == base64.b64encode(bytes.fromhex(sha256)).decode()
+
+    def put_from(self, path: str, file: BinaryIO) -> None:
+        """See `Client`."""
+        with _explained():
+            self._store.put(path, file, use_multipart=True, chunk_size=_PART, max_concurrency=4)
 
     def create(self, path: str, data: bytes) -> bool:
         """See `Client`: a put with `If-None-Match: *`."""

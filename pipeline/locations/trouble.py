@@ -68,6 +68,11 @@ def is_unconditional(error: Exception) -> bool:
     return isinstance(error, NotImplementedError) or code(error) in ("NotImplemented", "501")
 
 
+def is_beyond(error: Exception) -> bool:
+    """Whether an object ends before the part that was asked for, an empty one too."""
+    return code(error) in ("InvalidRange", "416")
+
+
 def _raised_in(error: Exception, packages: Collection[str]) -> bool:
     """Whether an exception has come out of one of these packages."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))

@@ -5,18 +5,25 @@ what an interrupted attempt left of these few objects is taken up. Several may c
 object is made by one of them, and the others go on with it or are refused.
 """
 
+import hashlib
 import logging
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
 
+from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store.format import layout
 from egapipe.pipeline.store.format.index import (
     Rows,
-    decode_index,
-    encode_index,
+    StoredIndex,
+    digest_of,
     first_difference,
     require_index,
+    write_index,
 )
 from egapipe.pipeline.store.format.manifest import Manifest, group_attributes, manifest_of
 from egapipe.pipeline.store.objects.base import Objects
@@ -43,23 +50,15 @@ def create_store(objects: Objects, manifest: Manifest, index: Rows) -> None:
         require_equal(manifest_of(group, objects.url), manifest, objects.url)
         return True
 
-    def same_rows(table: bytes) -> bool:
-        try:
-            stored = decode_index(table, objects.named(layout.INDEX))
-        except StoreError:
-            return False
-        require_same_rows(stored, index, objects.url)
-        return True
-
     require_index(index, manifest.rows)
-    encoded = encode_index(index, manifest.shard_rows)
-    documents = {**layout.metadata_documents(manifest), layout.INDEX: encoded}
+    documents = layout.metadata_documents(manifest)
     # The manifest is the first: whoever has made it has the place.
-    same = {layout.GROUP: same_store, layout.INDEX: same_rows}
+    same = {layout.GROUP: same_store}
     for key in map(layout.array_key, manifest.arrays):
         same[key] = partial(_same_array, documents[key])
     order = sorted(documents, key=lambda key: key != layout.GROUP)
     checksums = {key: sha256(_settle(objects, key, documents[key], same[key])) for key in order}
+    checksums[layout.INDEX] = _settle_index(objects, manifest, index)
     created = Created(sha256=dict(sorted(checksums.items())))
     objects.create(layout.CREATED, created.encode())
 
@@ -76,11 +75,59 @@ def _settle(objects: Objects, key: str, data: bytes, same: Callable[[bytes], boo
         if found is not None:
             break
     else:
-        raise StoreError(f"{objects.url}/{key} is being written by others: run the command again")
+        raise _contended(objects, key)
     if found == data or same(found):
         return found
     objects.put(key, data)
     return data
+
+
+def _settle_index(objects: Objects, manifest: Manifest, index: Rows) -> str:
+    """The SHA-256 of the index there, which another creator has put there, or this one has.
+
+    It is written to a file of this machine first: of a billion rows it is larger than memory.
+    """
+    with TemporaryFile(dir=_spool_folder()) as file:
+        write_index(index, manifest.shard_rows, file)
+        file.seek(0)
+        mine = hashlib.file_digest(file, "sha256").hexdigest()
+        for _ in range(_ATTEMPTS):
+            if objects.create_from(layout.INDEX, file):
+                return mine
+            found = digest_of(objects, layout.INDEX)
+            if found is None:
+                continue
+            if found == mine or _same_rows(objects, found, manifest, index):
+                return found
+            objects.delete(layout.INDEX)
+    raise _contended(objects, layout.INDEX)
+
+
+def _same_rows(objects: Objects, digest: str, manifest: Manifest, index: Rows) -> bool:
+    """Whether an index can be taken up; else it is half of one, or damaged. Raises StoreError if it
+    is of other rows."""
+    stored = StoredIndex(objects, Created(sha256={layout.INDEX: digest}), manifest.rows)
+    try:
+        first = stored.slice(0, manifest.rows) if stored.small else stored.slice(0, 1)
+    except StoreError:
+        return False
+    require_same_rows(first if stored.small else stored, index, objects.url)
+    return True
+
+
+def _spool_folder() -> Path | None:
+    """Of this node's cache, which is on a disk; None for the system's where it cannot be written,
+    which may be in memory."""
+    folder = cache_dir()
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    return None
+
+
+def _contended(objects: Objects, key: str) -> StoreError:
+    return StoreError(f"{objects.named(key)} is being written by others: run the command again")
 
 
 def open_store(objects: Objects) -> tuple[Manifest, Created]:

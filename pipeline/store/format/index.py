@@ -5,11 +5,12 @@ many shards as it takes for so many groups: what a reader must know of all group
 """
 
 import hashlib
+import io
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -125,12 +126,12 @@ class IndexKeys(Keys):
         return IndexKeys, (self._index, self._block_rows)
 
 
-def encode_index(index: Rows, shard_rows: int) -> bytes:
-    """Parquet bytes: equal tables are equal bytes, however they were built."""
-    sink = pa.BufferOutputStream()
+def write_index(index: Rows, shard_rows: int, file: BinaryIO) -> None:
+    """Write Parquet: equal tables are equal bytes, however they were built. A row group is in
+    memory at a time, and what the file says of each."""
     rows = layout.index_group_rows(index.num_rows, shard_rows)
     with pq.ParquetWriter(
-        sink,
+        file,
         _STORED,
         compression="zstd",
         use_dictionary=["label", "source"],
@@ -144,8 +145,13 @@ def encode_index(index: Rows, shard_rows: int) -> bytes:
             part = plain_part(index, start, min(start + several, index.num_rows))
             groups = part.replace_schema_metadata(None).combine_chunks().cast(_STORED)
             writer.write_table(groups, row_group_size=rows)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+
+
+def encode_index(index: Rows, shard_rows: int) -> bytes:
+    """What `write_index` writes."""
+    file = io.BytesIO()
+    write_index(index, shard_rows, file)
+    return file.getvalue()
 
 
 def decode_index(data: bytes, where: str) -> pa.Table:
@@ -187,6 +193,12 @@ class StoredIndex:
             first = int(self._starts[self._groups(offset, stop).start])
             return pa.concat_tables(parts).slice(offset - first, stop - offset)
 
+    @property
+    def small(self) -> bool:
+        """Whether it is read whole. Raises StoreError, as `slice`."""
+        with self._lock:
+            return self._whole() is not None
+
     def table(self) -> pa.Table:
         """All rows."""
         return self.slice(0, self.num_rows)
@@ -200,11 +212,7 @@ class StoredIndex:
         with self._lock:
             if self._whole() is not None:
                 return
-        digest, start = hashlib.sha256(), 0
-        while data := self._part(start, start + _PART):
-            digest.update(data)
-            start += len(data)
-        if digest.hexdigest() != self._created.sha256.get(layout.INDEX):
+        if digest_of(self._objects, layout.INDEX) != self._created.sha256.get(layout.INDEX):
             raise self._damaged("has not the recorded checksum")
 
     @property
@@ -260,6 +268,17 @@ class StoredIndex:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StoredIndex, (self._objects, self._created, self.num_rows)
+
+
+def digest_of(objects: Objects, key: str) -> str | None:
+    """SHA-256 of an object, of which a part is in memory at a time; None if there is none."""
+    digest, start = hashlib.sha256(), 0
+    while data := objects.part(key, start, start + _PART):
+        digest.update(data)
+        start += len(data)
+        if len(data) < _PART:
+            break
+    return None if data is None else digest.hexdigest()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 from egapipe.pipeline.errors import EgapipeError, StoreError, one_line
 
@@ -67,6 +68,13 @@ class Objects(ABC):
 
         Of several writers at once, exactly one is told that it has written.
         """
+
+    def create_from(self, key: str, file: BinaryIO) -> bool:
+        """Write the content of a file as `create` does, without holding more of it in memory than
+        is written at once. A place that takes large objects in parts only does not tell two writers
+        of the same moment apart."""
+        file.seek(0)
+        return self.create(key, file.read())
 
     @abstractmethod
     def delete(self, key: str) -> None:

@@ -4,13 +4,16 @@ import errno
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from egapipe.pipeline.disk.files import new_file, open_regular, whole_file
 from egapipe.pipeline.store.objects.base import Objects
 
+_PIECE = 4 << 20
 _NO_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 # As in an object store: where others lie below a key, it may have no object itself.
 _NO_OBJECT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -50,11 +53,23 @@ class LocalObjects(Objects):
     def create(self, key: str, data: bytes) -> bool:
         """Write a file beside its place, flush it to disk and link it there, which fails if there
         is one; on file systems without links, open it exclusively."""
+        return self._create(key, lambda: (data,))
+
+    def create_from(self, key: str, file: BinaryIO) -> bool:
+        """As `create`, a few megabytes at a time."""
+
+        def pieces() -> Iterator[bytes]:
+            file.seek(0)
+            yield from iter(partial(file.read, _PIECE), b"")
+
+        return self._create(key, pieces)
+
+    def _create(self, key: str, pieces: Callable[[], Iterable[bytes]]) -> bool:
         path = self._path(key)
         with self.explained("write", key):
             _make_folder(path.parent)
             try:
-                new_file(path, data)
+                new_file(path, pieces)
             except FileExistsError:
                 return False
             self._flush_folders(path)

@@ -1,9 +1,11 @@
 """A store in an object store, or at any other URL that is known."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import BinaryIO
 
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.locations.clients import Client, client_of
@@ -13,6 +15,9 @@ from egapipe.pipeline.store.objects.base import Objects
 
 # What botocore, google-auth and gcsfs raise where the environment has no credentials.
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
+
+# Of a file that is written in one request.
+_WHOLE = 64 << 20
 
 
 class RemoteObjects(Objects):
@@ -61,6 +66,20 @@ class RemoteObjects(Objects):
         with self.explained("write", key):
             client, path = self._at(key)
             return client.create(path, data)
+
+    def create_from(self, key: str, file: BinaryIO) -> bool:
+        """As `create` where it is small; else in parts, unless there is an object already."""
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        if size <= _WHOLE:
+            return self.create(key, file.read())
+        with self.explained("write", key):
+            client, path = self._at(key)
+            with suppress(FileNotFoundError):
+                client.part(path, 0, 1)
+                return False
+            client.put_from(path, file)
+        return True
 
     def delete(self, key: str) -> None:
         """Remove an object."""

@@ -1,6 +1,7 @@
 """S3 through obstore: whom it asks, and that it says and does what s3fs does."""
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from egapipe.pipeline.locations.clients import Client, FsspecClient, client_of
 from egapipe.pipeline.locations.remote import RemoteError, read_range
 from egapipe.pipeline.locations.s3 import S3Client, address_of, region_of
 from egapipe.pipeline.locations.trouble import code
+from egapipe.pipeline.store.objects import remote
 from egapipe.pipeline.store.objects.location import open_objects
 from tests.objectstore import S3, either_client, environment, s3, s3_server
 
@@ -73,6 +75,22 @@ def test_both_clients_create_once_and_delete_what_is_gone(s3: S3, client: Client
     client.delete(path)
     with pytest.raises(FileNotFoundError):
         client.get(path)
+
+
+def test_a_large_file_is_put_in_parts_and_once(
+    s3: S3, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_WHOLE", 0)
+    # S3 takes no smaller parts but the last.
+    monkeypatch.setattr(through, "_PART", 5 << 20)
+    data = bytes(range(256)) * (24 << 10)
+    objects = open_objects(s3.url("p"))
+    s3.log()
+    assert objects.create_from("k", io.BytesIO(data))
+    sent = [line.partition(" ")[0] for line in s3.log()]
+    assert sent.count("POST") == 2
+    assert not objects.create_from("k", io.BytesIO(b"6"))
+    assert objects.get("k") == data
 
 
 def test_a_busy_server_is_asked_again(s3: S3, client: Client) -> None:

@@ -8,7 +8,9 @@ from pydantic import ValidationError
 
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import INDEX_SCHEMA, FeatureStore, Manifest, check_store
-from egapipe.pipeline.store.format import layout
+from egapipe.pipeline.store.format import index, layout
+from egapipe.pipeline.store.objects import remote
+from egapipe.pipeline.store.objects.location import open_objects
 from egapipe.pipeline.store.records.record import Created, sha256
 from tests.pipeline.store.samples import create, finished, make_index, make_manifest
 
@@ -117,6 +119,34 @@ def test_an_index_in_other_types_and_chunks_is_the_same(memory: str) -> None:
     one = create(memory)
     two = FeatureStore.create(f"{memory}2", make_manifest(), other)
     assert one.objects.get(layout.INDEX) == two.objects.get(layout.INDEX)
+
+
+@pytest.mark.parametrize("whole", [1 << 20, 0], ids=["small", "large"])
+def test_an_index_that_another_creator_has_put_is_taken_up(
+    memory: str, whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large one is compared row group by row group, and half of one is written over."""
+    monkeypatch.setattr(index, "_SMALL", whole)
+    monkeypatch.setattr(remote, "_WHOLE", whole)
+    manifest, rows = make_manifest(), make_index()
+    objects = open_objects(memory)
+    theirs = index.encode_index(rows, 3)
+    assert theirs != index.encode_index(rows, manifest.shard_rows)
+    objects.put(layout.INDEX, theirs)
+    store = FeatureStore.create(memory, manifest, rows)
+    assert objects.get(layout.INDEX) == theirs
+    assert store.created.sha256[layout.INDEX] == sha256(theirs)
+    for created in (layout.CREATED, layout.INDEX):
+        objects.delete(created)
+    objects.put(layout.INDEX, theirs[:-9])
+    FeatureStore.create(memory, manifest, rows)
+    assert objects.get(layout.INDEX) == index.encode_index(rows, manifest.shard_rows)
+    for created in (layout.CREATED, layout.INDEX):
+        objects.delete(created)
+    others = make_index().set_column(2, "label", pa.array(range(10), pa.int64()))
+    objects.put(layout.INDEX, index.encode_index(others, 3))
+    with pytest.raises(StoreError, match="is another one: label of row"):
+        FeatureStore.create(memory, manifest, rows)
 
 
 def rewrite_manifest(store: FeatureStore, **changes: object) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Objects at a URL: whole or absent, and every failure explained in one line."""
 
 import errno
+import io
 import multiprocessing
 import os
 import stat
@@ -15,6 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import FeatureStore, check_store
+from egapipe.pipeline.store.objects import remote
 from egapipe.pipeline.store.objects.base import unusable
 from egapipe.pipeline.store.objects.local import LocalObjects
 from egapipe.pipeline.store.objects.location import open_objects
@@ -138,6 +140,28 @@ def test_a_relative_path_and_a_home_are_made_absolute(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert open_objects("stores/s").url == str(tmp_path / "stores" / "s")
     assert open_objects("~/s").url == str(tmp_path / "home" / "s")
+
+
+class InParts(io.BytesIO):
+    """A file of which nobody may read everything at once."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        assert size is not None
+        assert 0 < size < 2**27
+        return super().read(size)
+
+
+@pytest.mark.parametrize("place", ["disk", "memory"])
+def test_a_file_becomes_an_object_in_parts_and_once(
+    place: str, tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_WHOLE", 0)
+    objects = open_objects(tmp_path / "s" if place == "disk" else memory)
+    assert objects.create_from("a/b", InParts(b"12345"))
+    assert objects.get("a/b") == b"12345"
+    assert not objects.create_from("a/b", InParts(b"6"))
+    assert objects.get("a/b") == b"12345"
+    assert list(objects.sizes()) == ["a/b"]
 
 
 @pytest.mark.parametrize("url", ["memory://", "memory:///"])
