@@ -88,7 +88,7 @@ def test_a_large_file_is_put_in_parts_and_once(
     s3.log()
     assert objects.create_from("k", io.BytesIO(data))
     sent = [line.partition(" ")[0] for line in s3.log()]
-    assert sent.count("POST") == 2
+    assert sent.count("POST") == (2 if isinstance(client, S3Client) else 0)
     assert not objects.create_from("k", io.BytesIO(b"6"))
     assert objects.get("k") == data
 
