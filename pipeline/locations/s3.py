@@ -265,6 +265,8 @@ def _open(bucket: str) -> S3Client | None:
                 "region": address.region,
                 "virtual_hosted_style_request": address.virtual,
                 "checksum_algorithm": "SHA256",
+                # One object, one request, and its own answer.
+                "disable_bulk_delete": True,
             },
             client_options={
                 "allow_http": True,
