@@ -96,7 +96,7 @@ class S3Client:
         """See `Client`: a put with `If-None-Match: *`."""
         try:
             self._put(path, data, mode="create")
-        except Exception as error:  # of obstore; others are raised
+        except OSError as error:
             if exists_already(error):
                 return False
             if not is_unconditional(error):
