@@ -9,6 +9,7 @@ import pytest
 from fsspec.core import url_to_fs
 
 from egapipe.pipeline.errors import StoreError
+from egapipe.pipeline.locations.s3 import CLIENT
 from egapipe.pipeline.locations.trouble import exists_already, is_unconditional
 from egapipe.pipeline.store import FeatureStore, Manifest, check_store
 from egapipe.pipeline.store.objects.location import open_objects
@@ -152,6 +153,7 @@ def test_a_server_without_conditions_is_asked_whether_there_is_one(
     s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As servers in the manner of S3 were for long."""
+    monkeypatch.setenv(CLIENT, "fsspec")
     objects = open_objects(s3.url("store"))
     # fsspec has one of them a process.
     system, _ = url_to_fs(objects.url, max_concurrency=1)
