@@ -89,9 +89,9 @@ class DistillConfig(Section):
     batch_size: Positive = 64
     """Rows of one step over all workers."""
     micro_batch_size: Positive | None = None
-    """Most rows of one forward pass on one worker; default: all it has of a step. The gradient is
-    that of the whole step, graphs and all, except that batch normalisation sees so many rows at
-    once. Bounds memory for one more forward pass."""
+    """Most rows of one forward pass on one worker, each view of a row counting; default: all it has
+    of a step. The gradient is that of the whole step, graphs and all, except that batch
+    normalisation sees so many rows at once. Bounds memory for one more forward pass."""
     graph_batch: Positive | None = None
     """Rows of the objectives' graphs, at least `batch_size`, the default. Those beyond the step's
     own are nodes remembered from the steps before, without gradient."""
@@ -142,8 +142,8 @@ class DistillConfig(Section):
     mix: MixConfig | None = None
     """Mixtures of two images of a batch for the student; default: none."""
     student_view: Literal["independent", "paired", "clean"] = "independent"
-    """`independent`: own augmentation beside a random teacher view; `paired`: the teacher's crop
-    and flip; `clean`: own augmentation beside the teacher's clean view."""
+    """`independent`: own augmentation beside a random teacher view; `paired`: the teacher's crop,
+    flip, turn and mixture; `clean`: own augmentation beside the teacher's clean view."""
     views_per_row: Positive = 1
     """Views of a row in a batch, behind each other; `batch_size` counts rows. With `paired` they
     are the teacher's next ones: 4, where `views.turns` is 4, are a plain view and its turned
