@@ -31,7 +31,9 @@ IMAGES = made(30)
 ORIGIN = Origin({"model": "any"}, {}, {"embedding": (2,)})
 
 
-def job_of(folder: Path, source: dict[str, Any], shard_rows: int = 4) -> Job:
+def job_of(
+    folder: Path, source: dict[str, Any], shard_rows: int = 4, views: dict[str, Any] | None = None
+) -> Job:
     config = Config.model_validate(
         {
             "name": "sent",
@@ -41,7 +43,7 @@ def job_of(folder: Path, source: dict[str, Any], shard_rows: int = 4) -> Job:
                 "model": "egapipe.stages.bench.scale:teacher",
                 "preprocessing": {"size": 8},
             },
-            "views": {"count": 0},
+            "views": views or {"count": 0},
             "store": {
                 "url": str(folder / "stores"),
                 "shard_rows": shard_rows,
@@ -256,3 +258,21 @@ def test_decoding_processes_are_told_too(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(
                     pixels, reader.preprocessing.clean(job.dataset.image(row))
                 )
+
+
+def test_where_partners_of_mixed_views_lie_is_told_with_a_shard(tmp_path: Path) -> None:
+    """They are in other shards, of which nothing was told; to processes of the worker too."""
+    job = job_of(tmp_path, tars_of(tmp_path, 6), views={"count": 2, "mix": {}})
+    preprocessing = Preprocessing((8, 8), None, "bicubic", 1, MEAN, STD)
+    plan = job.store.manifest.plan
+    whole = Reader(job.dataset, preprocessing, plan)
+    images: Images = passed(job).images
+    reader = Reader(images, preprocessing, plan)
+    with closing(Decoder(reader, 12, 2, pinned=False, by="processes")) as decoder:
+        for shard in (1, 3):
+            for told in passed(job.extents(shard)):
+                images.learn(told)
+            rows = job.store.shards[shard]
+            [batch] = decoder.batches(decoder.open(rows))
+            expected = [view for row in rows for view in whole.views(row)]
+            np.testing.assert_array_equal(batch.pixels, np.stack(expected))
