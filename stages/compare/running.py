@@ -20,6 +20,7 @@ from egapipe.stages.experiment.shown import Shown
 from egapipe.stages.experiment.slots import plan_slots
 from egapipe.stages.experiment.training import arrived
 from egapipe.stages.experiment.trial import ERROR
+from egapipe.stages.experiment.waiting import Waiting
 from egapipe.stages.track.tracker import tracked_experiment
 
 Watch = Callable[[Experiment], None]
@@ -127,7 +128,7 @@ class Running:
         with ray_session(config.cluster), progress("compare", total, unit="epochs") as bar:
             # Ray is imported when its session is there: it reads its environment then.
             from egapipe.stages.experiment.limited import ToTheEnd
-            from egapipe.stages.experiment.on_tune import Listed, run_on_tune
+            from egapipe.stages.experiment.on_tune import run_on_tune
             from egapipe.stages.experiment.trial import Shared
 
             slots = plan_slots(config, cluster_nodes(), most)
@@ -139,7 +140,7 @@ class Running:
                 if cells:
                     run_on_tune(
                         Shared(config.model_dump(mode="json"), slots, None, None, until),
-                        Listed(cells),
+                        Waiting(cells),
                         ledger,
                         ToTheEnd(slots.concurrent),
                         most=len(cells),

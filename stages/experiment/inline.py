@@ -1,6 +1,5 @@
 """Cells one after another, in this process."""
 
-import time
 from collections.abc import Sequence
 
 from egapipe.pipeline.errors import InUseError, TrainingError, one_line
@@ -11,7 +10,7 @@ from egapipe.stages.experiment.cells import Planned
 from egapipe.stages.experiment.ledger import Ledger
 from egapipe.stages.experiment.pace import Pace
 from egapipe.stages.experiment.training import saving_at, train
-from egapipe.stages.experiment.waiting import LOOK_SECONDS, Waiting
+from egapipe.stages.experiment.waiting import Waiting, every_cell
 
 
 class Inline:
@@ -27,15 +26,11 @@ class Inline:
         they pause.
         """
         waiting = Waiting(cells)
-        while not waiting.empty:
-            free = waiting.take()
-            if free is None:
-                time.sleep(LOOK_SECONDS)
-                continue
+        for cell in every_cell(waiting):
             try:
-                self._one(free, until)
+                self._one(cell, until)
             except InUseError:
-                waiting.put_back(free)
+                waiting.put_back(cell)
 
     def _one(self, planned: Planned, until: int | None) -> None:
         ledger, number = self._ledger, planned.number

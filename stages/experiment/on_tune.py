@@ -7,11 +7,10 @@ over, the run folders how far the others are, and schedulers are told what was t
 import copy
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from ray import tune
 from ray.exceptions import RayError
@@ -36,7 +35,7 @@ from egapipe.stages.experiment.trial import (
     place_of,
     run_trial,
 )
-from egapipe.stages.experiment.waiting import LOOK_SECONDS, Waiting
+from egapipe.stages.experiment.waiting import Source, every_cell
 
 STATE = "ray/"
 """Folder of an experiment in which Ray Tune keeps what it needs while it runs."""
@@ -53,39 +52,6 @@ _ENVIRONMENT = {
     # Nobody reads its snapshots.
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
 }
-
-
-class Source(Protocol):
-    """Where cells come from: a list, or a searcher that learns from those that are over."""
-
-    @property
-    def empty(self) -> bool:
-        """Whether no cell comes any more."""
-
-    def next(self) -> Planned | None:
-        """The next cell, which is in the record already; None where there is none now."""
-
-    def over(self, number: int, epoch: int, value: float | None) -> None:
-        """A cell is over. epoch: that it came to. value: of the metric; None: it has failed."""
-
-
-class Listed:
-    """Cells that are all planned before the first one runs."""
-
-    def __init__(self, cells: Sequence[Planned]) -> None:
-        self._waiting = Waiting(cells)
-
-    @property
-    def empty(self) -> bool:
-        """Whether all have been given."""
-        return self._waiting.empty
-
-    def next(self) -> Planned | None:
-        """The next one of the list that no other process trains."""
-        return self._waiting.take()
-
-    def over(self, number: int, epoch: int, value: float | None) -> None:
-        """Nothing follows from it."""
 
 
 def run_on_tune(
@@ -111,7 +77,7 @@ def run_on_tune(
     space = None
     if whole:
         # Ray Tune takes no searcher beside a population.
-        cells = list(_all(source))
+        cells = list(every_cell(source))
         given.cells = {str(place): cell for place, cell in enumerate(cells)}
         shared = replace(shared, places=tuple(own_values(c)[RUN] for c in cells))
         space = {CHANGES: tune.grid_search([c.changes for c in cells])}
@@ -147,15 +113,6 @@ def run_on_tune(
             ) from error
     follower.ended.free_all()
     folder.discard(STATE)
-
-
-def _all(source: Source) -> Iterator[Planned]:
-    while not source.empty:
-        cell = source.next()
-        if cell is None:
-            time.sleep(LOOK_SECONDS)
-        else:
-            yield cell
 
 
 def _trainable(shared: Shared) -> Any:

@@ -15,6 +15,7 @@ from egapipe.stages.experiment.ledger import Ledger, Listener
 from egapipe.stages.experiment.shown import Shown
 from egapipe.stages.experiment.slots import Slots, plan_slots
 from egapipe.stages.experiment.trial import ERROR
+from egapipe.stages.experiment.waiting import Source, Waiting
 from egapipe.stages.sweep.folder import SweepFolder, sweep_folder
 from egapipe.stages.sweep.mutable import check_mutable
 from egapipe.stages.sweep.plan import Trial, plan
@@ -118,12 +119,12 @@ class _Search:
 
     def _tune(self, ledger: Ledger, slots: Slots, watch: Watch) -> None:
         # Ray is imported when its session is there: it reads its environment then.
-        from egapipe.stages.experiment.on_tune import Listed, Source, run_on_tune
+        from egapipe.stages.experiment.on_tune import run_on_tune
         from egapipe.stages.experiment.trial import Shared
         from egapipe.stages.sweep.schedulers import make_scheduler, remember
 
         config, sweep = self._config, self._config.sweep
-        source: Source = Listed(self._begun.pending)
+        source: Source = Waiting(self._begun.pending)
         most = len(self._begun.pending)
         if sweep.search == "optuna":
             from egapipe.stages.sweep.searcher import Proposals

@@ -22,20 +22,20 @@ def test_what_others_train_comes_last(tmp_path: Path, caplog: pytest.LogCaptureF
     waiting = Waiting(planned)
     with ExitStack() as held, caplog.at_level(logging.WARNING):
         held.enter_context(planned[0].run.exclusive())
-        assert [waiting.take(), waiting.take()] == planned[1:]
-        assert [waiting.take(), waiting.take()] == [None, None]
+        assert [waiting.next(), waiting.next()] == planned[1:]
+        assert [waiting.next(), waiting.next()] == [None, None]
         assert not waiting.empty
         [told] = caplog.messages
         assert str(planned[0].run.path) in told
         held.close()
-        assert waiting.take() == planned[0]
+        assert waiting.next() == planned[0]
     assert waiting.empty
-    assert waiting.take() is None
+    assert waiting.next() is None
 
 
 def test_what_somebody_else_began_in_between_comes_again(tmp_path: Path) -> None:
     first, *others = cells(tmp_path)
     waiting = Waiting([first, *others])
-    assert waiting.take() == first
+    assert waiting.next() == first
     waiting.put_back(first)
-    assert [waiting.take() for _ in range(3)] == [*others, first]
+    assert [waiting.next() for _ in range(3)] == [*others, first]
