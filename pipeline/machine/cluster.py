@@ -104,6 +104,9 @@ def quiet_environment(*, local: bool) -> None:
         os.environ.setdefault(name, value)
 
 
+_REFUSED = (OSError, RuntimeError, ValueError)
+
+
 def _start(address: str | None, cpus: int | None) -> None:
     import ray
 
@@ -117,7 +120,9 @@ def _start(address: str | None, cpus: int | None) -> None:
     try:
         # Without `local`, Ray joins whichever cluster this machine has announced.
         ray.init(address=address or "local", **options)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a bare one where a node does not start in time
+        if type(error) is not Exception and not isinstance(error, _REFUSED):
+            raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if address is None:
             raise EgapipeError(f"Ray cannot be started on this machine: {reason}") from error

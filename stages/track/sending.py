@@ -2,7 +2,8 @@
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from egapipe.pipeline.config.track import Tracking
@@ -47,25 +48,27 @@ class Sender:
         self._client.end(training.entry.key, training.status, training.ended)
         del self._sent[training.entry.key]
 
-    def attach_report(self, training: Training, folder: RunFolder) -> None:
-        """Send the folder's page, which is made if it is not there."""
-        with tempfile.TemporaryDirectory() as made:
-            page = _page(folder, Path(made))
-            if page is not None:
-                self._client.attach(training.entry.key, page)
+    def attach(self, training: Training, page: Path | None) -> None:
+        """Send the page of a run that `sync` was told of; None: there is none."""
+        if page is not None:
+            self._client.attach(training.entry.key, page)
 
 
-def _page(folder: RunFolder, made: Path) -> Path | None:
+@contextmanager
+def page_of(folder: RunFolder) -> Iterator[Path | None]:
+    """The page of a folder for the length of a block, made if it is not there; None where nothing
+    can be drawn, or the libraries for it are not installed."""
     from egapipe.stages import report
 
     folder.fetch(PAGE)
-    if (folder.path / PAGE).is_file():
-        return folder.path / PAGE
-    try:
-        return report.run(folder.place, to=made).page
-    except EgapipeError:
-        # Nothing of it can be drawn, or the libraries for it are not installed.
-        return None
+    with tempfile.TemporaryDirectory() as made:
+        page: Path | None = folder.path / PAGE
+        if not (folder.path / PAGE).is_file():
+            try:
+                page = report.run(folder.place, to=made).page
+            except EgapipeError:
+                page = None
+        yield page
 
 
 def wall_times(run: RunFolder) -> dict[int, float]:
@@ -110,7 +113,8 @@ def _send(folder: RunFolder, sender: Sender) -> int:
     if not is_experiment(folder):
         training = of_run(folder, "done" if folder.finished else "running")
         sender.sync(training)
-        sender.attach_report(training, folder)
+        with page_of(folder) as page:
+            sender.attach(training, page)
         sender.end(training)
         return 1
     recorded = read_experiment(folder)
@@ -121,6 +125,7 @@ def _send(folder: RunFolder, sender: Sender) -> int:
     for training in trainings:
         sender.sync(training)
         sender.end(training)
-    sender.attach_report(parent, folder)
+    with page_of(folder) as page:
+        sender.attach(parent, page)
     sender.end(parent)
     return len(trainings)

@@ -5,7 +5,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from egapipe.pipeline.config import Config
@@ -15,11 +16,12 @@ from egapipe.pipeline.results.experiment import Cell, Experiment, Recorded, read
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages.track.client import connect
 from egapipe.stages.track.entries import of_cell, of_experiment, of_run
-from egapipe.stages.track.sending import Sender
+from egapipe.stages.track.sending import Sender, page_of
 
 Report = Callable[[int, Mapping[str, float]], None]
-# A tracker that does not come to its end is left alone then: `egapipe track` tells it the rest.
-_LAST_SECONDS = 120.0
+# A tracker that does not answer for so long at the end is left alone: `egapipe track` tells it the
+# rest.
+_LAST_SECONDS, _LOOK_SECONDS = 120.0, 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -31,6 +33,7 @@ class Tracker:
         self.sender = Sender(connect(options, name, folder.path))
         self._kind, self._where = options.kind, folder.where
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._failed, self._answered = False, time.monotonic()
         self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
         self._thread.start()
 
@@ -38,23 +41,41 @@ class Tracker:
         """Do something later."""
         self._jobs.put(job)
 
+    @contextmanager
+    def page(self, folder: RunFolder) -> Iterator[Path | None]:
+        """The folder's page for the length of a block; None if there is none, or nobody to see it.
+
+        It is made here and not among what is put: how long that takes says nothing of a tracker.
+        """
+        with ExitStack() as kept:
+            found: list[Path | None] = []
+            self._attempt(lambda: found.append(kept.enter_context(page_of(folder))))
+            yield found[0] if found else None
+
     def close(self) -> None:
-        """Wait for what was put, but not for ever."""
+        """Wait for what was put, but not for ever for any of it."""
         self._jobs.put(None)
-        self._thread.join(_LAST_SECONDS)
-        if self._thread.is_alive():
-            self._warn(f"no answer for {_LAST_SECONDS:.0f} s")
+        self._answered = time.monotonic()
+        while self._thread.is_alive():
+            self._thread.join(_LOOK_SECONDS)
+            if time.monotonic() > self._answered + _LAST_SECONDS:
+                self._warn(f"no answer for {_LAST_SECONDS:.0f} s")
+                return
 
     def _work(self) -> None:
-        failed = False
         while (job := self._jobs.get()) is not None:
-            if failed:
-                continue
-            try:
-                job()
-            except Exception as error:  # of two clients and their servers, with dozens of types
-                failed = True
-                self._warn(one_line(error))
+            self._attempt(job)
+            self._answered = time.monotonic()
+
+    def _attempt(self, job: Callable[[], None]) -> None:
+        """Do something, unless something has failed before."""
+        if self._failed:
+            return
+        try:
+            job()
+        except Exception as error:  # of two clients and their servers, with dozens of types
+            self._failed = True
+            self._warn(one_line(error))
 
     def _warn(self, reason: str) -> None:
         _log.warning(
@@ -108,9 +129,10 @@ def tracked_experiment(
         yield [followed]
     finally:
         last = of_experiment(read_experiment(folder))
-        tracker.put(lambda: tracker.sender.attach_report(last, folder))
-        tracker.put(lambda: tracker.sender.end(last))
-        tracker.close()
+        with tracker.page(folder) as page:
+            tracker.put(lambda: tracker.sender.attach(last, page))
+            tracker.put(lambda: tracker.sender.end(last))
+            tracker.close()
 
 
 @contextmanager
@@ -133,14 +155,10 @@ def tracked_run(config: Config, run: RunFolder, report: Report | None) -> Iterat
     try:
         yield told
     finally:
-        tracker.put(lambda: _finish(tracker, run, times))
-        tracker.close()
-
-
-def _finish(tracker: Tracker, run: RunFolder, times: Mapping[int, float]) -> None:
-    """The end of a training; one without results has failed, or was ended."""
-    training = of_run(run, "done" if run.finished else "failed")
-    tracker.sender.sync(training, times)
-    if run.finished:
-        tracker.sender.attach_report(training, run)
-    tracker.sender.end(training)
+        # One without results has failed, or was ended.
+        training = of_run(run, "done" if run.finished else "failed")
+        with tracker.page(run) if run.finished else nullcontext() as page:
+            tracker.put(lambda: tracker.sender.sync(training, times))
+            tracker.put(lambda: tracker.sender.attach(training, page))
+            tracker.put(lambda: tracker.sender.end(training))
+            tracker.close()

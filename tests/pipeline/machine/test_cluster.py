@@ -11,6 +11,7 @@ import textwrap
 import pytest
 
 from egapipe.pipeline.config.extract import ClusterConfig
+from egapipe.pipeline.errors import EgapipeError
 from egapipe.pipeline.machine.cluster import quiet_environment, ray_session
 
 
@@ -116,6 +117,32 @@ def test_an_address_where_nothing_answers_is_refused_in_one_line() -> None:
         assert line.startswith("no Ray cluster answers at ")
         assert "start one with `ray start --head`" in line
         assert line.endswith("leave cluster.address and RAY_ADDRESS empty to start a local one")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "said"),
+    [
+        (
+            Exception("The current node timed out during startup. This\ncould happen because"),
+            EgapipeError,
+            r"^Ray cannot be started on this machine: The current node timed out .*\. This$",
+        ),
+        (TypeError("a bug of ours"), TypeError, "a bug of ours"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_one_line(
+    raised: Exception, expected: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine so busy that its node needs more than half a minute, which no test waits for."""
+    import ray
+
+    def init(**options: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(expected, match=said), ray_session(ClusterConfig()):
+        pass
 
 
 def test_what_the_user_set_in_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
