@@ -17,7 +17,7 @@ import boto3
 import pytest
 import s3fs
 
-from egapipe.pipeline.locations import s3 as obstore
+from egapipe.pipeline.locations import buckets
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "s3cr3t/of+the+tests"  # noqa: S105
@@ -167,7 +167,7 @@ def either_client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """Ask S3 through one client and through the other."""
     client: str = request.param
     pytest.importorskip(client)
-    monkeypatch.setenv(obstore.CLIENT, client)
+    monkeypatch.setenv(buckets.CLIENT, client)
     return client
 
 
@@ -192,6 +192,6 @@ _entered: dict[str, str] = {}
 def _keep_clients_of(variables: dict[str, str]) -> None:
     if variables != _entered:
         s3fs.S3FileSystem.clear_instance_cache()
-        obstore.forget()
+        buckets.forget()
         _entered.clear()
         _entered.update(variables)

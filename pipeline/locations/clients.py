@@ -1,13 +1,13 @@
 """Clients of other storage: a few requests, each one request, whoever sends them.
 
-S3 is spoken to through obstore where it is installed, see `s3`, everything else through fsspec.
+S3 is spoken to through obstore where it is installed, see `buckets`, all else through fsspec.
 """
 
 import shutil
 from typing import Any, BinaryIO, Protocol
 
 from egapipe.pipeline.errors import UsageError, one_line
-from egapipe.pipeline.locations import s3
+from egapipe.pipeline.locations import buckets
 from egapipe.pipeline.locations.trouble import exists_already, is_beyond, is_unconditional
 from egapipe.pipeline.locations.vouched import put_vouched
 
@@ -140,7 +140,7 @@ def client_of(url: str, correct: str = "correct the URL") -> tuple[Client, str]:
     none that is known, or needs a package to be installed, and what the client raises. correct:
     what to do then.
     """
-    found = s3.client_of(url)
+    found = buckets.client_of(url)
     if found is not None:
         return found
     fs, path = file_system(url, correct)

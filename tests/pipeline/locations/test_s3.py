@@ -10,10 +10,12 @@ import botocore.session
 import pytest
 from fsspec.config import conf
 
+from egapipe.pipeline.locations import buckets
 from egapipe.pipeline.locations import s3 as through
+from egapipe.pipeline.locations.buckets import address_of, region_of
 from egapipe.pipeline.locations.clients import Client, FsspecClient, client_of
 from egapipe.pipeline.locations.remote import RemoteError, read_range
-from egapipe.pipeline.locations.s3 import S3Client, address_of, region_of
+from egapipe.pipeline.locations.s3 import S3Client
 from egapipe.pipeline.locations.trouble import code
 from egapipe.pipeline.store.objects import remote
 from egapipe.pipeline.store.objects.location import open_objects
@@ -159,6 +161,15 @@ def test_a_bucket_is_where_botocore_says(
         assert address_of(botocore.session.get_session(), "bucket") == address
 
 
+def test_the_variables_count_as_botocore_counts_them(s3: S3, either_client: str) -> None:
+    """obstore by itself takes the one and not the other."""
+    away = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ENDPOINT_URL_S3": s3.endpoint}
+    with environment({**s3.environment, **away}):
+        objects = open_objects(s3.url("p"))
+        objects.put("k", either_client.encode())
+        assert objects.get("k") == either_client.encode()
+
+
 def test_the_region_of_a_bucket_is_asked_for(s3: S3) -> None:
     there = {"LocationConstraint": "eu-central-1"}
     name = f"{s3.bucket}-eu"
@@ -197,4 +208,4 @@ def test_a_forked_process_does_not_wait_for_threads_that_it_has_not(s3: S3) -> N
         mine, here = client_of(s3.url("k"))
         os._exit(isinstance(mine, FsspecClient) and mine.get(here) == b"1")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
-    assert client_of(s3.url("k"))[0] is through.client_of(s3.url("k"))[0]  # type: ignore[index]
+    assert client_of(s3.url("k"))[0] is buckets.client_of(s3.url("k"))[0]  # type: ignore[index]

@@ -9,7 +9,7 @@ import pytest
 from fsspec.core import url_to_fs
 
 from egapipe.pipeline.errors import StoreError
-from egapipe.pipeline.locations.s3 import CLIENT
+from egapipe.pipeline.locations.buckets import CLIENT
 from egapipe.pipeline.locations.trouble import exists_already, is_unconditional
 from egapipe.pipeline.store import FeatureStore, Manifest, check_store
 from egapipe.pipeline.store.objects.location import open_objects
