@@ -17,6 +17,13 @@ from egapipe.pipeline.config.base import (
     Text,
 )
 from egapipe.pipeline.config.data import Normalize, ViewsConfig
+from egapipe.pipeline.config.features import (
+    GRID,
+    FeatureName,
+    FeaturesConfig,
+    check_pairs,
+    pair_names,
+)
 from egapipe.pipeline.config.located import Path
 from egapipe.pipeline.config.objectives import EgaOptions, ObjectiveConfig
 
@@ -74,6 +81,9 @@ class DistillConfig(Section):
     """Output of the store to learn from; one that is not a vector is flattened."""
     teacher_grid: Text = "grid"
     """Output [C, h, w] of the store that objectives with `features: grid` compare with."""
+    features: dict[FeatureName, FeaturesConfig] = Field(default={})
+    """Name -> pair of features that objectives compare where they say `features: NAME`. `grid` is
+    there by itself: what the student has before pooling, and the output `teacher_grid`."""
     standardize: Literal["none", "scale", "zscore", "phi-s"] = "none"
     """What the teacher's outputs become on their way into the training, from their mean and
     covariance over the rows to learn from: centred and divided by one number (`scale`), each entry
@@ -269,6 +279,21 @@ class DistillConfig(Section):
                 f"{self.batch_size}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _pairs_that_there_are(self) -> Self:
+        check_pairs(self._all_pairs, dict(self.objective))
+        return self
+
+    @property
+    def _all_pairs(self) -> dict[str, FeaturesConfig]:
+        return {GRID: FeaturesConfig(teacher=self.teacher_grid), **self.features}
+
+    @property
+    def pairs(self) -> dict[str, FeaturesConfig]:
+        """Name -> pair of features, of those that objectives compare."""
+        named = [name for _, options in self.objective for name in pair_names(options)]
+        return {name: self._all_pairs[name] for name in dict.fromkeys(named)}
 
     @property
     def labelled_rows(self) -> int:

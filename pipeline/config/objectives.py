@@ -17,6 +17,7 @@ from egapipe.pipeline.config.base import (
     Positive,
     Section,
 )
+from egapipe.pipeline.config.features import FeatureNames
 
 
 class Objective(Section):
@@ -57,15 +58,15 @@ class KdOptions(Objective):
 class FitnetOptions(Objective):
     """FitNets' hint, arXiv 1412.6550 (CRD benchmark: 100)."""
 
-    features: Literal["nodes", "grid"] = "nodes"
-    """Embeddings, or feature maps: the teacher's from the store, the student's before pooling."""
+    features: FeatureNames = "nodes"
+    """The embeddings (`nodes`), or pairs of `distill.features` by name, such as `grid`."""
 
 
 class SpOptions(GraphObjective):
     """Similarity-Preserving, arXiv 1907.09682 (CRD benchmark: 3000)."""
 
-    features: Literal["nodes", "grid"] = "nodes"
-    """Embeddings, or feature maps: the teacher's from the store, the student's before pooling."""
+    features: FeatureNames = "nodes"
+    """The embeddings (`nodes`), or pairs of `distill.features` by name, such as `grid`."""
     form: Literal["auto", "direct", "factored"] = "auto"
     """How it is computed; the value is the same."""
 
@@ -159,8 +160,8 @@ class DistOptions(GraphObjective):
 class UnicOptions(Objective):
     """Standardised regression, arXiv 2408.05088; beside `standardize: zscore`."""
 
-    features: Literal["embedding", "grid"] = "embedding"
-    """The teacher's embeddings, or its grid: the student's is that before pooling."""
+    features: FeatureNames = "embedding"
+    """The teacher's embeddings, or pairs of `distill.features` by name, such as `grid`."""
     cosine_weight: NonNegative = 0.5
     """Weight of one minus the cosine."""
     smooth_weight: NonNegative = 0.5
@@ -202,8 +203,35 @@ class SimkdOptions(Objective):
 class GramOptions(Objective):
     """Similarities between an image's patches, arXiv 2508.10104 (its code: up to 2)."""
 
-    features: Literal["grid"] = "grid"
-    """Feature maps: the teacher's from the store, the student's before pooling."""
+    features: FeatureNames = "grid"
+    """Pairs of `distill.features` by name."""
+
+
+class AtOptions(Objective):
+    """Attention transfer, arXiv 1612.03928 (CRD benchmark: 1000)."""
+
+    features: FeatureNames = "grid"
+    """Pairs of `distill.features` by name; their losses are added up."""
+
+
+class IuspOptions(Objective):
+    """Similarities within an utterance, arXiv 2009.01759."""
+
+    features: FeatureNames = "grid"
+    """Pairs of `distill.features` by name, of frames [T, D] or maps."""
+
+
+class DreamteacherOptions(Objective):
+    """Levels of a generative network, arXiv 2307.07487."""
+
+    features: FeatureNames = "grid"
+    """Pairs of `distill.features` by name, of maps, from fine to coarse."""
+    attention_weight: NonNegative = 10.0
+    """Weight of the attention's distance beside the maps' own."""
+    attention: Literal["image", "batch"] = "image"
+    """Attention is scaled for each image, as in the paper, or over the batch."""
+    channels: Annotated[Positive, Field(ge=2)] = 256
+    """Width of the pyramid over the student's levels."""
 
 
 class SskdOptions(GraphObjective):
@@ -239,6 +267,8 @@ class CustomOptions(Objective):
     `Objective` of `egapipe.stages.distill.objectives`."""
     args: dict[str, JsonValue] = Field(default={})
     """Keyword arguments of the callable."""
+    features: FeatureNames | None = None
+    """Pairs of `distill.features` that it compares, by name."""
 
 
 class ObjectiveConfig(Section):
@@ -289,6 +319,12 @@ class ObjectiveConfig(Section):
     """Similarities between an image's patches."""
     sskd: SskdOptions | None = None
     """Turned images: predictions, and similarities with plain ones."""
+    at: AtOptions | None = None
+    """Where in an image the squares of features are."""
+    iusp: IuspOptions | None = None
+    """Similarities between the frames, or places, of a row."""
+    dreamteacher: DreamteacherOptions | None = None
+    """Levels of maps, through a pyramid of the student's."""
     custom: CustomOptions | None = None
     """What a module of yours computes."""
 

@@ -1,17 +1,48 @@
 """The frozen encoder: one section a library."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from egapipe.pipeline.config.base import AboveZero, Count, Positive, Real, Section, Text
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.located import NameOrPath, Path
 
+SHAPES = r"^(vector|tokens|frames [1-9][0-9]{0,5}|grid [1-9][0-9]{0,5})$"
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-class TransformersTeacher(Section):
+class OutputConfig(Section):
+    """One more output of a network, as it is stored."""
+
+    at: Text | None = None
+    """Submodule whose output it is (`blocks.10`), of an `onnx` teacher a tensor; default: what the
+    embedding is made of, before it is pooled."""
+    shape: Annotated[str, Field(pattern=SHAPES)] | None = None
+    """`vector`: [D], the mean where there are several places; `tokens`: [T, D], maps row by row;
+    `frames T`: tokens averaged along their length to T of them; `grid g`: the patches, averaged to
+    [D, g, g]. Default: as the network gives it."""
+
+
+OutputName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class NetworkTeacher(Section):
+    """What all networks that are run here have."""
+
+    outputs: dict[OutputName, OutputConfig] = Field(default={})
+    """Name -> what is stored beside the embedding, of any shape."""
+
+    @model_validator(mode="after")
+    def _names_of_their_own(self) -> Self:
+        short = [name for name in ("grid", "logits") if getattr(self, name, None)]
+        taken = [name for name in ("embedding", *short) if name in self.outputs]
+        if taken:
+            raise ValueError(f"outputs.{taken[0]}: there is an output {taken[0]}, rename this one")
+        return self
+
+
+class TransformersTeacher(NetworkTeacher):
     """A vision encoder of the `transformers` library."""
 
     backend: Literal["transformers"]
@@ -22,7 +53,8 @@ class TransformersTeacher(Section):
     pooling: Literal["auto", "cls", "mean", "pooler", "projection"] = "auto"
     """Which output is the embedding; `auto` takes what the family was trained with."""
     grid: Positive | None = None
-    """Also store the patch tokens or maps, averaged to a grid of this side: output `grid`."""
+    """Also store the patch tokens or maps, averaged to a grid of this side: output `grid`, short
+    for `outputs: {grid: {shape: grid 4}}`."""
     logits: bool = False
     """Also store the logits of the model's image classifier, if it has one: output `logits`."""
     precision: Precision = "float32"
@@ -55,7 +87,7 @@ class Transform(Section):
     """Standard deviation of R, G, B in images scaled to 0..1; default: ImageNet's."""
 
 
-class AnyOutput(Section):
+class AnyOutput(NetworkTeacher):
     """A network whose output may be vectors [B, D], tokens [B, T, D] or maps [B, D, H, W]."""
 
     preprocessing: Transform
@@ -66,7 +98,8 @@ class AnyOutput(Section):
     prefix_tokens: Count = 1
     """Tokens before the patches (class, registers), which `mean` and `grid` leave out."""
     grid: Positive | None = None
-    """Also store the tokens or maps, averaged to a grid of this side: output `grid`."""
+    """Also store the tokens or maps, averaged to a grid of this side: output `grid`, short for
+    `outputs: {grid: {shape: grid 4}}`."""
 
 
 class OnnxTeacher(AnyOutput):
@@ -100,7 +133,7 @@ class PythonTeacher(AnyOutput):
     """Type of the forward pass (autocast below float32)."""
 
 
-class RunTeacher(Section):
+class RunTeacher(NetworkTeacher):
     """A student that was distilled here."""
 
     backend: Literal["run"]
@@ -116,7 +149,7 @@ class RunTeacher(Section):
     """Import the `module:callable` that the run names as its student, which runs it."""
 
 
-class TimmTeacher(Section):
+class TimmTeacher(NetworkTeacher):
     """A pretrained network of timm, without its classifier."""
 
     backend: Literal["timm"]
@@ -127,7 +160,7 @@ class TimmTeacher(Section):
     """Type of the forward pass (autocast below float32)."""
 
 
-class OpenClipTeacher(Section):
+class OpenClipTeacher(NetworkTeacher):
     """The image tower of a pretrained model of open_clip."""
 
     backend: Literal["open_clip"]
@@ -143,14 +176,13 @@ MemberConfig = Annotated[
     TransformersTeacher | OnnxTeacher | OpenClipTeacher | PythonTeacher | RunTeacher | TimmTeacher,
     Field(discriminator="backend"),
 ]
-MemberName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class EnsembleTeacher(Section):
     """Several encoders that see the same views in one pass, each in its own preprocessing."""
 
     backend: Literal["ensemble"]
-    teachers: Annotated[dict[MemberName, MemberConfig], Field(min_length=2)]
+    teachers: Annotated[dict[OutputName, MemberConfig], Field(min_length=2)]
     """Name -> encoder, in the order in which their embeddings are joined."""
     combine: Literal["concat", "separate"] = "concat"
     """`concat`: one embedding, all side by side; `separate`: each is an output of the store, under

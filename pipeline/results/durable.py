@@ -80,10 +80,14 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     "HeadConfig": {"l2": 0.01, "solver": "sgd"},
     "HubSource": {"outside": False},
     "ParquetSource": {"outside": False},
+    "NetworkTeacher": {"outputs": {}},
     "Objective": {"ratio": 1.0},
     "RunTeacher": {"trust_remote_code": False},
     "ObjectiveConfig": dict.fromkeys(
-        ("cka", "custom", "dist", "dkd", "gram", "itrd", "lskd", "rrd", "simkd", "sskd", "unic")
+        (
+            *("at", "cka", "custom", "dist", "dkd", "dreamteacher", "gram", "itrd", "iusp", "lskd"),
+            *("rrd", "simkd", "sskd", "unic"),
+        )
     ),
     "SweepConfig": {"seeds": None, "warm_start": None},
     "ViewsConfig": {"aspect": None, "mix": None, "turns": 1},
@@ -94,6 +98,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
         "decay_on": "all",
         "deterministic": False,
         "eval_epochs": 1,
+        "features": {},
         "init": None,
         "jitter": None,
         "min_workers": None,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,8 @@ from egapipe.stages.distill.model.standardizer import Standardizer
 from egapipe.stages.distill.model.student import Distillation, Student, TeacherHead
 from egapipe.stages.distill.model.synchronised import synchronise
 from egapipe.stages.distill.objectives import Facts, WeightedSum, build_objective
-from egapipe.stages.distill.students import build_student, feature_width, map_shape
+from egapipe.stages.distill.objectives.base import Shape
+from egapipe.stages.distill.students import build_student, feature_width, tap_shapes
 from egapipe.stages.distill.training.evaluation import Evaluation
 from egapipe.stages.distill.training.optimizers import check_optimizers
 from egapipe.stages.distill.training.schedule import check_milestones
@@ -89,7 +91,7 @@ def make_batches(job: Job) -> Batches:
     able = world.total(torch.full((), int(images is not None), device=world.device))
     if images is None or int(able) < world.size:
         return LoadedBatches(loader)
-    make = partial(ResidentBatches, loader, images, sources.features, sources.grids)
+    make = partial(ResidentBatches, loader, images, sources.features, sources.outputs)
     return agreed(world, make)
 
 
@@ -103,7 +105,8 @@ def _resident_images(job: Job) -> list[ResidentImages] | None:
         return None
     if job.world.device.type != "cuda":
         return resident if len(parts) == 1 else None
-    outputs = [*job.sources.features, *job.sources.grids]
+    others = job.sources.outputs.values()
+    outputs = [*job.sources.features, *(part for parts in others for part in parts)]
     fits = resident_bytes(resident, loader, outputs) <= _free_bytes(job.world.device)
     return resident if fits else None
 
@@ -270,9 +273,7 @@ def build_model(
         teacher_dim=spec.dim or features,
         labels=torch.from_numpy(labels),
         seed=distill.seed,
-        # One forward pass over black images, and only where maps are asked for.
-        student_channels=map_shape(backbone, spec.size)[0] if sources.grids else None,
-        teacher_channels=sources.grids[0].shape[0] if sources.grids else None,
+        shapes=pair_shapes(distill, backbone, spec, sources),
         teacher_features=features,
         turns=turns,
         anchors=partial(anchors_of, sources, teacher_head.standardized, distill.seed, world),
@@ -288,7 +289,8 @@ def build_model(
         world=world,
         memory=build_memory(distill, objective, spec, len(labels)),
         repeats=distill.sampler not in ONCE or distill.views_per_row > turns,
-        grid_standardizer=open_standardizer(distill, sources.grids, sources, world, channels=True),
+        pairs=distill.pairs,
+        standardizers=open_standardizers(distill, sources, world),
         mixes_teacher=distill.mix is None or distill.mix.teacher == "mixed",
         turns=turns,
     ).to(world.device)
@@ -304,6 +306,31 @@ def build_model(
     return model
 
 
+def pair_shapes(
+    distill: DistillConfig, backbone: nn.Module, spec: StudentSpec, sources: Sources
+) -> dict[str, tuple[Shape, Shape]]:
+    """What a row has of each pair of features, student and teacher."""
+    pairs = distill.pairs
+    if not pairs:
+        return {}
+    taps = list(dict.fromkeys(pair.student for pair in pairs.values()))
+    # One forward pass over black images.
+    student = tap_shapes(backbone, taps, spec.size)
+    teacher = {name: parts[0].shape for name, parts in sources.outputs.items()}
+    return {n: (student[pair.student], teacher[pair.teacher or n]) for n, pair in pairs.items()}
+
+
+def open_standardizers(
+    distill: DistillConfig, sources: Sources, world: World
+) -> dict[str, Standardizer]:
+    """Those of the outputs that pairs of features are of, by name."""
+    found = {
+        name: open_standardizer(distill, parts, sources, world, channels=True)
+        for name, parts in sources.outputs.items()
+    }
+    return {name: standardizer for name, standardizer in found.items() if standardizer is not None}
+
+
 def open_standardizer(
     distill: DistillConfig,
     outputs: Sequence[Features],
@@ -312,10 +339,10 @@ def open_standardizer(
     *,
     channels: bool = False,
 ) -> Standardizer | None:
-    """What `distill.standardize` makes of an output of all sources; None where it does nothing, or
-    there is none. channels: of grids. Raises as `statistics_of` does."""
+    """What `distill.standardize` makes of an output of all sources; None where it does nothing.
+    channels: each place of maps or tokens alike. Raises as `statistics_of` does."""
     kind = distill.standardize
-    if kind == "none" or not outputs:
+    if kind == "none":
         return None
     rotated = kind == "phi-s"
     learned = sources.learned
@@ -346,9 +373,9 @@ def build_memory(
         raise UsageError(
             f"distill.graph_batch is {wanted}, the training images are {rows}: lower it to that"
         )
-    if not objective.graph_needs <= set(REMEMBERED):
+    if objective.graph_features or not objective.graph_needs <= set(REMEMBERED):
         raise UsageError(
-            f"distill.graph_batch is {wanted}, but grids and features of earlier steps are not "
+            f"distill.graph_batch is {wanted}, but pairs of features of earlier steps are not "
             "remembered: leave graph_batch out, or the objective on them"
         )
     return GraphMemory(wanted - distill.batch_size, spec.dim or spec.features, spec.classes)
@@ -361,6 +388,6 @@ def evaluation_logits(student: Student, distill: DistillConfig) -> Callable[[Ten
     def logits(images: Tensor) -> Tensor:
         # Not the compiled call, which would be compiled anew for other shapes than training's.
         with autocast(images.device, precision):
-            return student.forward(images)[1].float()
+            return cast(Tensor, student.forward(images)[1]).float()
 
     return logits

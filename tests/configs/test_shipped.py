@@ -9,7 +9,7 @@ from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.data import ArchiveSource, HubSource, ParquetSource
 from egapipe.pipeline.config.files import description, is_part, read_tree, shipped
 from egapipe.pipeline.config.teachers import OpenClipTeacher, TransformersTeacher
-from egapipe.stages.distill.students import build_student, map_shape
+from egapipe.stages.distill.students import build_student, tap_shapes
 from tests.markdown import blocks, page
 
 # Data set -> side of its images.
@@ -106,7 +106,9 @@ def test_every_combination_of_the_paper(
 def test_the_students_build_at_the_size_of_the_images(dataset: str, student: str) -> None:
     settings = load_config(f"{dataset}+{student_part(dataset, student)}").distill.student
     side = DATASETS[dataset]
-    channels, height, width = map_shape(build_student(settings.name, settings.args), (side, side))
+    channels, height, width = tap_shapes(
+        build_student(settings.name, settings.args), ["maps"], (side, side)
+    )["maps"]
     assert channels == STUDENTS[student][0]
     assert student != "vgg13" or (height, width) == (4, 4)
 

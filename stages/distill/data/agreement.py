@@ -116,10 +116,7 @@ def check_agreement(batch: Batch, epoch: int, sources: Sources, config: DistillC
             "remove `pixels` in the cache folder, where decoded images are kept"
         )
     view = origin.teacher_view(epoch, draws, entry, config)
-    taken = {config.teacher_output: batch.features}
-    if batch.grids is not None:
-        taken[config.teacher_grid] = batch.grids
-    for output, values in taken.items():
+    for output, values in {config.teacher_output: batch.features, **batch.outputs}.items():
         bytes_taken = values[place].cpu().contiguous().view(torch.uint8).numpy().tobytes()
         if bytes_taken != origin.stored(view, output).tobytes():
             raise TrainingError(

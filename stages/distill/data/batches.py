@@ -1,7 +1,6 @@
 """Where a step's batch comes from: rows on the device, or rows that the host prepares."""
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Protocol
 
 import torch
@@ -76,12 +75,10 @@ class LoadedBatches:
         if self._batch is None or not self.fixed:
             self._batch = batch
             return
-        for field in fields(batch):
-            new, place = getattr(batch, field.name), getattr(self._batch, field.name)
-            if new is not None:
-                place.copy_(new)
-                # It was made on the stream of copies, which must not use its memory again yet.
-                new.record_stream(torch.cuda.current_stream(self._device))
+        for new, place in zip(batch.tensors(), self._batch.tensors(), strict=True):
+            place.copy_(new)
+            # It was made on the stream of copies, which must not use its memory again yet.
+            new.record_stream(torch.cuda.current_stream(self._device))
 
     def checked(self, check: Check) -> Check:
         """See `Batches`."""

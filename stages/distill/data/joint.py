@@ -17,7 +17,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class Embeddings(Protocol):
-    """What the teacher made of N rows, as `Features` has it: embeddings, or grids.
+    """What the teacher made of N rows, as `Features` has it: embeddings, or another output.
 
     dim: numbers of one row, D of embeddings. valid: bool [N], False for failed rows. row_bytes: of
     memory that a row takes when it is read.
@@ -28,8 +28,8 @@ class Embeddings(Protocol):
     row_bytes: int
 
     def take(self, rows: Ints, view: int | Ints) -> Tensor:
-        """[B, D], or [B, C, g, g] of grids, in the stored type: some rows, int64 [B], each in the
-        view that is asked for."""
+        """[B, D], or [B, *shape] of another output, in the stored type: some rows, int64 [B], each
+        in the view that is asked for."""
         ...
 
     def read_ahead(self, rows: Ints, view: int | Ints) -> None:
@@ -88,7 +88,7 @@ class JointImages:
 
 
 class JointEmbeddings:
-    """Embeddings, or grids, of several stores, all of one teacher."""
+    """One output of several stores, all of one teacher."""
 
     def __init__(self, parts: Sequence[Embeddings]) -> None:
         self._parts = parts

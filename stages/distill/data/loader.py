@@ -1,9 +1,9 @@
 """Batches for the loop: images, teacher features and labels of the same rows."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -43,9 +43,10 @@ class Loader:
     """The batches of the epochs; everything is a function of (seed, epoch, step).
 
     rows: the rows to train on. labels: int64 [N] of all rows. teacher_plan: the store's views.
-    plan: which rows meet in which batch; default: all of them, at random. grids: the teacher's, of
-    the same rows and views as `features`, where an objective compares them. partners: int64 [N],
-    the row that each one's views are mixed with, where the teacher's are; itself where it is not.
+    plan: which rows meet in which batch; default: all of them, at random. outputs: what else
+    objectives compare of the teacher, by name, of the same rows and views as `features`. partners:
+    int64 [N], the row that each one's views are mixed with, where the teacher's are; itself where
+    it is not.
     """
 
     images: Images
@@ -57,7 +58,7 @@ class Loader:
     config: DistillConfig
     world: World
     plan: Plan | None = None
-    grids: Embeddings | None = None
+    outputs: Mapping[str, Embeddings] = field(default_factory=dict)
     partners: Ints | None = None
 
     @property
@@ -76,7 +77,7 @@ class Loader:
 
     def _read_ahead(self, shares: list[Share], epoch: int) -> Iterator[Share]:
         """The shares of an epoch, whose features are on their way from the disk."""
-        parts = [part for part in (self.features, self.grids) if part is not None]
+        parts = [self.features, *self.outputs.values()]
 
         def read(some: Sequence[Share]) -> None:
             rows, draws = (np.concatenate(column) for column in zip(*some, strict=True))
@@ -159,9 +160,10 @@ class Loader:
             labels=there[0],
             rows=there[1],
             views=there[2],
-            grids=None
-            if self.grids is None
-            else self.grids.take(rows, views).to(device, non_blocking=True),
+            outputs={
+                name: output.take(rows, views).to(device, non_blocking=True)
+                for name, output in self.outputs.items()
+            },
             draws=there[3],
         )
         return self._mixed(batch, entries)

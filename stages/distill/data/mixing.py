@@ -56,17 +56,15 @@ def mixed(batch: Batch, drawn: Tensor, *, teacher: bool) -> Batch:
     mask = _mask(drawn, (batch.images.shape[2], batch.images.shape[3]))
     images = _levels(first.images, second.images, mask)
     share = mask.mean(dim=(1, 2, 3))
-    features, grids = first.features, first.grids
+    features, outputs = first.features, first.outputs
     if teacher:
-        features = _sum(features.float(), second.features.float(), share[:, None])
-    if teacher and grids is not None and second.grids is not None:
-        at = F.adaptive_avg_pool2d(mask, (grids.shape[2], grids.shape[3]))
-        grids = _sum(grids.float(), second.grids.float(), at)
+        features = _mixed_output(features, second.features, mask)
+        outputs = {n: _mixed_output(o, second.outputs[n], mask) for n, o in outputs.items()}
     return replace(
         first,
         images=images,
         features=features,
-        grids=grids,
+        outputs=outputs,
         others=second.labels,
         share=share,
     )
@@ -88,7 +86,17 @@ def _levels(own: Tensor, other: Tensor, share: Tensor) -> Tensor:
 
 
 def _part(batch: Batch, rows: slice) -> Batch:
-    return Batch(**{name: v[rows] for name, v in vars(batch).items() if v is not None})
+    return batch.mapped(lambda values: values[rows])
+
+
+def _mixed_output(own: Tensor, other: Tensor, mask: Tensor) -> Tensor:
+    """Of maps [B, C, h, w] each place by the share of the image there, of all others the whole by
+    that of the whole image; float32."""
+    if own.dim() == 4:
+        share = F.adaptive_avg_pool2d(mask, (own.shape[2], own.shape[3]))
+    else:
+        share = mask.mean(dim=(1, 2, 3)).view(-1, *(1 for _ in own.shape[1:]))
+    return _sum(own.float(), other.float(), share)
 
 
 def _mask(drawn: Tensor, size: Size) -> Tensor:

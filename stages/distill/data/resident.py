@@ -5,7 +5,7 @@ a batch, and sent there in one copy. A step then finds its rows by a counter on 
 nothing crosses the bus and the step can be recorded as a CUDA graph.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -47,9 +47,10 @@ class ResidentBatches:
         loader: Loader,
         images: Sequence[ResidentImages],
         features: Sequence[Features],
-        grids: Sequence[Features] = (),
+        outputs: Mapping[str, Sequence[Features]] | None = None,
     ) -> None:
-        """images, features, grids: one a source, behind each other, images all of one size.
+        """images, features, outputs of each name: one a source, behind each other, images all of
+        one size.
 
         Raises ImageError for a row to train on whose image, or partner's, cannot be read.
         """
@@ -71,9 +72,11 @@ class ResidentBatches:
         turned = self._plan.turns > 1 and self._size[0] != self._size[1]
         self._resized = self._plan.crop == "scale" or tuple(self._source) != self._size or turned
         # A node may have all views of one source, and fewer of another.
-        views = min((part.views for part in (*features, *grids)), key=len)
+        named = dict(outputs or {})
+        every = [part for parts in (features, *named.values()) for part in parts]
+        views = min((part.views for part in every), key=len)
         self._features = _on_device(features, views, device)
-        self._grids = _on_device(grids, views, device) if grids else None
+        self._outputs = {n: _on_device(parts, views, device) for n, parts in named.items()}
         self._views = len(views)
         self._places = np.zeros(features[0].view_count, dtype=np.int64)
         self._places[list(views)] = np.arange(len(views))
@@ -133,7 +136,7 @@ class ResidentBatches:
             rows=rows,
             views=views,
             draws=drawn[:, 10],
-            grids=None if self._grids is None else self._grids.index_select(0, entries),
+            outputs={n: o.index_select(0, entries) for n, o in self._outputs.items()},
         )
         if not self._mixed:
             return batch

@@ -1,6 +1,6 @@
 """What a student learns from: the labelled split and the unlabelled ones, checked and as one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
+from egapipe.pipeline.config.features import pair_names
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
 from egapipe.pipeline.errors import StoreError, UsageError
@@ -34,7 +35,6 @@ from egapipe.stages.distill.data.pixels import (
 )
 from egapipe.stages.distill.data.samplers import Pool, find_sampler
 from egapipe.stages.distill.data.samplers.nearest import nearest_of
-from egapipe.stages.distill.objectives.shared.grids import on_grids
 from egapipe.stages.distill.workers.world import World
 
 Ints = npt.NDArray[np.int64]
@@ -48,15 +48,15 @@ class Sources:
     """The splits to learn from, `train` first; their rows are numbered through.
 
     datasets, stores, features: one a split. labels: int64 [N] of all rows, those that training may
-    use; -1 = unlabelled. grids: of the teacher, [C, g, g] a row, one a split; none where no
-    objective compares them. held_out: int64, the rows that no training sees.
+    use; -1 = unlabelled. outputs: what else objectives compare of the teacher, by name, one a split
+    each. held_out: int64, the rows that no training sees.
     """
 
     datasets: Sequence[Dataset]
     stores: Sequence[FeatureStore]
     features: Sequence[Features]
     labels: Ints
-    grids: Sequence[Features] = ()
+    outputs: Mapping[str, Sequence[Features]] = field(default_factory=dict)
     held_out: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @property
@@ -81,35 +81,44 @@ def open_sources(config: Config) -> Sources:
     stores, features = zip(*opened, strict=True)
     for store in stores[1:]:
         check_one_teacher(stores[0], store)
-    grids = open_grids(config, stores)
+    outputs = open_outputs(config, stores)
     held = held_out(datasets[0], config.dataset.validation)
     labels = training_labels(config, datasets[0], features[0], held)
     more = sum(len(dataset) for dataset in datasets[1:])
     labels = np.append(labels, np.full(more, UNLABELLED))
-    return Sources(datasets, stores, features, labels, grids, held)
+    return Sources(datasets, stores, features, labels, outputs, held)
 
 
-def open_grids(config: Config, stores: Sequence[FeatureStore]) -> list[Features]:
-    """The output `distill.teacher_grid` of each store; none where no objective compares grids.
+def open_outputs(config: Config, stores: Sequence[FeatureStore]) -> dict[str, list[Features]]:
+    """What else of each store the pairs of features are of, by name.
 
-    Raises UsageError for a store without, or whose output is no grid.
+    Raises UsageError for a store without.
     """
-    wanted, name = on_grids(config.distill.objective), config.distill.teacher_grid
-    for store in stores if wanted else ():
-        outputs = store.manifest.outputs
-        grids = [output for output, shape in outputs.items() if len(shape) == 3]
-        if name not in grids:
-            raise UsageError(
-                f"distill.objective.{wanted[0]}.features is grid, but store {store.url} has no "
-                f"grid {name}: "
-                + (
-                    f"set distill.teacher_grid to {' or '.join(grids)}"
-                    if grids
-                    else "set teacher.grid and run `egapipe extract` with another store.url"
-                )
-            )
+    pairs = config.distill.pairs
+    wanted = {pair.teacher or name: name for name, pair in pairs.items()}
+    for output, name in wanted.items():
+        for store in stores:
+            if output not in store.manifest.outputs:
+                raise _no_output(config, store, output, name)
     cache, views = config.store.cache_dir, copied_views(config, "train")
-    return [Features.open(store, name, cache, views=views) for store in stores] if wanted else []
+    return {
+        output: [Features.open(store, output, cache, views=views) for store in stores]
+        for output in wanted
+    }
+
+
+def _no_output(config: Config, store: FeatureStore, output: str, name: str) -> UsageError:
+    """name: of the pair that wants it."""
+    distill = config.distill
+    objective = next(o for o, options in distill.objective if name in pair_names(options))
+    own = name in distill.features
+    key = f"distill.features.{name}.teacher" if own else "distill.teacher_grid"
+    extract = f"teacher.outputs.{output}" if own else "teacher.grid"
+    return UsageError(
+        f"distill.objective.{objective}.features is {name}, but store {store.url} has no output "
+        f"{output}: set {key} to one of {', '.join(store.manifest.outputs)}, or {extract} and run "
+        "`egapipe extract` with another store.url"
+    )
 
 
 def open_features(config: Config, dataset: Dataset, split: Split) -> tuple[FeatureStore, Features]:
@@ -166,7 +175,7 @@ def make_loader(config: Config, sources: Sources, frame: Frame, world: World) ->
         config=config.distill,
         world=world,
         plan=plan,
-        grids=joint_embeddings(sources.grids) if sources.grids else None,
+        outputs={name: joint_embeddings(parts) for name, parts in sources.outputs.items()},
         partners=joint_partners(sources.stores, hashes, sources.held_out),
     )
 

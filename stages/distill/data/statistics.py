@@ -33,6 +33,12 @@ _NUMBERS = 2**23
 _log = logging.getLogger(__name__)
 
 
+def channels_first(dimensions: int) -> bool:
+    """Whether of what a row has, with so many dimensions, the first are the channels, as in maps
+    [C, h, w], and not the last, as in tokens [T, D]."""
+    return dimensions > 2
+
+
 @dataclass(frozen=True)
 class Statistics:
     """Of an output of width D. mean, variance: float64 [D].
@@ -56,11 +62,12 @@ def statistics_of(
 ) -> Statistics:
     """The statistics of one output, of some rows of all parts together.
 
-    rows: bool [N], of all parts one after the other. channels: of a grid [C, h, w] those of its C
-    channels, each place counting as a row; else of all its numbers. Raises UsageError for an output
-    too wide to be rotated, StoreError if the cache folder cannot be written.
+    rows: bool [N], of all parts one after the other. channels: of maps [C, h, w] those of the C
+    channels, of tokens [T, D] those of the D, each place counting as a row; else of all numbers.
+    Raises UsageError for an output too wide to be rotated, StoreError if the cache folder cannot be
+    written.
     """
-    width = parts[0].shape[0] if channels else parts[0].dim
+    width = _width(parts[0].shape) if channels else parts[0].dim
     if rotated and width > MOST_ROTATED:
         raise UsageError(
             f"distill.standardize is phi-s, whose covariance is of {width:,} x {width:,} numbers "
@@ -134,9 +141,16 @@ def _chunks(
             for first in range(0, len(own), length):
                 taken = part.take(own[first : first + length], view).double().numpy()
                 if channels:
-                    yield np.moveaxis(taken, 1, -1).reshape(-1, part.shape[0])
+                    last = np.moveaxis(taken, 1, -1) if channels_first(len(part.shape)) else taken
+                    yield last.reshape(-1, _width(part.shape))
                 else:
                     yield taken.reshape(len(taken), -1)
+
+
+def _width(shape: tuple[int, ...]) -> int:
+    """Of what a row has, its channels; 1 of a scalar."""
+    first = 0 if channels_first(len(shape)) else -1
+    return shape[first] if shape else 1
 
 
 def _read(path: Path, width: int, *, rotated: bool) -> Statistics | None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from egapipe.stages.distill.data.statistics import Statistics
+from egapipe.stages.distill.data.statistics import Statistics, channels_first
 
 Standard = Literal["scale", "zscore", "phi-s"]
 
@@ -50,11 +50,13 @@ class Standardizer(nn.Module):
         return cls(state["mean"], state["weight"])
 
     def forward(self, values: Tensor) -> Tensor:
-        """[B, D], or [B, D, h, w] whose places are standardised alike, to the same in float32."""
+        """[B, D], or [B, D, h, w] or [B, T, D] whose places are standardised alike, to the same in
+        float32."""
         with torch.autocast(values.device.type, enabled=False):
-            last = values.float().movedim(1, -1) - self.mean
+            first = channels_first(values.dim() - 1)
+            last = (values.float().movedim(1, -1) if first else values.float()) - self.mean
             last = last * self.weight if self.weight.dim() == 1 else last @ self.weight.T
-            return last.movedim(-1, 1)
+            return last.movedim(-1, 1) if first else last
 
 
 def _inverse_root(variance: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """The student with its heads, and one step's loss."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self, cast
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -10,13 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from egapipe.pipeline.config.data import Normalize
+from egapipe.pipeline.config.features import GRID, FeaturesConfig
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.model.memory import GraphMemory
 from egapipe.stages.distill.model.precision import autocast
 from egapipe.stages.distill.model.standardizer import Standardizer
-from egapipe.stages.distill.objectives import Pair, WeightedSum
-from egapipe.stages.distill.students.backbone import maps_and_features
+from egapipe.stages.distill.objectives import Pair, Sides, WeightedSum
+from egapipe.stages.distill.objectives.shared.features import renamed
 from egapipe.stages.distill.students.frozen import frozen_parts
+from egapipe.stages.distill.students.taps import Taps
 from egapipe.stages.distill.workers.world import World
 
 LEAST = 2.0**-16
@@ -79,6 +82,7 @@ class Student(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self._taps: Taps | None = None
         self.set_memory_format(torch.channels_last)
         # Part of the module so that it follows the device; not of the weights.
         # NumPy scales: on the meta device torch would import its compiler to multiply.
@@ -102,16 +106,20 @@ class Student(nn.Module):
         """uint8 [B, 3, H, W] to the backbone's features [B, F]."""
         return cast(Tensor, self.backbone(self._pixels(images)))
 
-    def forward(self, images: Tensor, *, with_maps: bool = False) -> tuple[Tensor, ...]:
+    def tap(self, names: Sequence[str]) -> None:
+        """Let `forward` give what these taps do, see `Taps`. Raises UsageError as that does."""
+        self._taps = Taps(self.backbone, names) if names else None
+
+    def forward(self, images: Tensor, *, tapped: bool = False) -> tuple[Any, ...]:
         """uint8 [B, 3, H, W] to nodes [B, D] and logits [B, C].
 
-        with_maps: the backbone's maps before pooling, [B, F, h, w], are the third. Raises
-        UsageError where the backbone gives none.
+        tapped: what each tap gives by its name, [B, *shape], is the third.
         """
-        if not with_maps:
-            return cast(tuple[Tensor, Tensor], self.head(self.features(images)))
-        maps, features = maps_and_features(self.backbone, self._pixels(images))
-        return (*self.head(features), maps)
+        if not tapped or self._taps is None:
+            nodes = self.head(self.features(images))
+            return (*nodes, {}) if tapped else tuple(nodes)
+        features, found = self._taps.run(self._pixels(images))
+        return (*self.head(features), found)
 
     def _pixels(self, images: Tensor) -> Tensor:
         pixels = (images.float() - self.mean) / self.std
@@ -119,14 +127,26 @@ class Student(nn.Module):
 
 
 class Forward(NamedTuple):
-    """node [B, D] and logits [B, C] of the student, and the same of the teacher's head; grid: the
-    student's maps before pooling, [B, F, h, w], None where no objective compares them."""
+    """node [B, D] and logits [B, C] of the student, and the same of the teacher's head; taps: what
+    else objectives compare of the student, [B, *shape] a tap."""
 
     node: Tensor
     logits: Tensor
     teacher_node: Tensor
     teacher_logits: Tensor
-    grid: Tensor | None = None
+    taps: Mapping[str, Tensor] = MappingProxyType({})
+
+    def named(self) -> dict[str, Tensor]:
+        """All of them by name, those of taps behind `taps.`."""
+        own = {n: v for n, v in self._asdict().items() if isinstance(v, Tensor)}
+        return {**own, **{f"taps.{name}": value for name, value in self.taps.items()}}
+
+    @classmethod
+    def of(cls, named: Mapping[str, Tensor]) -> Self:
+        """Of what `named` gives."""
+        taps = {n.removeprefix("taps."): v for n, v in named.items() if n.startswith("taps.")}
+        own = {n: v for n, v in named.items() if not n.startswith("taps.")}
+        return cls(**own, taps=taps)
 
 
 @dataclass(frozen=True)
@@ -160,14 +180,16 @@ class Distillation(nn.Module):
         world: World,
         memory: GraphMemory | None = None,
         repeats: bool = False,
-        grid_standardizer: Standardizer | None = None,
+        pairs: Mapping[str, FeaturesConfig] = MappingProxyType({}),
+        standardizers: Mapping[str, Standardizer] = MappingProxyType({}),
         mixes_teacher: bool = True,
         turns: int = 1,
     ) -> None:
         """memory: of the rows that the objectives' graphs have beside those of a batch. repeats:
-        whether a batch may have a row twice. grid_standardizer: of the teacher's grids.
-        mixes_teacher: whether its outputs are of a mixture where the images are. turns: entries of
-        a batch from one plain view to the next, see `Pair`."""
+        whether a batch may have a row twice. pairs: of features that objectives compare.
+        standardizers: of the teacher's outputs in them, by name. mixes_teacher: whether its outputs
+        are of a mixture where the images are. turns: entries of a batch from one plain view to the
+        next, see `Pair`."""
         super().__init__()
         self.student = student
         self.teacher_head = teacher_head
@@ -178,7 +200,11 @@ class Distillation(nn.Module):
         self._precision = precision
         self.world = world
         self.repeats = repeats
-        self.grid_standardizer = grid_standardizer
+        self._pairs = {name: (p.student, p.teacher or name) for name, p in pairs.items()}
+        student.tap(list(dict.fromkeys(tap for tap, _ in self._pairs.values())))
+        self.standardizers = nn.ModuleDict({f"output_{n}": s for n, s in standardizers.items()})
+        _, grid = self._pairs.get(GRID, ("", GRID))
+        renamed(self, "grid_standardizer.", f"standardizers.output_{grid}.")
         self._mixes_teacher = mixes_teacher
         self._turns = turns
 
@@ -192,7 +218,7 @@ class Distillation(nn.Module):
     @property
     def standards(self) -> list[str]:
         """Names of the buffers that standardise, which no step changes."""
-        parts = ("teacher_head.standardizer.", "grid_standardizer.")
+        parts = ("teacher_head.standardizer.", "standardizers.")
         return [name for name, _ in self.named_buffers() if name.startswith(parts)]
 
     @property
@@ -210,14 +236,13 @@ class Distillation(nn.Module):
         """What student and teacher's head make of some rows; no row's depends on another's, but
         through batch normalisation."""
         with autocast(batch.images.device, self._precision):
-            with_maps = "student_grid" in self.objective.needs
-            node, logits, *maps = self.student(batch.images, with_maps=with_maps)
+            node, logits, taps = self.student(batch.images, tapped=True)
             teacher = self.teacher_head(batch.features.float())
-        return Forward(node, logits, *teacher, *maps)
+        return Forward(node, logits, teacher[0], teacher[1], taps)
 
     def losses(self, outputs: Forward, batch: Batch) -> Losses:
         """The losses of this worker's part of a batch from the outputs of all its rows."""
-        node, logits, teacher_node, teacher_logits, grid = outputs
+        node, logits, teacher_node, teacher_logits, taps = outputs
         labelled = batch.labels >= 0
         share = self._share_of_a_label(batch)
         balance = self.objective.balance
@@ -236,8 +261,7 @@ class Distillation(nn.Module):
             teacher_logits=teacher_logits.detach(),
             labels=batch.labels,
             rows=batch.rows,
-            student_grid=grid,
-            teacher_grid=self._grids(batch),
+            features=self._compared(taps, batch),
             teacher_features=self._features(batch),
             group=self.world.group,
             repeats=self.repeats,
@@ -273,11 +297,17 @@ class Distillation(nn.Module):
             return None
         return self.teacher_head.standardized(batch.features)
 
-    def _grids(self, batch: Batch) -> Tensor | None:
-        """The teacher's as the objectives see them."""
-        if batch.grids is None or self.grid_standardizer is None:
-            return None if batch.grids is None else batch.grids.float()
-        return cast(Tensor, self.grid_standardizer(batch.grids))
+    def _compared(self, taps: Mapping[str, Tensor], batch: Batch) -> dict[str, Sides]:
+        """The pairs of features as the objectives see them."""
+        outputs = {name: self._output(name, values) for name, values in batch.outputs.items()}
+        pairs = self._pairs.items()
+        return {name: Sides(taps[tap], outputs[output]) for name, (tap, output) in pairs}
+
+    def _output(self, name: str, values: Tensor) -> Tensor:
+        """An output of the teacher, standardised where it is."""
+        name = f"output_{name}"
+        known = name in self.standardizers
+        return cast(Tensor, self.standardizers[name](values)) if known else values.float()
 
 
 def labels_counted(batch: Batch) -> Tensor:

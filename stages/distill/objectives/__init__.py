@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from egapipe.pipeline.config.objectives import GraphObjective
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, WeightedSum
+from egapipe.stages.distill.objectives.at import At, at_loss
+from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, Sides, WeightedSum
 from egapipe.stages.distill.objectives.cc import Cc, cc_loss
 from egapipe.stages.distill.objectives.ccl import Ccl, ccl_loss
 from egapipe.stages.distill.objectives.cka import Cka, cka_loss
@@ -15,11 +16,13 @@ from egapipe.stages.distill.objectives.crd import Crd, CrdState, crd_loss
 from egapipe.stages.distill.objectives.custom import custom_objective
 from egapipe.stages.distill.objectives.dist import Dist, dist_loss
 from egapipe.stages.distill.objectives.dkd import Dkd, dkd_loss
+from egapipe.stages.distill.objectives.dreamteacher import Dreamteacher, dreamteacher_loss
 from egapipe.stages.distill.objectives.ega import Ega, ega_loss
 from egapipe.stages.distill.objectives.fitnet import Fitnet, fitnet_loss
 from egapipe.stages.distill.objectives.gram import Gram, gram_loss
 from egapipe.stages.distill.objectives.irg import Irg, irg_loss
 from egapipe.stages.distill.objectives.itrd import Itrd, itrd_loss
+from egapipe.stages.distill.objectives.iusp import Iusp, iusp_loss
 from egapipe.stages.distill.objectives.kd import Kd, kd_loss
 from egapipe.stages.distill.objectives.lskd import Lskd, lskd_loss
 from egapipe.stages.distill.objectives.nce import Nce, nce_loss
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REGISTRY",
+    "At",
     "Cached",
     "Cc",
     "Ccl",
@@ -51,12 +55,14 @@ __all__ = [
     "CrdState",
     "Dist",
     "Dkd",
+    "Dreamteacher",
     "Ega",
     "Facts",
     "Fitnet",
     "Gram",
     "Irg",
     "Itrd",
+    "Iusp",
     "Kd",
     "Lskd",
     "Nce",
@@ -65,12 +71,14 @@ __all__ = [
     "Pkt",
     "Rkd",
     "Rrd",
+    "Sides",
     "Simkd",
     "Sp",
     "Sskd",
     "Start",
     "Unic",
     "WeightedSum",
+    "at_loss",
     "build_objective",
     "cc_loss",
     "ccl_loss",
@@ -79,12 +87,14 @@ __all__ = [
     "crd_loss",
     "dist_loss",
     "dkd_loss",
+    "dreamteacher_loss",
     "ega_loss",
     "find_objective",
     "fitnet_loss",
     "gram_loss",
     "irg_loss",
     "itrd_loss",
+    "iusp_loss",
     "kd_loss",
     "lskd_loss",
     "nce_loss",
@@ -120,6 +130,9 @@ REGISTRY: dict[str, type[Objective]] = {
     "simkd": Simkd,
     "gram": Gram,
     "sskd": Sskd,
+    "at": At,
+    "iusp": Iusp,
+    "dreamteacher": Dreamteacher,
 }
 """Field of the configuration's objective section -> class, which is built from that field."""
 
@@ -137,8 +150,8 @@ def build_objective(config: ObjectiveConfig, facts: Facts | None = None) -> Weig
     """The weighted sum of the objectives that the configuration sets; of none if it sets none.
 
     config: one optional field an objective, with its `weight` and its own options. facts: of the
-    training; crd, rrd, unic, and what compares grids, cannot do without. Raises UsageError where
-    they do not allow what is configured.
+    training; crd, rrd, unic, and what compares pairs of features, cannot do without. Raises
+    UsageError where they do not allow what is configured.
     """
     chosen = {name: options for name, options in config if options is not None}
     built = {
@@ -148,10 +161,10 @@ def build_objective(config: ObjectiveConfig, facts: Facts | None = None) -> Weig
         for name, options in chosen.items()
     }
     for name, options in chosen.items():
-        if options.weight == "auto" and "student_grid" in built[name].needs:
+        if options.weight == "auto" and built[name].features:
             raise UsageError(
                 f"distill.objective.{name}.weight is auto, which balances gradients at the "
-                "student's features, and grids are before them: give it a number"
+                f"student's features, and {built[name].features[0]} is before them: set one"
             )
     return WeightedSum(
         built,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from egapipe.stages.distill.objectives.start import Start
 
 Scope = Literal["global", "local"]
+Shape = tuple[int, ...]
+
+
+class Sides(NamedTuple):
+    """A pair of features on the same B rows, float [B, *shape] each; the shapes may differ."""
+
+    student: Tensor
+    teacher: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +36,7 @@ class Pair:
     student_logits, teacher_logits: float [B, C].
     labels: int64 [B], -1 = unlabelled.
     rows: int64 [B], numbers of the rows in the data set. views: int64 [B], the teacher's.
-    student_grid, teacher_grid: float [B, F, H, W], feature maps before pooling; F, H and W may
-    differ between the two.
+    features: the pairs of features that objectives name, see `distill.features`.
     teacher_features: float [B, F], the teacher's stored features, standardised as configured.
     group: the workers that hold the other parts of the global batch; None: this is all of it.
     repeats: whether `rows` may name a row twice.
@@ -43,8 +50,7 @@ class Pair:
     teacher_logits: Tensor | None = None
     labels: Tensor | None = None
     rows: Tensor | None = None
-    student_grid: Tensor | None = None
-    teacher_grid: Tensor | None = None
+    features: Mapping[str, Sides] = field(default_factory=dict)
     teacher_features: Tensor | None = None
     group: ProcessGroup | None = None
     repeats: bool = False
@@ -60,7 +66,11 @@ class Pair:
             for name, value in vars(self).items()
             if torch.is_tensor(value)
         }
-        return replace(self, **entries, turns=1)
+        features = {
+            name: Sides(*(side[:: self.turns] for side in sides))
+            for name, sides in self.features.items()
+        }
+        return replace(self, **entries, features=features, turns=1)
 
     def need(self, name: str) -> Tensor:
         """A field that must not be None. Raises ValueError if it is."""
@@ -68,6 +78,12 @@ class Pair:
         if value is None:
             raise ValueError(f"the batch lacks {name}")
         return value
+
+    def sides(self, name: str) -> Sides:
+        """A pair of features by name. Raises ValueError if the batch lacks it."""
+        if name not in self.features:
+            raise ValueError(f"the batch lacks the pair of features {name}")
+        return self.features[name]
 
     def group_of(self, scope: Scope) -> ProcessGroup | None:
         """Whose rows a graph has: those of all workers ("global"), or of this one ("local")."""
@@ -86,7 +102,7 @@ class Facts:
     student_dim, teacher_dim: widths of the embeddings after their node layers.
     labels: int64 [N], of every row of the data set that training may use, -1 = unlabelled.
     seed: of everything the objective draws; the same on every worker.
-    student_channels, teacher_channels: widths F of the grids; None where there is none.
+    shapes: of the pairs of features that objectives name, what a row has of student and teacher.
     teacher_features: width F of the teacher's stored features.
     turns: of the entries of a batch, see `Pair`.
     anchors: ("queue" or "kmeans", count) to rows of such features [M, F], M at most the count, see
@@ -97,16 +113,16 @@ class Facts:
     teacher_dim: int
     labels: Tensor
     seed: int = 0
-    student_channels: int | None = None
-    teacher_channels: int | None = None
+    shapes: Mapping[str, tuple[Shape, Shape]] = field(default_factory=dict)
     teacher_features: int = 0
     turns: int = 1
     anchors: Callable[[str, int], Tensor] = no_anchors
 
 
 class Objective(nn.Module, ABC):
-    """One distillation loss. `needs` names the fields of `Pair` that must not be None. `turned`: it
-    compares turned views too; the others see those that are plain alone.
+    """One distillation loss. `needs` names the fields of `Pair` that must not be None, `features`
+    the pairs of features that it compares. `turned`: it compares turned views too; the others see
+    those that are plain alone.
 
     An objective may have parameters, which are optimised with the student's, and buffers, which are
     kept in checkpoints. `replicated` names those that are equal on all workers without being sent:
@@ -121,6 +137,7 @@ class Objective(nn.Module, ABC):
     """
 
     needs: frozenset[str]
+    features: tuple[str, ...] = ()
     replicated: ClassVar[frozenset[str]] = frozenset()
     reused: ClassVar[frozenset[str]] = frozenset()
     turned: ClassVar[bool] = False
@@ -168,6 +185,8 @@ class WeightedSum(nn.Module):
         self.graphs = frozenset(graphs)
         self.graph_needs = frozenset[str]().union(*(objectives[n].needs for n in self.graphs))
         """Fields of `Pair` that the graphs are of."""
+        self.graph_features = any(objectives[name].features for name in self.graphs)
+        """Whether one is of a pair of features."""
         self.objectives = nn.ModuleDict(objectives)
         given = {name: weights[name] for name in objectives}
         self.weights = {name: weight for name, weight in given.items() if weight != "auto"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from egapipe.pipeline.config.features import pair_names
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.machine.imports import call
 from egapipe.stages.distill.objectives.base import Facts, Objective
@@ -24,4 +25,5 @@ def custom_objective(options: CustomOptions, facts: Facts | None) -> Objective:
             f"objective {options.call!r} gives {type(made).__name__}: it must give an Objective of "
             "egapipe.stages.distill.objectives"
         )
+    made.features = pair_names(options)
     return made

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
+from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, Sides
 from egapipe.stages.distill.objectives.shared.allreduce import count_workers, global_sums
 from egapipe.stages.distill.objectives.shared.autocast import full_precision
 from egapipe.stages.distill.objectives.shared.directions import directions
+from egapipe.stages.distill.objectives.shared.features import pairs_of
 from egapipe.stages.distill.objectives.shared.form import Form, check_form
 from egapipe.stages.distill.objectives.shared.gather import global_rows
 from egapipe.stages.distill.objectives.shared.gradients import with_gradients
-from egapipe.stages.distill.objectives.shared.grids import grid_widths
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -34,7 +34,7 @@ def sp_loss(
 ) -> Tensor:
     """||G_t - G_s||_F^2 / B^2, a scalar, with G = X X' and each row of it scaled to unit norm.
 
-    student, teacher: [B, ...], embeddings or grids, flattened to X; widths may differ.
+    student, teacher: [B, ...], embeddings or others, flattened to X; widths may differ.
 
     Source: Tung and Mori 2019, section 3; the public code is the paper's formula.
 
@@ -122,27 +122,24 @@ def _through_unit(
 
 
 class Sp(Objective):
-    """SP on the embeddings or on the grids, with the options of the configuration."""
+    """SP on the embeddings, or on pairs of features, added up."""
 
     needs = frozenset({"student", "teacher"})
 
-    def __init__(self, options: SpOptions) -> None:
+    def __init__(self, options: SpOptions, features: tuple[str, ...] = ()) -> None:
+        """features: the pairs that are compared, in place of the embeddings."""
         super().__init__()
         self.options = options
-        self.sides = ("student", "teacher")
-        if options.features == "grid":
-            self.sides = ("student_grid", "teacher_grid")
-        self.needs = frozenset(self.sides)
+        self.features = features
 
     @classmethod
     def build(cls, options: SpOptions, facts: Facts | None) -> Self:
-        """Raises UsageError where grids are compared and there are none."""
-        if options.features == "grid":
-            grid_widths("sp", facts)
-        return cls(options)
+        """Raises UsageError where features are compared and there are none."""
+        return cls(options, tuple(pairs_of("sp", options, facts)))
 
     def forward(self, pair: Pair) -> Tensor:
         """`sp_loss` of the batch: of all workers' rows, or with scope "local" of this worker's."""
-        student, teacher = (pair.need(side) for side in self.sides)
         group = pair.group_of(self.options.scope)
-        return sp_loss(student, teacher, form=self.options.form, group=group)
+        sides = [pair.sides(n) for n in self.features] or [Sides(pair.student, pair.teacher)]
+        losses = [sp_loss(s, t, form=self.options.form, group=group) for s, t in sides]
+        return torch.stack(losses).sum()

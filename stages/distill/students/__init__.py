@@ -21,20 +21,23 @@ from egapipe.stages.distill.students.mobilenet_v2 import mobilenet_v2_half
 from egapipe.stages.distill.students.resnet import resnet8, resnet8x4, resnet20, resnet32x4
 from egapipe.stages.distill.students.shufflenet_v1 import shufflenet_v1
 from egapipe.stages.distill.students.shufflenet_v2 import shufflenet_v2
+from egapipe.stages.distill.students.taps import MAPS, Taps
 from egapipe.stages.distill.students.vgg import vgg8, vgg13
 from egapipe.stages.distill.students.wide_resnet import wrn_40_2
-from egapipe.stages.distill.students.width import feature_width, map_shape
+from egapipe.stages.distill.students.width import feature_width, tap_shapes
 from egapipe.stages.distill.students.zoo import ZOOS
 
 __all__ = [
+    "MAPS",
     "REGISTRY",
     "Backbone",
     "GivesMaps",
+    "Taps",
     "build_student",
     "feature_width",
-    "map_shape",
     "maps_and_features",
     "require_maps",
+    "tap_shapes",
 ]
 
 REGISTRY: dict[str, Callable[..., Backbone]] = {

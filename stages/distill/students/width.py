@@ -1,14 +1,15 @@
 """The shapes of what a student gives."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.machine.imports import typed_line
-from egapipe.stages.distill.students.backbone import require_maps
+from egapipe.stages.distill.students.taps import MAPS, Taps
 
 
 def feature_width(module: nn.Module, image_size: int | tuple[int, int]) -> int:
@@ -34,28 +35,40 @@ def feature_width(module: nn.Module, image_size: int | tuple[int, int]) -> int:
     return shape[1]
 
 
-def map_shape(module: nn.Module, image_size: int | tuple[int, int]) -> tuple[int, int, int]:
-    """C, h and w of the maps [B, C, h, w] that a student gives for images [B, 3, H, W].
+def tap_shapes(
+    module: nn.Module, names: Sequence[str], image_size: int | tuple[int, int]
+) -> dict[str, tuple[int, ...]]:
+    """What each tap of a student gives of one image [3, H, W], see `Taps`.
 
-    As `feature_width`. Raises UsageError: the student has no maps, fails on such images, or gives
-    no floating [B, C, h, w].
+    As `feature_width`. Raises UsageError: there is no such tap, the student fails on such images,
+    or a tap gives no floating [B, ...].
     """
-    output, what = _output(module, _Maps(module), image_size)
-    if not isinstance(output, Tensor) or output.ndim != 4 or not output.is_floating_point():
-        raise UsageError(f"{what} gives no floating maps [B, C, h, w]")
-    _, channels, height, width = output.shape
-    return channels, height, width
+    taps = Taps(module, names)
+    try:
+        output, what = _output(module, _Tapped(module, taps), image_size)
+    finally:
+        taps.remove()
+    found = cast(dict[str, Tensor], output)
+    for name, value in found.items():
+        whole = value.ndim > 1 and len(value) == 2 and value.is_floating_point()
+        if not whole or (name == MAPS and value.ndim != 4):
+            wanted = "maps [B, C, h, w]" if name == MAPS else f"{name} [B, ...]"
+            raise UsageError(
+                f"{what} gives no floating {wanted}, but {value.dtype} {list(value.shape)}"
+            )
+    return {name: tuple(value.shape[1:]) for name, value in found.items()}
 
 
-class _Maps(nn.Module):
-    """A student of which the maps are the output."""
+class _Tapped(nn.Module):
+    """A student of which what is tapped is the output."""
 
-    def __init__(self, student: nn.Module) -> None:
+    def __init__(self, student: nn.Module, taps: Taps) -> None:
         super().__init__()
         self.student = student
+        self._taps = taps
 
-    def forward(self, images: Tensor) -> Tensor:
-        return require_maps(self.student).maps(images)
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return self._taps.run(images)[1]
 
 
 def _output(

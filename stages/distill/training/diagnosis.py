@@ -87,12 +87,13 @@ def _first(model: Distillation, batch: Batch) -> str:
     parameters = dict(model.named_parameters())
     if not _finite(parameters.values()):
         return f"parameter {_name(parameters)} was before it"
-    if not _finite([batch.features]):
-        return f"{_FEATURES} of row {_row(batch, batch.features)} are not"
+    for stored in (batch.features, *batch.outputs.values()):
+        if not _finite([stored]):
+            return f"{_FEATURES} of row {_row(batch, stored)} are not"
     with torch.no_grad():
         outputs = model.outputs(batch)
-    for name, output in zip(outputs._fields, outputs, strict=True):
-        if output is not None and not _finite([output]):
+    for name, output in outputs.named().items():
+        if not _finite([output]):
             return f"{name} of row {_row(batch, output)} is the first that is not"
     gradients = {k: p.grad for k, p in parameters.items() if p.grad is not None}
     if not _finite(gradients.values()):

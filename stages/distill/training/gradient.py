@@ -1,6 +1,7 @@
 """The gradient of one step: in one pass, or of a large batch in two passes over its parts."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Protocol, cast
 
@@ -91,20 +92,17 @@ class TwoPasses:
         scaler.scale(losses.total).backward()
         model.observe(scaler.scale(torch.ones_like(losses.total)))
         length = [len(part.rows) for _, part in parts]
-        grads = zip(*(_split(leaf, length) for leaf in leaves), strict=True)
+        grads = zip(*(_split(leaf, length) for leaf in leaves.named().values()), strict=True)
         for (i, part), gradient in zip(parts, grads, strict=True):
             _send(self._outputs(part, seed + i), gradient)
         self.world.average(gradients(model))
         return losses
 
     @property
-    def _learning(self) -> dict[str, bool]:
-        """Which outputs need a gradient."""
-        student, teacher = (
-            any(p.requires_grad for p in part.parameters())
-            for part in (self.model.student, self.model.teacher_head)
-        )
-        return {n: teacher if n.startswith("teacher") else student for n in Forward._fields}
+    def _learning(self) -> dict[bool, bool]:
+        """Whether the teacher's outputs need a gradient, and the student's."""
+        parts = {True: self.model.teacher_head, False: self.model.student}
+        return {k: any(p.requires_grad for p in part.parameters()) for k, part in parts.items()}
 
     def _outputs(self, part: Batch, seed: int) -> Forward:
         torch.manual_seed(seed)
@@ -114,38 +112,36 @@ class TwoPasses:
 def _parts(batch: Batch, rows: int) -> list[Batch]:
     """Parts of at most so many rows and nearly the same length: batch norm likes no small ones."""
     count = -(-max(1, len(batch.rows)) // rows)
-    names = [field.name for field in fields(batch)]
-    columns = {name: getattr(batch, name) for name in names}
-    split = {n: v.tensor_split(count) for n, v in columns.items() if v is not None}
-    return [Batch(**{n: v[i] for n, v in split.items()}) for i in range(count)]
+    return [batch.mapped(partial(_piece, count=count, number=i)) for i in range(count)]
+
+
+def _piece(values: Tensor, count: int, number: int) -> Tensor:
+    return values.tensor_split(count)[number]
 
 
 def _copied(outputs: Forward) -> dict[str, Tensor]:
     # Cloned: the memory of compiled code is written over by its next call.
-    return {name: o.clone() for name, o in outputs._asdict().items() if o is not None}
+    return {name: output.clone() for name, output in outputs.named().items()}
 
 
-def _leaves(parts: list[dict[str, Tensor]], learning: dict[str, bool]) -> Forward:
+def _leaves(parts: list[dict[str, Tensor]], learning: dict[bool, bool]) -> Forward:
     """The parts' outputs behind each other, as the leaves of the loss's graph."""
-    return Forward(
-        **{
-            name: torch.cat([part[name] for part in parts]).requires_grad_(learning[name])
-            for name in parts[0]
-        }
-    )
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    wanted = {name: learning[name.startswith("teacher")] for name in joined}
+    return Forward.of({name: o.requires_grad_(wanted[name]) for name, o in joined.items()})
 
 
-def _split(leaf: Tensor | None, length: list[int]) -> tuple[Tensor | None, ...]:
+def _split(leaf: Tensor, length: list[int]) -> tuple[Tensor | None, ...]:
     """The parts of a leaf's gradient; of none where nothing asked for it."""
-    if leaf is None or leaf.grad is None:
+    if leaf.grad is None:
         return (None,) * len(length)
     return cast(tuple[Tensor, ...], leaf.grad.split(length))
 
 
 def _send(outputs: Forward, gradients: tuple[Tensor | None, ...]) -> None:
     """Backward through a part's outputs from the gradients by them, where there are any."""
-    both = zip(outputs, gradients, strict=True)
-    pairs = [(o, g) for o, g in both if o is not None and g is not None]
+    both = zip(outputs.named().values(), gradients, strict=True)
+    pairs = [(o, g) for o, g in both if g is not None]
     torch.autograd.backward([o for o, _ in pairs], [g for _, g in pairs])
 
 

@@ -51,7 +51,7 @@ def read_embeddings(
 
 def _array(file: Path) -> Floats:
     values: Floats = mapped_npy(file)
-    if values.ndim not in (2, 3) or values.dtype.kind != "f":
+    if values.ndim < 2 or values.dtype.kind != "f":
         raise UsageError(
             f"{file} holds {values.dtype} {list(values.shape)}: "
             "embeddings are floats [rows, D] or [rows, views, D]"

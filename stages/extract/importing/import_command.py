@@ -1,5 +1,6 @@
 """`egapipe store import`."""
 
+import re
 from typing import Annotated
 
 import typer
@@ -7,6 +8,8 @@ import typer
 from egapipe.pipeline.store.command import app as store
 from egapipe.pipeline.terminal.options import ConfigName, Overrides, as_place
 from egapipe.pipeline.terminal.text import say
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def register(root: typer.Typer) -> None:
@@ -35,6 +38,14 @@ def import_(
     key_column: Annotated[
         str, typer.Option(help="Of a table: the images' keys; without it, rows are in their order.")
     ] = "key",
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--output",
+            help="NAME=PLACE of what else is stored, of any shape: a .npy file, or a column of the "
+            "table; may be given several times.",
+        ),
+    ] = None,
     from_split: Annotated[
         str | None, typer.Option(help="Of a Hugging Face data set (default: that of --split).")
     ] = None,
@@ -51,6 +62,24 @@ def import_(
         split=split,
         columns=Columns(column, key_column),
         from_split=from_split,
+        outputs=_named(outputs or []),
         progress=open_progress,
     )
     say(report.line())
+
+
+def _named(outputs: list[str]) -> dict[str, str]:
+    """`["frames=f.npy"]` as a mapping. Raises UsageError for a text of another form."""
+    from egapipe.pipeline.errors import UsageError
+    from egapipe.pipeline.locations.urls import path_of
+
+    named = {}
+    for text in outputs:
+        name, equals, place = text.partition("=")
+        if not equals or not NAME.fullmatch(name) or not place or name == "embedding":
+            raise UsageError(
+                f"--output {text!r} is not of the form NAME=PLACE, with a name of small letters, "
+                "digits and _ that is not `embedding`"
+            )
+        named[name] = str(path_of(place)) if place.endswith(".npy") else place
+    return named

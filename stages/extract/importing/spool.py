@@ -23,8 +23,8 @@ BATCH_ROWS = 4096
 
 
 def spooled(batches: Iterable[pa.Array], where: str) -> tuple[Floats, Nulls]:
-    """[N, D] or [N, V, D] of batches of lists, of lists of lists, or of tensors, in a file without
-    a name that is mapped; and bool [N], True where a row has a null, its numbers NaN.
+    """[N, D], [N, V, D] or more of batches of lists, of lists of lists, or of tensors, in a file
+    without a name that is mapped; and bool [N], True where a row has a null, its numbers NaN.
 
     Memory: a batch. Raises UsageError if they are anything else, or of different lengths, and
     StoreError if there is no room in this node's cache folder.
@@ -94,7 +94,8 @@ class _Spool:
 
 
 def rows_of(array: pa.Array, where: str) -> tuple[Floats | None, Nulls]:
-    """[n, D] or [n, V, D] of one batch, None if no row has numbers; and bool [n], True for nulls.
+    """[n, D], [n, V, D] or more of one batch, None if no row has numbers; and bool [n], True for
+    nulls.
 
     A null in place of a row, of a list in it or of a number makes the whole row one.
     """
@@ -121,7 +122,7 @@ def rows_of(array: pa.Array, where: str) -> tuple[Floats | None, Nulls]:
     shape, flat = _flattened(storage, where)
     numbers = flat.to_numpy(zero_copy_only=False)
     part = numbers.reshape(len(kept), *(tensor or shape[1:]))
-    if part.ndim not in (2, 3):
+    if part.ndim < 2:
         raise unfit
     values = np.full((len(null), *part.shape[1:]), np.nan, numbers.dtype)
     values[kept] = part

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from egapipe.stages.extract.importing.tables import Columns, Embeddings
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for, software
 from egapipe.stages.extract.report import ExtractReport
 
+EMBEDDING = "embedding"
 NO_NUMBERS = "the table has null in place of numbers"
 
 
@@ -38,13 +40,16 @@ def import_embeddings(
     split: Split,
     columns: Columns | None = None,
     from_split: str | None = None,
+    outputs: Mapping[str, str] | None = None,
     progress: OpenProgress = silent_progress,
 ) -> ExtractReport:
     """Write a split's store from embeddings; run it again after a kill and it continues.
 
     path: `.npy` [rows, D] or [rows, views, D] in the order of the data set, `.parquet`, or a
     Hugging Face data set with several `from_split` (default: `split`); see `read_embeddings`. Keys
-    decide the order if there are any. Without keys, a data set with a `limit` takes its own rows
+    decide the order if there are any. outputs: name -> what else is stored of the same rows, of any
+    shape: another `.npy`, [rows, views, *shape] or of one view [rows, *shape], or a column of the
+    same table. Without keys, a data set with a `limit` takes its own rows
     out of those of the whole source, or finds them alone. Rows that are null or not finite become
     failures. Raises UsageError if the configuration's teacher is not `imported`, or the embeddings
     do not fit the data set and view plan; StoreError if another store is there, or another process
@@ -62,10 +67,15 @@ def import_embeddings(
     views = config.view_plan(split).count + 1
     rows = _rows(found, dataset, path)
     dim = _require_views(found, views, path)
+    others = {
+        name: _other(place, path, columns or Columns(), from_split or split)
+        for name, place in (outputs or {}).items()
+    }
+    shapes = {name: _other_shape(name, other, found, views) for name, other in others.items()}
     origin = Origin(
-        spec={**durable(teacher), "sha256": _sha256(found)},
+        spec={**durable(teacher), "sha256": _joint_sha256(found, others)},
         preprocessing=_preprocessing(teacher),
-        outputs={"embedding": (dim,)},
+        outputs={EMBEDDING: (dim,), **shapes},
     )
     manifest = manifest_for(config, split, origin, dataset, whole=True)
     store = FeatureStore.create(
@@ -75,7 +85,8 @@ def import_embeddings(
         same_software=config.extract.same_software,
     )
     with store.exclusive():
-        written, failed = _write(store, found, rows, dataset, progress, f"import {split}")
+        given = {EMBEDDING: found, **others}
+        written, failed = _write(store, given, rows, dataset, progress, f"import {split}")
     return ExtractReport(
         split=split,
         url=store.url,
@@ -129,6 +140,11 @@ def _texts(keys: Sequence[str], start: int) -> pa.Array:
 
 def _require_views(found: Embeddings, views: int, path: str) -> int:
     """D, where there are the plan's views."""
+    if len(found.shape) > 3:
+        raise UsageError(
+            f"{path} holds {list(found.shape)}: an embedding is a vector, other shapes are brought "
+            "with --output NAME=FILE"
+        )
     given = found.shape[1] if len(found.shape) == 3 else 1
     if given != views:
         raise UsageError(
@@ -138,9 +154,36 @@ def _require_views(found: Embeddings, views: int, path: str) -> int:
     return found.shape[-1]
 
 
+def _other(place: str, path: str, columns: Columns, split: str) -> Embeddings:
+    """A further output: a file of its own, or a column of the table at `path`."""
+    if place.endswith(".npy"):
+        return read_embeddings(place)
+    if path.endswith(".npy"):
+        raise UsageError(f"--output: {place} is no .npy file, and {path} is no table with columns")
+    return read_embeddings(path, replace(columns, embedding=place, nested=False), split=split)
+
+
+def _other_shape(name: str, other: Embeddings, found: Embeddings, views: int) -> tuple[int, ...]:
+    """What a row has of it in one view."""
+    if other.shape[0] != found.shape[0]:
+        raise UsageError(
+            f"--output {name} has {other.shape[0]:,} rows, the embeddings {found.shape[0]:,}: they "
+            "must be of the same"
+        )
+    shape = other.shape[1:]
+    if views == 1 and (len(shape) == 1 or shape[0] != 1) and other.order is None:
+        return shape
+    if len(shape) == 1 or shape[0] != views:
+        raise UsageError(
+            f"--output {name} holds {list(other.shape)}: with {views} views it must be "
+            f"[rows, {views}, ...]"
+        )
+    return shape[1:]
+
+
 def _write(
     store: FeatureStore,
-    given: Embeddings,
+    given: Mapping[str, Embeddings],
     rows: np.ndarray,
     dataset: Dataset,
     progress: OpenProgress,
@@ -160,11 +203,17 @@ def _write(
         for shard in found.pending:
             part = store.shards[shard]
             chosen = rows[part.start : part.stop]
-            values = np.asarray(given.take(chosen), dtype=np.float32)
-            lacking = (part.start + np.flatnonzero(given.without(chosen))).tolist()
+            values = {
+                name: np.asarray(one.take(chosen), np.float32).reshape(
+                    len(part), store.manifest.view_count, *store.manifest.outputs[name]
+                )
+                for name, one in given.items()
+            }
+            null = np.any([one.without(chosen) for one in given.values()], axis=0)
+            lacking = (part.start + np.flatnonzero(null)).tolist()
             commit = store.write_shard(
                 shard,
-                {"embedding": values.reshape(len(part), store.manifest.view_count, -1)},
+                values,
                 failures=[Failure(row, dataset.keys[row], NO_NUMBERS) for row in lacking],
                 versions=software(),
             )
@@ -178,6 +227,15 @@ def _write(
 def _preprocessing(teacher: ImportedTeacher) -> dict[str, Any]:
     normalize = teacher.normalize
     return {"imported": True, "mean": list(normalize.mean), "std": list(normalize.std)}
+
+
+def _joint_sha256(found: Embeddings, others: Mapping[str, Embeddings]) -> str:
+    """Of the embeddings; with further outputs, of the names and digests of all."""
+    own = _sha256(found)
+    if not others:
+        return own
+    listed = [own, *(f"{name} {_sha256(other)}" for name, other in others.items())]
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
 
 def _sha256(found: Embeddings) -> str:

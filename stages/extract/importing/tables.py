@@ -23,18 +23,20 @@ VIEW = "view"
 @dataclass(frozen=True)
 class Columns:
     """Names of columns. embedding: lists of D floats, or of V lists of D. key: of the rows; a table
-    without a column `key` is in the data set's order, but one that is asked for must be there."""
+    without a column `key` is in the data set's order, but one that is asked for must be there.
+    nested: whether lists of lists are the views of a row, even where there is a column `view`."""
 
     embedding: str = "embedding"
     key: str = "key"
+    nested: bool = True
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """values: [M, D] or [M, V, D], mapped from a file. keys: of the N rows, where there are any.
-    file: the one that holds nothing else, None for a data set. order: int64 [N, V], the entries of
-    `values` that are the views of a row, where each view has an entry of its own. null: bool [M],
-    entries without numbers."""
+    """values: [M, *shape] or [M, V, *shape], mapped from a file. keys: of the N rows, where there
+    are any. file: the one that holds nothing else, None for a data set. order: int64 [N, V], the
+    entries of `values` that are the views of a row, where each view has an entry of its own. null:
+    bool [M], entries without numbers."""
 
     values: Floats
     keys: Sequence[str] | None
@@ -44,13 +46,13 @@ class Embeddings:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """[N, D] or [N, V, D]."""
+        """[N, *shape] or [N, V, *shape]."""
         if self.order is None:
             return self.values.shape
         return (*self.order.shape, *self.values.shape[1:])
 
     def take(self, rows: Rows) -> Floats:
-        """[n, D] or [n, V, D] of some rows, a copy."""
+        """[n, *shape] or [n, V, *shape] of some rows, a copy."""
         taken: Floats = self.values[rows if self.order is None else self.order[rows]]
         return taken
 
@@ -97,7 +99,7 @@ def from_table(table: Table, where: str, columns: Columns, file: Path | None = N
     keys = None
     if columns.key in table.names:
         keys = key_texts(table.column(columns.key), columns.key)
-    if VIEW not in table.names or values.ndim == 3:
+    if VIEW not in table.names or (columns.nested and values.ndim == 3):
         return Embeddings(values, keys, file, null=null)
     if keys is None:
         raise UsageError(f"{where} has a column {VIEW!r}, but no keys: add a column of them")

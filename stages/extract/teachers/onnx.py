@@ -1,7 +1,7 @@
 """Teachers in ONNX files, run by onnxruntime: a graph of known operators, no code of its own."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from egapipe.stages.extract.teachers.onnx_graph import (
     read_graph,
     resolve,
 )
+from egapipe.stages.extract.teachers.outputs import asked_outputs, places
 from egapipe.stages.extract.teachers.pooled import Pooled, Raw
 
 # ONNX's numbers of the element types that images may have.
@@ -37,20 +38,20 @@ _ERRORS_ONLY = 3
 
 
 class OnnxNetwork:
-    """One tensor of an ONNX graph, or two, as a function of images."""
+    """One tensor of an ONNX graph, or several, as a function of images."""
 
     def __init__(
         self,
         path: Path,
         output: str | None,
-        logits: str | None = None,
+        others: Mapping[str, str] | None = None,
         *,
         any_size: bool = False,
     ) -> None:
         """Read a graph and open it on the CPU. Raises ValueError if the file does not fit.
 
-        output, logits: tensors; None for the only output, and for no logits. any_size: the declared
-        height and width of the input do not bind.
+        output: a tensor; None for the only output. others: tensors, and the settings that name
+        them. any_size: the declared height and width of the input do not bind.
         """
         self._runtime = require("onnxruntime", "onnx", "teacher.backend=onnx")
         model = read_graph(path)
@@ -65,8 +66,8 @@ class OnnxNetwork:
         self.files = [path, *external_files(model, path.parent)]
         self.output = resolve(model.graph, output)
         self._names = [self.output]
-        if logits is not None:
-            self._names.append(resolve(model.graph, logits, "teacher.logits"))
+        for name, setting in (others or {}).items():
+            self._names.append(resolve(model.graph, name, setting))
         expose(model, self._names)
         self._graph: bytes = model.SerializeToString()
         self._session = self._open(torch.device("cpu"))
@@ -83,17 +84,17 @@ class OnnxNetwork:
             raise TeacherError(f"teacher {name} cannot be opened on {device}: {error}") from error
 
     def __call__(self, x: Tensor, /) -> Raw:
-        """The output and the logits, float32, of normalised images [B, 3, H, W].
+        """The output and the others, float32, of normalised images [B, 3, H, W].
 
         A graph with a fixed batch size is run as often as it takes.
         """
         x = x.to(self.type)
         fixed = self.shape[0]
         if fixed is None:
-            return _raw(self._run(x))
+            return self._raw(self._run(x))
         padded = torch.cat([x, x[:1].expand(-len(x) % fixed, -1, -1, -1)])
         parts = [self._run(part) for part in padded.split(fixed)]
-        return _raw([torch.cat(same)[: len(x)] for same in zip(*parts, strict=True)])
+        return self._raw([torch.cat(same)[: len(x)] for same in zip(*parts, strict=True)])
 
     def _run(self, x: Tensor) -> list[Tensor]:
         """The tensors that are asked for, in their order."""
@@ -112,6 +113,10 @@ class OnnxNetwork:
             self._session.run_with_iobinding(binding)
         found = dict(zip(distinct, binding.copy_outputs_to_cpu(), strict=True))
         return [torch.from_numpy(found[name]).float() for name in self._names]
+
+    def _raw(self, tensors: Sequence[Tensor]) -> Raw:
+        """The output, and the others by their names."""
+        return Raw(tensors[0], dict(zip(self._names[1:], tensors[1:], strict=True)))
 
     def _open(self, device: torch.device) -> Any:
         provider = _PROVIDERS[device.type]
@@ -135,11 +140,6 @@ class OnnxNetwork:
             return self._runtime.InferenceSession(self._graph, options, providers=[chosen])
 
 
-def _raw(tensors: Sequence[Tensor]) -> Raw:
-    """The output, and the logits where there is a second tensor."""
-    return Raw(tensors[0], tensors[1] if len(tensors) > 1 else None)
-
-
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
     """Turn what onnxruntime raises, of no class but Exception, into a ValueError of one line."""
@@ -158,7 +158,9 @@ def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:
     preprocessing = preprocessing_of(settings.preprocessing)
     path = located_file(settings.model)
     try:
-        network = OnnxNetwork(path, settings.output, settings.logits, any_size=settings.any_size)
+        others = asked_outputs(settings)
+        named = places(others)
+        network = OnnxNetwork(path, settings.output, named, any_size=settings.any_size)
         _check_input(network.shape, preprocessing.input_size)
         spec = {
             **durable(settings),
@@ -167,7 +169,7 @@ def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:
             "runtime": f"onnxruntime {runtime.__version__}",
             "sha256": cached_digest(network.files, "files", partial(files_sha256, network.files)),
         }
-        pooled = Pooled(network, settings.pooling, settings.prefix_tokens, settings.grid)
+        pooled = Pooled(network, settings.pooling, settings.prefix_tokens, others)
         return NetworkTeacher(spec, pooled, preprocessing, Loading(loading.known))
     except ValueError as error:
         raise TeacherError(f"teacher {settings.model} cannot be used: {error}") from error

@@ -1,19 +1,22 @@
 """One vector an image, and what is asked for beside it, from whatever a network's output is."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from egapipe.stages.extract.teachers.base import Outputs
-from egapipe.stages.extract.teachers.grid import to_grid
+from egapipe.stages.extract.teachers.outputs import Output, places, shaped
+from egapipe.stages.extract.teachers.taps import Taps, submodule
 
 
 class Raw(NamedTuple):
-    """What a network gives before it is pooled. logits: [B, K], where they are wanted."""
+    """What a network gives before it is pooled. taps: what else is asked for, by its place."""
 
     output: Tensor
-    logits: Tensor | None
+    taps: Mapping[str, Any] = MappingProxyType({})
 
 
 class Source(Protocol):
@@ -28,15 +31,45 @@ class Source(Protocol):
         ...
 
 
+class Tapped:
+    """A network, of which submodules may be asked for beside its own output, or in its place."""
+
+    def __init__(
+        self, module: nn.Module, others: Mapping[str, Output], output: str | None = None
+    ) -> None:
+        """output: submodule in place of the network. Raises ValueError if one is not there."""
+        self._module = module
+        self._output = output
+        own = {} if output is None else {output: "teacher.output"}
+        self._places = {**places(others), **own}
+        self._taps = Taps({path: submodule(module, path) for path in self._places})
+
+    def to(self, device: torch.device) -> Any:
+        """Move the weights to a device."""
+        self._module.to(device)
+
+    def __call__(self, x: Tensor, /) -> Raw:
+        """What is asked for, of normalised images [B, 3, H, W]."""
+        own = self._module(x)
+        taken = {path: self._taps.take(path, setting) for path, setting in self._places.items()}
+        return Raw(own if self._output is None else taken[self._output], taken)
+
+
 class Pooled:
     """A network whose output is vectors, tokens or maps, with the pooling that was asked for."""
 
-    def __init__(self, network: Source, pooling: str, prefix: int, grid: int | None = None) -> None:
-        """prefix: tokens before the patches. grid: side of the grid that is wanted beside it."""
+    def __init__(
+        self,
+        network: Source,
+        pooling: str,
+        prefix: int,
+        others: Mapping[str, Output] = MappingProxyType({}),
+    ) -> None:
+        """prefix: tokens before the patches. others: outputs that are wanted beside it."""
         self._network = network
         self._pooling = pooling
         self._prefix = prefix
-        self._grid = grid
+        self._others = others
 
     def to(self, device: torch.device) -> Any:
         """Move the weights to a device."""
@@ -45,17 +78,15 @@ class Pooled:
     def __call__(self, x: Tensor, /) -> Outputs:
         """Encode normalised images [B, 3, H, W].
 
-        embedding [B, D], grid [B, C, g, g], logits [B, K]. Raises ValueError, see `pool` and
-        `to_grid`.
+        embedding [B, D], and the other outputs. Raises ValueError, see `pool` and `shaped`.
         """
         found = self._network(x)
-        output, logits = found if isinstance(found, Raw) else (found, None)
+        output, taps = found if isinstance(found, Raw) else (found, {})
         outputs = {"embedding": pool(output, self._pooling, self._prefix)}
-        if self._grid is not None:
-            height, width = x.shape[2:]
-            outputs["grid"] = to_grid(output, self._grid, self._prefix, (height, width))
-        if logits is not None:
-            outputs["logits"] = check_logits(logits)
+        height, width = x.shape[2:]
+        for name, other in self._others.items():
+            given = output if other.at is None else taps[other.at]
+            outputs[name] = shaped(given, other, self._prefix, (height, width))
         return outputs
 
 
@@ -81,14 +112,6 @@ def pool(output: Tensor, pooling: str, prefix: int) -> Tensor:
         raise ValueError(f"its output {shape} has no tokens after teacher.prefix_tokens = {prefix}")
     mean = output[:, prefix:].mean(dim=1)
     return mean if pooling == "mean" else torch.cat([output[:, 0], mean], dim=1)
-
-
-def check_logits(logits: Tensor) -> Tensor:
-    """The same [B, K]. Raises ValueError if they are anything else."""
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"its logits are {given}, not one number a class: name another output")
-    return logits
 
 
 def _fit(output: Tensor) -> str:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from egapipe.pipeline.config.teachers import PythonTeacher as Settings
 from egapipe.pipeline.errors import TeacherError, UsageError
@@ -20,30 +19,10 @@ from egapipe.stages.extract.teachers.base import UNKNOWN, Loading
 from egapipe.stages.extract.teachers.given import preprocessing_of
 from egapipe.stages.extract.teachers.location import PACKAGE, located_file
 from egapipe.stages.extract.teachers.network import NetworkTeacher
-from egapipe.stages.extract.teachers.pooled import Pooled, Raw
+from egapipe.stages.extract.teachers.outputs import asked_outputs
+from egapipe.stages.extract.teachers.pooled import Pooled, Tapped
 from egapipe.stages.extract.teachers.precision import widen
-from egapipe.stages.extract.teachers.taps import Taps, submodule
 from egapipe.stages.extract.teachers.weights import weights_sha256
-
-
-class Tapped:
-    """A network, of which submodules may be asked for instead of its own output."""
-
-    def __init__(self, module: nn.Module, output: str | None, logits: str | None) -> None:
-        """Raises ValueError if a submodule is not there."""
-        self._module = module
-        self._wanted = {k: v for k, v in (("output", output), ("logits", logits)) if v is not None}
-        self._taps = Taps(**{k: submodule(module, path) for k, path in self._wanted.items()})
-
-    def to(self, device: torch.device) -> Any:
-        """Move the weights to a device."""
-        self._module.to(device)
-
-    def __call__(self, x: Tensor, /) -> Raw:
-        """What is asked for, of normalised images [B, 3, H, W]."""
-        own = self._module(x)
-        taken = {name: self._taps.take(name) for name in self._wanted}
-        return Raw(taken.get("output", own), taken.get("logits"))
 
 
 def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:
@@ -71,8 +50,9 @@ def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:
         "sha256": weights_sha256(module),
     }
     try:
-        network = Tapped(module, settings.output, settings.logits)
-        pooled = Pooled(network, settings.pooling, settings.prefix_tokens, settings.grid)
+        others = asked_outputs(settings)
+        network = Tapped(module, others, settings.output)
+        pooled = Pooled(network, settings.pooling, settings.prefix_tokens, others)
         return NetworkTeacher(spec, pooled, preprocessing_of(settings.preprocessing), loading)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = typed_line(error)

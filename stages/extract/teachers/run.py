@@ -5,12 +5,14 @@ from typing import Any
 from torch import nn
 
 from egapipe.pipeline.config.teachers import RunTeacher as Settings
+from egapipe.pipeline.errors import TeacherError
 from egapipe.pipeline.locations.urls import path_of
 from egapipe.pipeline.results.durable import durable
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.extract.teachers.base import UNKNOWN, Loading
 from egapipe.stages.extract.teachers.network import NetworkTeacher
-from egapipe.stages.extract.teachers.pooled import Pooled
+from egapipe.stages.extract.teachers.outputs import asked_outputs
+from egapipe.stages.extract.teachers.pooled import Pooled, Tapped
 from egapipe.stages.extract.teachers.precision import narrow
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
 from egapipe.stages.extract.teachers.weights import weights_sha256
@@ -34,7 +36,12 @@ def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:
         "sha256": weights_sha256(network),
     }
     narrow(network, settings.precision)
-    return NetworkTeacher(spec, Pooled(network, "auto", 0), _preprocessing(trained), loading)
+    others = asked_outputs(settings)
+    try:
+        pooled = Pooled(Tapped(network, others), "auto", 0, others)
+        return NetworkTeacher(spec, pooled, _preprocessing(trained), loading)
+    except ValueError as error:
+        raise TeacherError(f"teacher {settings.model} cannot be used: {error}") from error
 
 
 def _network(trained: TrainedStudent, output: str) -> nn.Module:

@@ -1,6 +1,7 @@
 """What submodules of a network give in a forward pass, without the network knowing of it."""
 
 import threading
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -14,24 +15,24 @@ class Taps:
     On the CPU, several threads run a network at once.
     """
 
-    def __init__(self, **modules: nn.Module) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         """modules: name -> submodule that is tapped from now on."""
         self._local = threading.local()
         for name, module in modules.items():
             module.register_forward_hook(partial(self._keep, name))
 
-    def take(self, name: str) -> Any:
+    def take(self, name: str, setting: str = "") -> Any:
         """The output of a submodule, of its last call if it had several, once a forward pass.
 
-        Raises ValueError if the forward pass did not call it.
+        setting: that names it. Raises ValueError if the forward pass did not call it.
         """
         kept = self._local.__dict__
         if name not in kept:
-            raise ValueError(f"its forward pass does not call the submodule of teacher.{name}")
+            raise ValueError(f"its forward pass does not call the submodule of {setting or name}")
         return kept.pop(name)
 
     def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        setattr(self._local, name, output)
+        self._local.__dict__[name] = output
 
 
 def submodule(module: nn.Module, path: str) -> nn.Module:

@@ -11,7 +11,8 @@ from egapipe.pipeline.results.durable import durable
 from egapipe.stages.extract.teachers.base import UNKNOWN, Loading
 from egapipe.stages.extract.teachers.location import expanded_name
 from egapipe.stages.extract.teachers.network import NetworkTeacher
-from egapipe.stages.extract.teachers.pooled import Pooled
+from egapipe.stages.extract.teachers.outputs import asked_outputs
+from egapipe.stages.extract.teachers.pooled import Pooled, Tapped
 from egapipe.stages.extract.teachers.precision import narrow, widen
 from egapipe.stages.extract.teachers.preprocessing import Preprocessing
 from egapipe.stages.extract.teachers.torchvision_crop import TorchvisionPreprocessing
@@ -40,7 +41,9 @@ def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:
             "sha256": weights_sha256(module),
         }
         narrow(module, settings.precision)
-        return NetworkTeacher(spec, Pooled(module, "auto", 0), preprocessing, loading)
+        others = asked_outputs(settings)
+        pooled = Pooled(Tapped(module, others), "auto", 0, others)
+        return NetworkTeacher(spec, pooled, preprocessing, loading)
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         raise TeacherError(
             f"teacher {settings.model} cannot be loaded by timm: {one_line(error)}"

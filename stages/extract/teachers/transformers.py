@@ -16,18 +16,26 @@ from egapipe.pipeline.errors import TeacherError
 from egapipe.pipeline.machine.quiet import quiet
 from egapipe.pipeline.results.durable import durable
 from egapipe.stages.extract.teachers.base import UNKNOWN, Loading, Outputs
-from egapipe.stages.extract.teachers.grid import to_grid
 from egapipe.stages.extract.teachers.location import located
 from egapipe.stages.extract.teachers.network import NetworkTeacher
-from egapipe.stages.extract.teachers.pooled import check_logits
+from egapipe.stages.extract.teachers.outputs import (
+    LOGITS,
+    asked_outputs,
+    first_tensor,
+    places,
+    shaped,
+)
 from egapipe.stages.extract.teachers.pooling import before_patches, embed, resolve_pooling
 from egapipe.stages.extract.teachers.precision import narrow, widen
 from egapipe.stages.extract.teachers.processor import read_preprocessing
-from egapipe.stages.extract.teachers.taps import Taps
+from egapipe.stages.extract.teachers.taps import Taps, submodule
 from egapipe.stages.extract.teachers.weights import weights_sha256_of
 
 # What the library raises, depending on which file is wrong.
 _UNFIT = (SafetensorError, OSError, ValueError, TypeError, RuntimeError, ImportError, KeyError)
+
+# The name of the tap that is no submodule of the tower.
+_TOWER = "the tower"
 
 # How the library's classes of image classifiers are called.
 _CLASSIFIER = "ForImageClassification"
@@ -49,8 +57,11 @@ class Encoder(nn.Module):
         self.vision = _tower(model)
         # The classifier's own forward pass decides what it makes of the tower's output.
         self.classifier = model if settings.logits else None
-        self._taps = Taps(tower=self.vision) if settings.logits else None
-        self._grid = settings.grid
+        self._others = asked_outputs(settings)
+        inner = {name: one for name, one in self._others.items() if one.shape != LOGITS}
+        self._places = places(inner)
+        tapped = {path: submodule(self.vision, path) for path in self._places}
+        self._taps = Taps({_TOWER: self.vision} | tapped if settings.logits else tapped)
         self.projection: nn.Module | None = getattr(model, "visual_projection", None)
         self._patches = _patches(self.vision.config, input_size)
         self.pooling = pooling or self._resolved(settings, input_size)
@@ -58,15 +69,17 @@ class Encoder(nn.Module):
             self.projection = None
 
     def forward(self, x: Tensor) -> Outputs:
-        """Encode normalised images [B, 3, H, W]: embedding [B, D], grid [B, C, g, g], logits."""
+        """Encode normalised images [B, 3, H, W]: embedding [B, D], and the other outputs."""
         hidden, logits = self._run(x)
         outputs = {"embedding": embed(self.pooling, hidden, self._patches, self.projection)}
-        if self._grid is not None:
-            last, (height, width) = hidden.last_hidden_state, x.shape[2:]
-            prefix = before_patches(last, self._patches)
-            outputs["grid"] = to_grid(last, self._grid, prefix, (height, width))
-        if logits is not None:
-            outputs["logits"] = check_logits(logits)
+        height, width = x.shape[2:]
+        own: dict[str | None, Any] = {LOGITS: logits, None: hidden.last_hidden_state}
+        taken = {at: self._taps.take(at, setting) for at, setting in self._places.items()}
+        for name, other in self._others.items():
+            at = other.at
+            given = own[at] if at is None or other.shape == LOGITS else first_tensor(taken[at])
+            prefix = before_patches(given, self._patches) if _is_tokens(given) else 0
+            outputs[name] = shaped(given, other, prefix, (height, width))
         return outputs
 
     def _resolved(self, settings: Settings, input_size: tuple[int, int]) -> str:
@@ -90,9 +103,9 @@ class Encoder(nn.Module):
 
     def _run(self, x: Tensor) -> tuple[Any, Tensor | None]:
         """What the tower gives, and the logits if they are wanted."""
-        if self.classifier is not None and self._taps is not None:
+        if self.classifier is not None:
             logits = self.classifier(pixel_values=x).logits
-            return self._taps.take("tower"), logits
+            return self._taps.take(_TOWER), logits
         return self._hidden(x), None
 
     def _hidden(self, x: Tensor) -> Any:
@@ -192,6 +205,10 @@ def _check_complete(settings: Settings, model: Any, missing: list[str]) -> None:
             f"({', '.join(missing[:3])}{', ...' if missing[3:] else ''}): "
             + ("set teacher.pooling to cls or mean" if pooler else "its files are incomplete")
         )
+
+
+def _is_tokens(given: Any) -> bool:
+    return isinstance(given, Tensor) and given.ndim == 3
 
 
 def _tower(model: Any) -> Any:

@@ -33,10 +33,13 @@ NAMES = {
     *("DistillConfig.teacher_output", "DistillConfig.teacher_grid", "SweepConfig.metric"),
     *("CustomOptions.call", "DistillConfig.sampler", "DistillConfig.no_decay"),
     *("MlflowTracking.experiment", "WandbTracking.project"),
+    *("OutputConfig.at", "OutputConfig.shape", "FeaturesConfig.student", "FeaturesConfig.teacher"),
+    *(f"{o}Options.features" for o in ("Fitnet", "Sp", "Unic", "Gram", "Custom")),
+    *(f"{o}Options.features" for o in ("At", "Iusp", "Dreamteacher")),
 }
 OPTIONS = {
     *("split", "column", "key_column", "from_split", "output", "config", "overrides", "formats"),
-    *("licence", "job", "arguments", "only", "what", "name", "repo", "revision"),
+    *("outputs", "licence", "job", "arguments", "only", "what", "name", "repo", "revision"),
 }
 
 

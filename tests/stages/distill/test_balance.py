@@ -122,7 +122,7 @@ def test_the_scale_of_the_loss_changes_nothing() -> None:
 
 def test_grids_are_before_the_features() -> None:
     config = ObjectiveConfig.model_validate({"sp": {"features": "grid", "weight": "auto"}})
-    with pytest.raises(UsageError, match=r"objective\.sp\.weight is auto.*give it a number"):
+    with pytest.raises(UsageError, match=r"objective\.sp\.weight is auto.*grid is before them"):
         build_objective(config, samples.facts())
 
 

@@ -107,7 +107,10 @@ def pairs(labels: list[int]) -> Batch:
         features=torch.arange(2.0 * len(labels)).half().view(-1, 2),
         labels=torch.tensor(labels),
         rows=torch.arange(len(labels)),
-        grids=torch.ones(len(labels), 1, 2, 2) * torch.arange(len(labels)).view(-1, 1, 1, 1),
+        outputs={
+            "grid": torch.arange(1.0 * len(labels)).view(-1, 1, 1, 1).expand(-1, 1, 2, 2),
+            "tokens": torch.arange(1.0 * len(labels)).view(-1, 1, 1).expand(-1, 3, 2),
+        },
         draws=torch.zeros(2 * half, dtype=torch.int64),
     )
 
@@ -126,14 +129,15 @@ def test_a_mixture_by_hand() -> None:
     assert torch.equal(found.images[1], cut)
     assert found.share.tolist() == [0.75, 0.75]
     assert found.features.tolist() == [[1.0, 2.0], [3.0, 4.0]]
-    assert found.grids[0].flatten().tolist() == [0.5] * 4
-    assert found.grids[1].flatten().tolist() == [3, 1, 1, 1]
+    assert found.outputs["grid"][0].flatten().tolist() == [0.5] * 4
+    assert found.outputs["grid"][1].flatten().tolist() == [3, 1, 1, 1]
+    assert found.outputs["tokens"].flatten(1).tolist() == [[0.5] * 6, [1.5] * 6]
     assert found.labels.tolist() == [0, 1]
     assert found.others.tolist() == [2, -1]
     assert found.rows.tolist() == [0, 1]
     own = mixed(batch, drawn, teacher=False)
     assert torch.equal(own.features, batch.features[:2])
-    assert torch.equal(own.grids, batch.grids[:2])
+    assert all(torch.equal(own.outputs[n], o[:2]) for n, o in batch.outputs.items())
     assert torch.equal(own.images, found.images)
 
 
@@ -172,9 +176,9 @@ def test_workers_on_device_or_host_have_the_same_mixtures(
     job = prepare(quick(*sets, f"distill.data={data}"), World.alone(CPU))
     shared = [replace(job.loader, world=World(rank, size, CPU)) for rank in range(size)]
     parts = [next(loader.epoch(1, 2)) for loader in shared]
-    for name, column in vars(expected).items():
-        if column is not None:
-            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), column), name
+    columns = zip(*(part.tensors() for part in parts), strict=True)
+    for column, share in zip(expected.tensors(), columns, strict=True):
+        assert torch.equal(torch.cat(share), column)
 
 
 def test_a_row_is_looked_at_before_it_is_changed(quick: MakeConfig) -> None:

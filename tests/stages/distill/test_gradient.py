@@ -216,7 +216,7 @@ def test_a_remembered_graph_is_the_graph_of_the_rows_together() -> None:
     steps = [batch(step, 40) for step in range(4)]
     for step in steps:
         last = model(step)
-    named = [name for name, value in vars(steps[0]).items() if value is not None]
+    named = [name for name, value in vars(steps[0]).items() if torch.is_tensor(value)]
     columns = {name: [getattr(s, name) for s in steps[1:][::-1]] for name in named}
     together = Batch(**{name: torch.cat(column) for name, column in columns.items()})
     expected = whole(together)

@@ -1,4 +1,5 @@
-"""Objectives on grids: the teacher's from the store, the student's before pooling."""
+"""Objectives on pairs of features: the teacher's from the store, the student's before pooling, or
+of a submodule."""
 
 import os
 from collections.abc import Callable
@@ -31,6 +32,16 @@ LABELLED, UNLABELLED, SIDE = 120, 60, 2
 SP = "distill.objective={sp: {features: grid, weight: 3000}}"
 FITNET = "distill.objective={fitnet: {features: grid}}"
 BOTH = "distill.objective={sp: {features: grid}, fitnet: {features: grid}, ega: 1.0, gram: 2.0}"
+OUTPUTS = (
+    "{early: {at: encoder.stages.0, shape: grid 2}, spots: {at: encoder.stages.1, shape: tokens}, "
+    "raw: {at: encoder.stages.1}, mean: {at: encoder.stages.0, shape: vector}}"
+)
+PAIRS = "distill.features={early: {student: layers.2}, deep: {student: layers.5, teacher: early}}"
+SEVERAL = (
+    "distill.objective={sp: {features: [grid, early]}, fitnet: {features: [early, grid]}, "
+    "ega: 1.0, at: {features: [deep, grid]}, iusp: 1.0, "
+    "dreamteacher: {features: [early, grid], channels: 8, weight: 0.1}}"
+)
 Make = Callable[..., Config]
 
 
@@ -55,6 +66,7 @@ def configured(folder: Path, *sets: str) -> Config:
         f"dataset.unlabelled=[{{kind: digits, limit: {UNLABELLED}}}]",
         "dataset.test.limit=20",
         f"teacher.grid={SIDE}",
+        f"teacher.outputs={OUTPUTS}",
         f"store.url={folder / 'stores'}",
         f"store.cache_dir={folder / 'cache'}",
         "views.count=2",
@@ -88,30 +100,32 @@ def test_grids_are_the_stored_ones_of_the_rows_and_views_of_the_batch(
     batch = next(job.loader.epoch(1))
     rows = batch.rows.numpy()
     assert rows.min() < LABELLED <= rows.max()
-    for row, grid in zip(rows, batch.grids.numpy(), strict=True):
+    for row, grid in zip(rows, batch.outputs["grid"].numpy(), strict=True):
         part, inner = (0, row) if row < LABELLED else (1, row - LABELLED)
         assert np.array_equal(grid, arrays[part][inner, seen[row]])
-    assert batch.grids.shape[2:] == (SIDE, SIDE)
+    assert batch.outputs["grid"].shape[2:] == (SIDE, SIDE)
 
 
 def test_grids_are_read_only_where_an_objective_compares_them(make: Make) -> None:
     job = prepare(make(), ALONE)
-    assert list(job.sources.grids) == []
-    assert next(job.loader.epoch(0)).grids is None
+    assert job.sources.outputs == {}
+    assert next(job.loader.epoch(0)).outputs == {}
 
 
 def test_workers_share_the_grids_of_one(make: Make) -> None:
     alone = prepare(make(FITNET), ALONE).loader
-    whole = next(alone.epoch(0)).grids
+    whole = next(alone.epoch(0)).outputs["grid"]
     shared = [replace(alone, world=World(rank, 2, CPU)) for rank in range(2)]
-    assert torch.equal(torch.cat([next(loader.epoch(0)).grids for loader in shared]), whole)
+    assert torch.equal(
+        torch.cat([next(loader.epoch(0)).outputs["grid"] for loader in shared]), whole
+    )
 
 
 def test_in_parts_the_gradient_is_that_of_the_whole_batch(make: Make) -> None:
     """In evaluation mode, for batch norm normalises over a part. float32 rounds to about 1e-6."""
     gradients = []
     for rows in (None, 17):
-        job = prepare(make(BOTH), ALONE)
+        job = prepare(make(SEVERAL, PAIRS), ALONE)
         model, batch = job.model.eval(), next(job.loader.epoch(0))
         gradient = OnePass(model, ALONE) if rows is None else TwoPasses(model, ALONE, rows)
         gradient(batch, loss_scaler(CPU, torch.float32))
@@ -126,7 +140,7 @@ def test_in_parts_the_gradient_is_that_of_the_whole_batch(make: Make) -> None:
 def test_an_interrupted_training_on_grids_ends_with_the_same_bits(
     make: Make, tmp_path: Path, more: list[str]
 ) -> None:
-    config = make(BOTH, "distill.checkpoint_steps=1", *more)
+    config = make(SEVERAL, PAIRS, "distill.checkpoint_steps=1", *more)
     whole = train(config, tmp_path / "whole")
     assert_same_weights(whole.path, train(config, tmp_path / "parts", 2, 3).path)
 
@@ -144,7 +158,7 @@ def test_an_interrupted_training_on_grids_ends_with_the_same_bits(
 def test_grids_go_with_every_way_to_compute(make: Make, tmp_path: Path, option: str) -> None:
     """Their losses are those of float32, of which bfloat16 keeps two digits. One step: what is
     scaled for float16 begins with an overflow, after which it is a step behind."""
-    few = [BOTH, "distill.epochs=1", "distill.batch_size=180"]
+    few = [SEVERAL, PAIRS, "distill.epochs=1", "distill.batch_size=180"]
     runs = [make(*few, f"runs={tmp_path / 'usual'}"), make(*few, f"distill.{option}")]
     usual, other = (read_metrics(RunFolder(distill.run(config).run))[0] for config in runs)
     for name in ("sp", "fitnet", "ega"):
@@ -159,10 +173,10 @@ class Small(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), *(nn.ReLU() for _ in range(5)))
 
     def maps(self, images):
-        return self.conv(images).relu()
+        return self.layers(images)
 
     def pool(self, maps):
         return maps.mean(dim=(2, 3))
@@ -180,7 +194,8 @@ def test_workers_learn_from_grids_what_one_learns(
     (tmp_path / "mapping_student.py").write_text(STUDENT)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.syspath_prepend(str(tmp_path))
-    config = make(BOTH, "distill.student.name=mapping_student:Small", "distill.epochs=2")
+    small = ["distill.student.name=mapping_student:Small", "distill.epochs=2"]
+    config = make(SEVERAL, PAIRS, *small)
     one = weights(train(config, tmp_path / "one").path)
     (tmp_path / "two.yaml").write_text(to_yaml(config))
     train_together(2, tmp_path / "two.yaml", tmp_path / "two", None)
@@ -206,13 +221,118 @@ def test_a_member_of_an_ensemble_has_grids_of_its_own(tmp_path: Path) -> None:
     )
     for split in config.splits():
         extract.run(config, split=split, local=True)
-    assert next(prepare(config, ALONE).loader.epoch(0)).grids.shape[1:] == (128, 1, 1)
+    assert next(prepare(config, ALONE).loader.epoch(0)).outputs["two_grid"].shape[1:] == (128, 1, 1)
     assert distill.run(config).top1 is not None
     other = config.model_copy(
         update={"distill": config.distill.model_copy(update={"teacher_grid": "grid"})}
     )
-    with pytest.raises(UsageError, match=r"has no grid grid: .*teacher_grid to one_grid or two_g"):
+    with pytest.raises(
+        UsageError, match=r"has no output grid: .*teacher_grid to one of .*one_grid"
+    ):
         prepare(other, ALONE)
+
+
+def test_outputs_of_submodules_are_stored_in_the_shape_that_is_asked_for(make: Make) -> None:
+    """Maps of 8 x 8, and of 4 x 4 behind them."""
+    store = FeatureStore.open(make().store_url("train"))
+    shapes = dict(store.manifest.outputs)
+    assert shapes.pop("embedding")
+    assert shapes == {
+        "grid": (128, 2, 2),
+        "early": (32, 2, 2),
+        "spots": (16, 64),
+        "raw": (64, 4, 4),
+        "mean": (32,),
+    }
+    found = {name: store.read_shard(0, name).astype(np.float32) for name in shapes}
+    raw = found["raw"]
+    assert np.array_equal(found["spots"], raw.reshape(*raw.shape[:3], -1).swapaxes(2, 3))
+    assert np.allclose(found["early"].mean(axis=(3, 4)), found["mean"], rtol=0.02, atol=0.02)
+
+
+def test_each_pair_is_of_its_tap_and_its_output(make: Make) -> None:
+    pairs = "{a: {student: layers.2, teacher: mean}, b: {teacher: spots}, c: {teacher: raw}}"
+    config = make(
+        f"distill.features={pairs}",
+        "distill.objective.sp={features: [c, a, b]}",
+        "distill.epochs=1",
+    )
+    job = prepare(config, ALONE)
+    assert set(job.sources.outputs) == {"mean", "spots", "raw"}
+    batch = next(job.loader.epoch(0))
+    outputs = job.model.outputs(batch)
+    assert set(outputs.taps) == {"layers.2", "maps"}
+    assert outputs.named()["taps.maps"].shape[1] == 64
+    found = job.model._compared(outputs.taps, batch)
+    assert [tuple(side.shape[1:]) for pair in found.values() for side in pair] == [
+        *((64, 4, 4), (64, 4, 4)),
+        *((32, 8, 8), (32,)),
+        *((64, 4, 4), (16, 64)),
+    ]
+    assert torch.equal(found["b"].teacher, batch.outputs["spots"].float())
+
+
+def test_standardised_outputs_have_the_mean_0_in_each_channel(make: Make) -> None:
+    pairs = "{spots: {}, mean: {}, raw: {}}"
+    config = make(
+        f"distill.features={pairs}",
+        "distill.objective={sp: {features: [spots, mean, raw]}}",
+        "distill.standardize=zscore",
+        "distill.student_view=paired",
+    )
+    job = prepare(config, ALONE)
+    assert sorted(job.model.standards)[0] == "standardizers.output_mean.mean"
+    for name, parts in job.sources.outputs.items():
+        every = torch.cat([part.tensor() for part in parts])
+        found = job.model._output(name, every)
+        dims = {"spots": (0, 1), "mean": (0,), "raw": (0, 2, 3)}[name]
+        assert found.mean(dim=dims).abs().max() < 1e-3
+        assert (found.std(dim=dims) - 1).abs().max() < 1e-2
+
+
+def test_a_checkpoint_of_before_has_the_grids_standardiser(make: Make) -> None:
+    job = prepare(make(FITNET, "distill.standardize=zscore"), ALONE)
+    state = job.model.state_dict()
+    old = {
+        k.replace("standardizers.output_grid.", "grid_standardizer."): v for k, v in state.items()
+    }
+    assert "grid_standardizer.mean" in old
+    assert old.keys() != state.keys()
+    job.model.load_state_dict(old)
+
+
+def test_a_pair_is_part_of_what_a_run_is_and_a_store_too(make: Make) -> None:
+    plain, named = make(FITNET), make(FITNET, PAIRS)
+    assert run_identity(plain) != run_identity(named)
+    assert run_identity(make(FITNET, "distill.features={}")) == run_identity(plain)
+    with pytest.raises(StoreError, match=r"teacher\.outputs\.early"):
+        prepare(make("teacher.outputs={}"), ALONE)
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["distill.objective={at: {features: early}}"], r"at\.features names 'early'.*one of grid"),
+        (["distill.objective={sp: {features: []}}"], r"sp\.features"),
+        (["distill.objective={sp: {features: [grid, grid]}}"], "names one twice"),
+        (["distill.objective={sp: {features: [nodes, grid]}}"], "names 'nodes'"),
+        (["distill.objective={gram: {features: nodes}}"], "names 'nodes'"),
+        (["distill.features={nodes: {}}"], "nodes are the embeddings"),
+        (["teacher.outputs={grid: {}}"], r"there is an output grid, rename"),
+        (["teacher.outputs={a: {shape: frames}}"], r"teacher\.outputs\.a\.shape"),
+    ],
+)
+def test_what_names_no_pair_is_refused(make: Make, sets: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make(*sets)
+
+
+def test_an_output_that_no_store_has_is_refused(make: Make) -> None:
+    sets = ["distill.features={level: {}}", "distill.objective={at: {features: level}}"]
+    with pytest.raises(
+        UsageError, match=r"no output level: set distill\.features\.level\.teacher to"
+    ):
+        prepare(make(*sets), ALONE)
 
 
 def test_a_store_without_grids_is_refused(quick: MakeConfig) -> None:
@@ -220,9 +340,9 @@ def test_a_store_without_grids_is_refused(quick: MakeConfig) -> None:
         prepare(quick(SP), ALONE)
 
 
-def test_an_output_that_is_no_grid_is_refused(make: Make) -> None:
-    with pytest.raises(UsageError, match=r"no grid embedding: set distill\.teacher_grid to grid"):
-        prepare(make(SP, "distill.teacher_grid=embedding"), ALONE)
+def test_an_output_that_does_not_go_with_maps_is_refused(make: Make) -> None:
+    with pytest.raises(UsageError, match=r"fitnet\.features: of grid the student has \[.* \[128\]"):
+        prepare(make(FITNET, "distill.teacher_grid=embedding"), ALONE)
 
 
 def test_a_student_without_maps_is_refused(make: Make) -> None:

@@ -33,7 +33,7 @@ def test_workers_share_the_batches_of_one(quick: MakeConfig, size: int, sets: li
         whole = list(alone.epoch(epoch, first))[:6]
         parts = [list(loader.epoch(epoch, first))[:6] for loader in shared]
         for step, batch in enumerate(whole):
-            assert batch.grids is None
+            assert batch.outputs == {}
             for name in ("images", "features", "labels", "rows"):
                 column = getattr(batch, name)
                 together = torch.cat([getattr(part[step], name) for part in parts])

@@ -16,6 +16,14 @@ def check_rows(name: str, student: Tensor, teacher: Tensor, *, one_width: bool =
         raise ValueError(f"{name} needs {wanted}, D >= 1: {shapes}")
 
 
+def check_places(name: str, student: Tensor, teacher: Tensor) -> None:
+    """Raise ValueError unless both are maps [B, F, H, W] or tokens [B, P, F], of as many rows."""
+    one_kind = student.dim() == teacher.dim() and student.dim() in (3, 4)
+    if len(student) != len(teacher) or not one_kind:
+        shapes = f"student {list(student.shape)}, teacher {list(teacher.shape)}"
+        raise ValueError(f"{name} needs [B, F, H, W] or [B, P, F] of as many rows: {shapes}")
+
+
 def check_labels(name: str, labels: Tensor, rows: Tensor) -> None:
     """Raise ValueError unless labels are integers [B] beside B rows."""
     if labels.shape != rows.shape[:1] or labels.is_floating_point():

@@ -1,13 +1,16 @@
 """Losses, inputs and gradients that the authors' public implementations gave, in float64.
 
-The files hold each array once, by the hash of its content, and as `index` the JSON of case ->
+Each file holds an array once, by the hash of its content, and as `index` the JSON of case ->
 name -> hash. Names: `in_*` are arguments, `loss` and `grad_*` what came of them, `out_*` what else
 did. `pcc` is the correlation of stacked rows, `crd` one step and the state it leaves. `cka` is 1
 less the public code's alignment of rows that were centred first, `rrd` the public code's
 cross-entropy less the entropy of the teacher's side, and `lskd` is of logits that are large beside
 its 1e-7. `simkd` is of features behind the projector, with the teacher's classifier and
 the logits that it makes of them. `sskd` is of rows of which each image has four, plain first, and
-`stkd` a formula by definition, of no public code: both are of `goldens_views.npz`.
+`stkd` a formula by definition, of no public code: both are of `goldens_views.npz`. `at` is the CRD
+benchmark's. `iusp` is its SP loss on the frames of each row, `dreamteacher` the paper's formula: of
+neither did the authors publish code. `dreamteacher_mse` is without the attention,
+`dreamteacher_unofficial` has it as an unofficial implementation does.
 """
 
 import json
@@ -19,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 FILES = [
-    Path(__file__).with_name(name)
-    for name in ("goldens.npz", "goldens_later.npz", "goldens_views.npz")
+    Path(__file__).with_name(f"{name}.npz")
+    for name in ("goldens", "goldens_later", "goldens_views", "goldens_features")
 ]
 
 Golden = dict[str, npt.NDArray[Any]]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from egapipe.pipeline.config.objectives import ObjectiveConfig
-from egapipe.stages.distill.objectives import REGISTRY, Facts, Pair, build_objective
+from egapipe.stages.distill.objectives import REGISTRY, Facts, Pair, Sides, build_objective
 
 DIM = 16
 FEATURES = 12
@@ -14,8 +14,17 @@ CLASSES = 5
 ROWS = 60
 """Of the data set."""
 
-ON_VECTORS = [name for name, kind in REGISTRY.items() if name != "gram" and not kind.turned]
-"""Those that need no grid and no turned views, by themselves."""
+SHAPES = {
+    "grid": ((3, 4, 6), (4, 2, 3)),
+    "deep": ((5, 2, 3), (6, 4, 2)),
+    "tokens": ((5, 3), (4, 6)),
+    "pooled": ((7,), (9,)),
+}
+"""Of a row in each pair of features, student and teacher."""
+
+ON_FEATURES = ("gram", "at", "iusp", "dreamteacher")
+ON_VECTORS = [n for n, kind in REGISTRY.items() if n not in ON_FEATURES and not kind.turned]
+"""Those that compare embeddings and predictions, and no turned views, by themselves."""
 
 CONFIGS = {
     **{name: {name: {}} for name in REGISTRY},
@@ -29,6 +38,17 @@ CONFIGS = {
     "sp grid": {"sp": {"features": "grid"}},
     "unic grid": {"unic": {"features": "grid"}},
     "fitnet grid": {"fitnet": {"features": "grid"}},
+    **{
+        f"{name} tokens": {name: {"features": "tokens"}}
+        for name in ("gram", "unic", "fitnet", "at", "iusp")
+    },
+    "sp several": {"sp": {"features": ["grid", "tokens", "pooled"]}},
+    "at several": {"at": {"features": ["grid", "deep"]}},
+    "dreamteacher": {"dreamteacher": {"channels": 8}},
+    "dreamteacher several": {
+        "dreamteacher": {"features": ["grid", "deep"], "channels": 8, "attention": "batch"}
+    },
+    "fitnet several": {"fitnet": {"features": ["grid", "tokens", "pooled"]}},
     "irg raw": {"irg": {"normalize": False}},
 }
 """Every objective, and those of their options that compute in another way."""
@@ -46,8 +66,7 @@ def facts(labels: torch.Tensor | None = None, **changes) -> Facts:
         DIM,
         labels,
         seed=7,
-        student_channels=3,
-        teacher_channels=4,
+        shapes=SHAPES,
         teacher_features=FEATURES,
         turns=4,
         anchors=anchors,
@@ -69,8 +88,9 @@ def build(name, dtype=torch.float64, labels=None):
         return build_objective(config, facts(labels)).to(dtype)
 
 
-def pair(batch: int, dtype=torch.float64, seed=0, **changes) -> Pair:
-    """Random rows whose floating tensors want gradients; `changes` replace fields."""
+def pair(batch: int, dtype=torch.float64, seed=0, features=None, **changes) -> Pair:
+    """Random rows whose floating tensors want gradients; `changes` replace fields, `features` some
+    of the pairs."""
     generator = torch.Generator().manual_seed(seed)
 
     def rand(*shape):
@@ -85,11 +105,19 @@ def pair(batch: int, dtype=torch.float64, seed=0, **changes) -> Pair:
         teacher_logits=rand(batch, CLASSES),
         labels=labels_of(ROWS)[rows],
         rows=rows,
-        student_grid=rand(batch, 3, 4, 6),
-        teacher_grid=rand(batch, 4, 2, 3),
+        features={n: Sides(*(rand(batch, *s) for s in shapes)) for n, shapes in SHAPES.items()},
         teacher_features=rand(batch, FEATURES),
     )
-    return replace(made, **changes)
+    return replace(made, features={**made.features, **(features or {})}, **changes)
+
+
+def tensors(found: Pair) -> dict[str, torch.Tensor]:
+    """All of a pair's, those of its features by `NAME.student` and `NAME.teacher`."""
+    own = {name: value for name, value in vars(found).items() if torch.is_tensor(value)}
+    sides = {
+        f"{n}.{side}": v for n, both in found.features.items() for side, v in both._asdict().items()
+    }
+    return own | sides
 
 
 def seen_by(objective, made: Pair) -> Pair:
@@ -114,5 +142,4 @@ def seen_by(objective, made: Pair) -> Pair:
 
 def gradients(found: Pair) -> dict[str, torch.Tensor]:
     """Of the pair's tensors, those that received one."""
-    tensors = {name: value for name, value in vars(found).items() if torch.is_tensor(value)}
-    return {name: t.grad for name, t in tensors.items() if t.grad is not None}
+    return {name: t.grad for name, t in tensors(found).items() if t.grad is not None}

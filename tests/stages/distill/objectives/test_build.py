@@ -46,6 +46,7 @@ def test_every_field_of_the_configuration_has_an_objective():
     assert set(REGISTRY) == {
         *("ega", "kd", "fitnet", "sp", "cc", "pkt", "rkd", "nce", "irg", "crd", "ccl"),
         *("lskd", "dkd", "dist", "unic", "rrd", "cka", "itrd", "simkd", "gram", "sskd"),
+        *("at", "iusp", "dreamteacher"),
     }
 
 
@@ -56,11 +57,13 @@ def test_needs_are_fields_of_the_pair(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_is_not_declared_is_not_needed(name):
-    """The loop provides what `needs` names, and may leave out everything else."""
+    """The loop provides what `needs` and `features` name, and may leave out everything else."""
     objective = build(name)
     whole = seen_by(objective, pair(6))
     given = {field: getattr(whole, field) for field in objective.needs | {"student", "teacher"}}
-    loss, _ = objective(Pair(**given, turns=whole.turns))
+    compared = {n for one in objective.objectives.values() for n in one.features}
+    features = {n: whole.features[n] for n in compared}
+    loss, _ = objective(Pair(**given, features=features, turns=whole.turns))
     assert loss.isfinite()
 
 
@@ -107,11 +110,6 @@ def test_every_objective_by_a_setting(name):
     assert set(objective.weights) == {"ega", name}
 
 
-def test_grids_that_are_not_there_are_missed():
-    with pytest.raises(UsageError, match=r"gram.*no grid.*\(teacher\.grid\), or leave it out"):
-        build_objective(ObjectiveConfig.model_validate({"gram": 1.0}), facts(student_channels=None))
-
-
 def test_a_wrong_name_gives_the_nearest():
     with pytest.raises(UsageError, match=r"no objective 'egaa', did you mean ega\? Known: ega, kd"):
         find_objective("egaa")
@@ -154,12 +152,55 @@ def test_a_missing_need_is_named():
         a_pair().need("teacher_logits")
 
 
-@pytest.mark.parametrize("name", ["sp", "fitnet", "unic"])
-def test_grids_that_nobody_has_are_refused(name):
+@pytest.mark.parametrize("name", ["sp", "fitnet", "unic", "gram"])
+def test_features_that_nobody_has_are_refused(name):
     config = ObjectiveConfig.model_validate({name: {"features": "grid"}})
-    for known in (None, facts(teacher_channels=None)):
-        with pytest.raises(UsageError, match=rf"objective\.{name}\.features is grid, but.*nodes"):
+    for known in (None, facts(shapes={})):
+        with pytest.raises(UsageError, match=rf"objective\.{name}\.features is grid, but.*facts"):
             build_objective(config, known)
+
+
+@pytest.mark.parametrize("name", ["fitnet", "unic", "gram"])
+@pytest.mark.parametrize("shapes", [((3, 4, 4), (5, 7)), ((3, 4, 4, 4), (3, 4, 4, 4))])
+def test_features_that_do_not_go_together_are_refused(name, shapes):
+    config = ObjectiveConfig.model_validate({name: {"features": "level"}})
+    with pytest.raises(UsageError, match=rf"{name}\.features: of level the student has \[3, 4"):
+        build_objective(config, facts(shapes={"level": shapes}))
+
+
+@pytest.mark.parametrize("name", ["sp", "fitnet", "gram", "unic"])
+def test_of_several_pairs_the_losses_are_added_up(name):
+    names, batch = ["grid", "tokens"], pair(6)
+    both, *each = (
+        build_objective(ObjectiveConfig.model_validate({name: {"features": f}}), facts()).double()
+        for f in (names, *names)
+    )
+    for one, pair_name in zip(each, names, strict=True):
+        own = {k: v for k, v in both.state_dict().items() if f"_{pair_name}." in k}
+        one.load_state_dict(own)
+    assert both.objectives[name].features == tuple(names)
+    torch.testing.assert_close(both(batch)[0], sum(one(batch)[0] for one in each))
+
+
+def test_a_checkpoint_from_when_there_was_one_pair_is_loaded():
+    config = ObjectiveConfig.model_validate(
+        {"fitnet": {"features": "grid"}, "unic": {"features": "grid"}}
+    )
+    objective = build_objective(config, facts())
+    old = {"fitnet.regressor": 1.0, "unic.projector": 2.0}
+    state = {
+        f"objectives.{name}.{part}": torch.full((4, 3, 1, 1)[: 4 if part == "weight" else 1], value)
+        for name, value in old.items()
+        for part in ("weight", "bias")
+    }
+    objective.load_state_dict(state)
+    values = {name: set(p.flatten().tolist()) for name, p in objective.named_parameters()}
+    assert values == {
+        "objectives.fitnet.regressors.pair_grid.weight": {1.0},
+        "objectives.fitnet.regressors.pair_grid.bias": {1.0},
+        "objectives.unic.projectors.pair_grid.weight": {2.0},
+        "objectives.unic.projectors.pair_grid.bias": {2.0},
+    }
 
 
 def test_a_bank_needs_to_know_the_data_set():

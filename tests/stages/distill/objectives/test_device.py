@@ -9,7 +9,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.stages.distill.objectives.samples import CONFIGS, build, gradients, pair, seen_by
+from egapipe.stages.distill.objectives import Sides
+from tests.stages.distill.objectives.samples import (
+    CONFIGS,
+    SHAPES,
+    build,
+    gradients,
+    pair,
+    seen_by,
+    tensors,
+)
 
 # Each makes a tensor of Python numbers in the host's memory and copies it, which waits.
 COPIES = (torch.tensor, torch.as_tensor, torch.from_numpy, torch.Tensor.new_tensor)
@@ -56,10 +65,13 @@ def test_a_step_stays_on_its_device_and_never_waits_for_a_value(name, monkeypatc
     for _ in range(2):  # crd measures its normalisers, and then looks whether it has
         objective(seen_by(objective, pair(8, torch.float32)))
     batch = seen_by(objective, pair(8, torch.float32))
-    tensors = {k: v for k, v in vars(batch).items() if torch.is_tensor(v)}
+    moved = {
+        k: v.detach().to("meta").requires_grad_(v.requires_grad) for k, v in tensors(batch).items()
+    }
     there = replace(
         batch,
-        **{k: v.detach().to("meta").requires_grad_(v.requires_grad) for k, v in tensors.items()},
+        **{name: value for name, value in moved.items() if "." not in name},
+        features={n: Sides(moved[f"{n}.student"], moved[f"{n}.teacher"]) for n in SHAPES},
     )
     objective.to("meta")
     with NoPythonNumbers(), NoneFromTheHost():

@@ -3,14 +3,17 @@
 import pytest
 import torch
 
+from egapipe.stages.distill.objectives import Sides
 from tests.stages.distill.objectives.samples import (
     CLASSES,
     CONFIGS,
     DIM,
+    SHAPES,
     build,
     gradients,
     pair,
     seen_by,
+    tensors,
 )
 
 BATCH = 6
@@ -36,22 +39,31 @@ def logits(value):
     return lambda dtype: torch.full((BATCH, CLASSES), value, dtype=dtype)
 
 
-def grids(value, *shape):
-    return lambda dtype: torch.full((BATCH, *shape), value, dtype=dtype)
-
-
 def labels(*values):
     return lambda dtype: torch.tensor(values)
 
 
-ZERO_GRIDS = {"student_grid": grids(0.0, 3, 4, 6), "teacher_grid": grids(0.0, 4, 2, 3)}
+def features(value, *, teacher=True):
+    """Of every pair, the student's side or both."""
+
+    def make(dtype):
+        random = pair(BATCH, dtype).features
+        constant = {
+            name: Sides(*(torch.full((BATCH, *shape), value, dtype=dtype) for shape in shapes))
+            for name, shapes in SHAPES.items()
+        }
+        return {n: c if teacher else Sides(c[0], random[n][1]) for n, c in constant.items()}
+
+    return make
+
+
 BATCHES = {
     "constant rows": {"student": constant, "teacher": constant},
-    "constant student": {"student": constant, "student_grid": grids(1.0, 3, 4, 6)},
+    "constant student": {"student": constant, "features": features(1.0, teacher=False)},
     "zero rows": {
         "student": lambda dtype: constant(dtype) * 0,
         "teacher": lambda dtype: constant(dtype) * 0,
-        **ZERO_GRIDS,
+        "features": features(0.0),
     },
     "a zero row": {"student": one_zero_row, "teacher": one_zero_row},
     "twins": {"student": with_twins},
@@ -66,11 +78,12 @@ BATCHES = {
 
 def made(name, dtype):
     fields = {field: make(dtype) for field, make in BATCHES[name].items()}
-    for value in fields.values():
-        value.requires_grad_(value.is_floating_point())
     if "teacher_logits" in fields:
         fields["teacher_logits"].data[:, 0] = -500
-    return pair(BATCH, dtype, **fields)
+    found = pair(BATCH, dtype, **fields)
+    for value in tensors(found).values():
+        value.requires_grad_(value.is_floating_point())
+    return found
 
 
 def assert_finite(objective, batch):
@@ -144,7 +157,8 @@ def test_half_precision_is_raised_to_float32(name, dtype):
 def test_nan_is_not_hidden(name):
     objective = build(name)
     batch = seen_by(objective, pair(BATCH, labels=torch.tensor([0, 1, 1, 0, 2, -1])))
-    for tensor in (batch.student, batch.student_logits, batch.student_grid):
+    students = (sides.student for sides in batch.features.values())
+    for tensor in (batch.student, batch.student_logits, *students):
         tensor.data[3] = float("nan")
     loss, _ = objective(batch)
     assert loss.isnan()
@@ -152,15 +166,15 @@ def test_nan_is_not_hidden(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_gradient_is_that_of_finite_differences(name):
+    fields = ["student", "student_logits", *(f"{name}.student" for name in SHAPES)]
     objective = build(name)
     batch = seen_by(objective, pair(5, seed=3))
-    fields = ["student", "student_logits", "student_grid"]
     objective(seen_by(objective, pair(6, seed=4)))
     objective.eval()  # crd has measured its normalisers, and its banks stay where they are
     loss, _ = objective(batch)
     loss.backward()
     for field in fields:
-        tensor = getattr(batch, field)
+        tensor = tensors(batch)[field]
         if tensor.grad is None:
             continue
         step = torch.randn_like(tensor) * 1e-6

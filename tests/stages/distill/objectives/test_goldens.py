@@ -9,15 +9,18 @@ from egapipe.stages.distill.objectives import CrdState, correlation, crd_loss
 from tests.stages.distill.objectives.goldens import FILES, cases, golden
 
 COUNTS = {
+    "at": 4,
     "cc": 4,
     "ccl": 4,
     "cka": 3,
     "crd": 1,
     "dist": 3,
     "dkd": 3,
+    "dreamteacher": 9,
     "ega": 24,
     "fitnet": 4,
     "itrd": 3,
+    "iusp": 3,
     "kd": 6,
     "lskd": 3,
     "nce": 4,
@@ -31,7 +34,7 @@ COUNTS = {
     "stkd": 2,
     "unic": 3,
 }
-APART = ("pcc", "crd", "simkd", "sskd", "stkd")
+APART = ("pcc", "crd", "simkd", "sskd", "stkd", "dreamteacher")
 """Those with a test of their own."""
 FORMS = {"ega": ["direct", "factored", "auto"], "sp": ["direct", "factored", "auto"]}
 
@@ -92,6 +95,21 @@ def test_crd_and_the_state_it_leaves():
         (after.contrast_params, "out_params_after"),
     ):
         np.testing.assert_allclose(actual.numpy(), arrays[expected], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("case", of("dreamteacher"))
+def test_dreamteacher_on_all_levels(case):
+    arrays = golden(case)
+    given = inputs(arrays)
+    weight = given.get("at_weight", 0.0)
+    levels = range(sum(name.startswith("student") for name in given))
+    loss = objectives.dreamteacher_loss(
+        [given[f"student_{level}"] for level in levels],
+        [given[f"teacher_{level}"].detach() for level in levels],
+        attention_weight=weight,
+        attention="batch" if "unofficial" in case else "image",
+    )
+    assert_loss_and_gradients(loss, given, arrays)
 
 
 @pytest.mark.parametrize("case", of("simkd"))
@@ -164,7 +182,7 @@ def test_correlation_of_stacked_rows(case):
 
 
 def test_there_are_goldens():
-    """All 104, in files that a plain clone has."""
+    """All 120, in files that a plain clone has."""
     assert {name: len(of(name)) for name in COUNTS} == COUNTS
-    assert sum(COUNTS.values()) == len(cases()) == 104
+    assert sum(COUNTS.values()) == len(cases()) == 120
     assert sum(file.stat().st_size for file in FILES) < 5_600_000

@@ -1,5 +1,6 @@
 """What the worker processes of test_workers run. Each imports this module anew."""
 
+import math
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from egapipe.pipeline.config.objectives import EgaOptions
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.objectives import Ega, Pair
+from egapipe.stages.distill.objectives import Ega, Pair, Sides
 from tests.stages.distill.objectives import samples
 
 WORLD = 4
@@ -28,7 +29,7 @@ SPLITS = {
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # The direct form of ega knows the rows of one worker only.
 OBJECTIVES = [name for name in samples.CONFIGS if name != "ega direct"]
-OF_ROWS = ("kd", "fitnet", "crd", "lskd", "dkd", "unic", "rrd", "simkd", "gram")
+OF_ROWS = ("kd", "fitnet", "crd", "lskd", "dkd", "unic", "rrd", "simkd", *samples.ON_FEATURES)
 GRAPHS = [name for name in samples.CONFIGS if name.split()[0] not in OF_ROWS]
 
 
@@ -42,8 +43,9 @@ class Distilled(nn.Module):
         self.teacher = nn.Linear(12, dim)
         self.student_logits = nn.Linear(dim, classes)
         self.teacher_logits = nn.Linear(dim, classes)
-        self.student_grid = nn.Linear(10, 3 * 4 * 6)
-        self.teacher_grid = nn.Linear(12, 4 * 2 * 3)
+        sizes = {name: [math.prod(shape) for shape in s] for name, s in samples.SHAPES.items()}
+        self.of_student = nn.ModuleDict({n: nn.Linear(10, size) for n, (size, _) in sizes.items()})
+        self.of_teacher = nn.ModuleDict({n: nn.Linear(12, size) for n, (_, size) in sizes.items()})
         generator = torch.Generator().manual_seed(7)
         for parameter in self.parameters():
             parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -73,15 +75,20 @@ class Distilled(nn.Module):
             # Some images twice, where an objective minds; the two may be with two workers.
             rows=rows // 2 if self.repeats else rows,
             repeats=self.repeats,
-            student_grid=self.student_grid(images).view(-1, 3, 4, 6),
-            teacher_grid=self.teacher_grid(features).view(-1, 4, 2, 3),
+            features={
+                name: Sides(
+                    self.of_student[name](images).unflatten(1, shape),
+                    self.of_teacher[name](features).unflatten(1, other),
+                )
+                for name, (shape, other) in samples.SHAPES.items()
+            },
             teacher_features=features,
             group=group,
             turns=self.turns,
         )
         loss, _ = self.objective(pair)
         # As the cross-entropies do in a training: every layer takes part.
-        tensors = (value for value in vars(pair).values() if torch.is_tensor(value))
+        tensors = samples.tensors(pair).values()
         return loss + sum(0 * value.sum() for value in tensors if value.requires_grad)
 
 

@@ -9,8 +9,8 @@ from egapipe.stages.distill.students import (
     REGISTRY,
     GivesMaps,
     build_student,
-    map_shape,
     maps_and_features,
+    tap_shapes,
 )
 
 SIDES_OF_96 = {
@@ -48,13 +48,13 @@ def test_shape_of_the_maps(name):
     student = build_student(name, {})
     state = {name: value.clone() for name, value in student.state_dict().items()}
     side = SIDES_OF_96[name]
-    assert map_shape(student, 96) == (student.num_features, side, side)
+    assert tap_shapes(student, ["maps"], 96)["maps"] == (student.num_features, side, side)
     assert student.training
     assert all(torch.equal(value, state[name]) for name, value in student.state_dict().items())
 
 
 def test_maps_may_be_oblong():
-    assert map_shape(build_student("resnet8", {}), (32, 16)) == (64, 8, 4)
+    assert tap_shapes(build_student("resnet8", {}), ["maps"], (32, 16))["maps"] == (64, 8, 4)
 
 
 class Own(nn.Module):
@@ -79,7 +79,7 @@ def test_a_network_of_the_users_own_may_give_maps():
     maps, features = maps_and_features(Own(), images)
     assert torch.equal(maps, images)
     assert torch.equal(features, Own()(images))
-    assert map_shape(Own(), (4, 5)) == (3, 4, 5)
+    assert tap_shapes(Own(), ["maps"], (4, 5))["maps"] == (3, 4, 5)
 
 
 def test_a_network_without_maps_is_told_what_it_lacks():
@@ -87,17 +87,17 @@ def test_a_network_without_maps_is_told_what_it_lacks():
         maps_and_features(nn.Linear(3, 3), torch.zeros(1, 3))
     assert "\n" not in str(e.value)
     with pytest.raises(UsageError, match="Flatten gives no feature maps"):
-        map_shape(nn.Flatten(), 8)
+        tap_shapes(nn.Flatten(), ["maps"], 8)["maps"]
 
 
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
-        (lambda images: images.flatten(2), r"Own on images \[2, 3, 4, 4\] gives no floating maps"),
+        (lambda images: images.flatten(2), r"Own on images \[2, 3, 4, 4\] fails: IndexError"),
         (lambda images: images.long(), "gives no floating maps"),
         (lambda images: images.view(7), "fails: RuntimeError"),
     ],
 )
 def test_maps_that_are_none_are_refused(grid, message):
     with pytest.raises(UsageError, match=message):
-        map_shape(Own(grid), 4)
+        tap_shapes(Own(grid), ["maps"], 4)["maps"]

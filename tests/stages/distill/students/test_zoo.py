@@ -10,8 +10,8 @@ from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.students import (
     build_student,
     feature_width,
-    map_shape,
     maps_and_features,
+    tap_shapes,
 )
 
 needs_timm = pytest.mark.skipif(not find_spec("timm"), reason="timm is not installed")
@@ -60,13 +60,13 @@ class TestTimm:
         student = build_student("timm:resnet18", {}).eval()
         images = torch.randn(2, 3, 64, 64)
         assert feature_width(student, 64) == student.num_features == 512
-        assert map_shape(student, 64) == (512, 2, 2)
+        assert tap_shapes(student, ["maps"], 64)["maps"] == (512, 2, 2)
         with torch.no_grad():
             assert torch.equal(maps_and_features(student, images)[1], student(images))
 
     def test_a_head_that_widens(self):
         student = build_student("timm:mobilenetv3_small_050", {})
-        channels, _, _ = map_shape(student, 64)
+        channels, _, _ = tap_shapes(student, ["maps"], 64)["maps"]
         assert feature_width(student, 64) == student.num_features == 1024
         assert channels == 288
 
@@ -75,7 +75,7 @@ class TestTimm:
         student = build_student(f"timm:{name}", {"img_size": 56})
         assert feature_width(student, 56) == student.num_features
         with pytest.raises(UsageError, match=r"not maps \[B, C, h, w\]"):
-            map_shape(student, 56)
+            tap_shapes(student, ["maps"], 56)["maps"]
 
     def test_a_wrong_name_gives_the_nearest(self):
         assert "timm has no 'resnet19', did you mean resnet1" in message_of("timm:resnet19")
@@ -95,7 +95,7 @@ class TestTorchvision:
         student = build_student(f"torchvision:{name}", {})
         assert feature_width(student, 64) == student.num_features == features
         with pytest.raises(UsageError, match="gives no feature maps"):
-            map_shape(student, 64)
+            tap_shapes(student, ["maps"], 64)["maps"]
 
     def test_a_wrong_name_gives_the_nearest(self):
         message = message_of("torchvision:resnet19")

@@ -16,7 +16,7 @@ from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.store.commands.export import export_store
 from egapipe.stages import distill, extract
-from egapipe.stages.extract.importing import embeddings, spool
+from egapipe.stages.extract.importing import embeddings, import_command, spool
 from egapipe.stages.extract.importing.tables import Columns
 from tests.command import egapipe
 
@@ -415,3 +415,88 @@ def test_the_command_imports_and_extraction_explains_itself(tmp_path: Path) -> N
     assert refused.returncode == 2
     assert "egapipe store import" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_further_outputs_have_any_shape(config: Config, tmp_path: Path, values: np.ndarray) -> None:
+    """Of one view an array may leave the views out, or have one."""
+    rng = np.random.default_rng(2)
+    frames = rng.standard_normal((ROWS, 5, 3)).astype(np.float32)
+    maps = rng.standard_normal((ROWS, 1, 2, 4, 4)).astype(np.float32)
+    frames[7] = np.nan
+    np.save(tmp_path / "frames.npy", frames)
+    np.save(tmp_path / "maps.npy", maps)
+    path = saved(tmp_path, values)
+    outputs = {name: str(tmp_path / f"{name}.npy") for name in ("frames", "maps")}
+    report = extract.import_embeddings(config, path, split="train", outputs=outputs)
+    store = FeatureStore.open(report.url)
+    assert store.manifest.outputs == {"embedding": (DIM,), "frames": (5, 3), "maps": (2, 4, 4)}
+    assert report.failures == 1
+    found = [Features.open(store, n, config.store.cache_dir) for n in ("frames", "maps")]
+    rows = np.flatnonzero(np.arange(ROWS) != 7)
+    for features, expected in zip(found, (frames, maps[:, 0]), strict=True):
+        assert np.array_equal(features.take(rows, 0).numpy(), expected[rows])
+    assert extract.import_embeddings(config, path, split="train", outputs=outputs).extracted == 0
+    with pytest.raises(StoreError, match="outputs"):
+        extract.import_embeddings(config, path, split="train")
+    np.save(tmp_path / "maps.npy", maps + 1)
+    with pytest.raises(StoreError, match="sha256"):
+        extract.import_embeddings(config, path, split="train", outputs=outputs)
+
+
+def test_further_outputs_of_a_table_are_its_columns(
+    config: Config, tmp_path: Path, values: np.ndarray
+) -> None:
+    keys = list(open_dataset(config.dataset.train).keys)
+    order = np.random.default_rng(1).permutation(ROWS)
+    frames = np.random.default_rng(2).standard_normal((ROWS, 2, 3)).astype(np.float32)
+    columns = {
+        "key": [keys[i] for i in order],
+        "embedding": values[order].tolist(),
+        "frames": frames[order].tolist(),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "e.parquet")
+    egapipe(
+        *("store", "import", str(tmp_path / "e.parquet"), "--output", "heard=frames"),
+        *(f"--set={s}" for s in imported_sets(config)),
+    )
+    store = FeatureStore.open(config.store_url("train"))
+    heard = Features.open(store, "heard", config.store.cache_dir)
+    assert np.array_equal(heard.take(np.arange(ROWS), 0).numpy(), frames)
+
+
+def imported_sets(config: Config) -> list[str]:
+    return [
+        TEACHER,
+        f"dataset.train.limit={ROWS}",
+        f"store.url={config.store.url}",
+        f"store.cache_dir={config.store.cache_dir}",
+        "store.dtype=float32",
+        "views.count=0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "message"),
+    [
+        ((ROWS - 1, 3), 0, "has 59 rows, the embeddings 60"),
+        ((ROWS, 4, 3), 2, r"with 3 views it must be \[rows, 3, ...\]"),
+        ((ROWS, 3), 2, r"with 3 views it must be"),
+    ],
+)
+def test_further_outputs_that_do_not_fit_are_refused(
+    config: Config, tmp_path: Path, shape: tuple[int, ...], count: int, message: str
+) -> None:
+    views = config.views.model_copy(update={"count": count})
+    config = config.model_copy(update={"views": views})
+    np.save(tmp_path / "other.npy", np.zeros(shape, np.float32))
+    path = saved(tmp_path, np.zeros((ROWS, count + 1, DIM), np.float32))
+    with pytest.raises(UsageError, match=message):
+        extract.import_embeddings(
+            config, path, split="train", outputs={"other": str(tmp_path / "other.npy")}
+        )
+
+
+@pytest.mark.parametrize("text", ["frames", "Frames=f.npy", "embedding=f.npy", "frames="])
+def test_an_output_without_a_name_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="not of the form NAME=PLACE"):
+        import_command._named([text])

@@ -16,6 +16,7 @@ from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.teachers import EnsembleTeacher
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import StoreError, UsageError
+from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.results.pairing import check_pair
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import View
@@ -131,7 +132,7 @@ def test_the_spec_says_who_they_are(members: dict[str, Any]) -> None:
     config = ensemble(members)
     spec = load_teacher(config).spec
     singles = alone(members)
-    assert {key: spec[key] for key in config.model_dump()} == config.model_dump(mode="json")
+    assert {key: spec[key] for key in durable(config)} == durable(config)
     for name, single in singles.items():
         assert spec["members"][name]["sha256"] == single.spec["sha256"]
     assert spec["members"]["dino"]["resolved_pooling"] == "cls"

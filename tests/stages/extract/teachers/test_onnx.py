@@ -20,6 +20,7 @@ from egapipe.pipeline.config import load_config
 from egapipe.pipeline.config.teachers import OnnxTeacher as Settings
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import EgapipeError, TeacherError, UsageError
+from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.store import FeatureStore
 from egapipe.stages import extract
 from egapipe.stages.extract.teachers import load_teacher
@@ -165,7 +166,7 @@ def test_the_spec_is_the_configuration_and_the_files_digest(tmp_path: Path) -> N
     config = settings(path, output="tokens", pooling="cls")
     teacher = load_teacher(config)
     assert teacher.spec == {
-        **config.model_dump(mode="json"),
+        **durable(config),
         "resolved_output": "tokens",
         "precision": "float32",
         "runtime": teacher.spec["runtime"],

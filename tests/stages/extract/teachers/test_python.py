@@ -11,6 +11,7 @@ from torch import Tensor
 
 from egapipe.pipeline.config.teachers import PythonTeacher as Settings
 from egapipe.pipeline.errors import EgapipeError, TeacherError, UsageError
+from egapipe.pipeline.results.durable import durable
 from egapipe.stages.extract.teachers import load_teacher
 from egapipe.stages.extract.teachers.weights import weights_sha256
 from tests.stages.extract.teachers import networks
@@ -73,7 +74,7 @@ def test_the_spec_is_the_configuration_and_the_weights_digest() -> None:
     config = settings(f"{HERE}:small", args={"seed": 1})
     spec = load_teacher(config).spec
     assert spec == {
-        **config.model_dump(mode="json"),
+        **durable(config),
         "class": "Sequential",
         "sha256": weights_sha256(networks.small(seed=1)),
     }
