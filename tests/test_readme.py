@@ -55,3 +55,11 @@ def test_the_python_examples_run(
     assert "test/top1" in shown
     assert "photo.jpg [(" in shown
     assert torch.isfinite(names["loss"])
+
+
+def test_every_objective_is_named_in_readme_and_docs() -> None:
+    from egapipe.stages.distill.objectives import REGISTRY
+
+    for where in ("README.md", "docs/configs.md"):
+        text = page(where)
+        assert [name for name in REGISTRY if f"`{name}`" not in text] == []
