@@ -141,7 +141,7 @@ def undisturbed(quick: MakeConfig) -> RunFolder:
         # Every other one of them with the rest: three minutes.
         pytest.param(range(WRITES), marks=pytest.mark.slow),
         # The lease, within a checkpoint, its pointers, within what is removed, the summary.
-        (0, 7, 10, 17, 20, 23),
+        (0, 7, 17, 23),
     ],
 )
 def test_killed_at_every_put_it_goes_on_from_there(

@@ -61,7 +61,8 @@ def written(order: Order, pixels: torch.Tensor | None = None) -> np.ndarray:
     ("name", "args"),
     [
         ("resnet18", {}),
-        ("transformers:vit", VIT),
+        # Each one more is ten seconds of another library's start.
+        pytest.param("transformers:vit", VIT, marks=pytest.mark.slow),
         pytest.param("resnet50", {}, marks=pytest.mark.slow),
         pytest.param("transformers:deit", VIT, marks=pytest.mark.slow),
         pytest.param("transformers:mobilenet_v2", {}, marks=pytest.mark.slow),
