@@ -82,6 +82,7 @@ def test_a_cell_that_is_missing_is_trained_and_no_other(small: list[str]) -> Non
     assert before == times(again)[1:]
 
 
+@pytest.mark.slow  # Ray, whose trials wait for torch in their processes
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_at_once_have_the_weights_that_they_have_one_by_one(
     small: list[str], tmp_path: Path

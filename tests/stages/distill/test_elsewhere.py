@@ -216,6 +216,7 @@ def test_a_bucket_that_is_not_there(quick: MakeConfig, s3: S3) -> None:
         distill.run(quick(*SMALL, "runs=s3://no-such-bucket-of-ours/x"))
 
 
+@pytest.mark.slow  # each command once, among them an export and a page
 def test_what_is_read_back(quick: MakeConfig, s3: S3, tmp_path: Path) -> None:
     """By every command that takes a run, on a machine that has nothing of it."""
     config = quick(*SMALL, f"runs={s3.url('runs')}")

@@ -75,6 +75,7 @@ def test_two_workers_compute_what_one_computes(quick: MakeConfig, tmp_path: Path
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow  # half a minute: a Ray Train run that fails
 def test_an_explained_error_comes_back_as_itself(quick: MakeConfig) -> None:
     config = quick("distill.workers=2", "distill.lr=1e18", "distill.weight_decay=1e18")
     with pytest.raises(TrainingError, match=r"not finite at epoch"):

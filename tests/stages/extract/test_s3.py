@@ -46,6 +46,7 @@ def killed_after(s3: S3, step: int, command: list[str]) -> None:
     assert process.returncode == SIGKILLED, said
 
 
+@pytest.mark.slow  # three processes that start anew
 def test_a_killed_extraction_is_continued_and_students_learn_from_it(
     s3: S3, quick: MakeConfig, sets: Sets, tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:

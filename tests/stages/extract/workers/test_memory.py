@@ -41,6 +41,7 @@ def teacher(*, batch: int) -> list[str]:
     ]
 
 
+@pytest.mark.slow  # a process of its own that loads a teacher
 def test_a_batch_that_does_not_fit_is_halved_and_its_rows_are_tried_again(
     quick: MakeConfig, sets: Sets, tmp_path: Path
 ) -> None:

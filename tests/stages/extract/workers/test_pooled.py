@@ -48,6 +48,7 @@ class Watching(Silence):
         return Progress(self, task, total, done=done, unit=unit)
 
 
+@pytest.mark.slow  # a minute: Ray starts workers over and over
 def test_two_workers_that_are_killed_mid_shard_make_the_store_of_one_process(
     quick: MakeConfig, tmp_path: Path
 ) -> None:
