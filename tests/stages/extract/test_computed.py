@@ -9,7 +9,7 @@ from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.errors import StoreError, UsageError
 from egapipe.pipeline.store import Commit, FeatureStore, check_store
 from egapipe.pipeline.store.format.layout import commit_key
-from egapipe.pipeline.store.records.record import commits
+from egapipe.pipeline.store.records import commits
 from egapipe.stages import extract
 from tests.golden_copy import golden
 from tests.stages.extract.conftest import MakeConfig

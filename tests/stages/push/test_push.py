@@ -60,6 +60,7 @@ def test_a_run_is_sent_once_and_loads_from_there(
     assert TOKEN.encode() not in b"".join(there.values())
 
 
+@pytest.mark.slow  # ten seconds of another library's start
 def test_a_network_of_another_library_lies_at_the_top(tmp_path: Path) -> None:
     order = order_of("resnet18", {}, tmp_path)
     write_safetensors(order)

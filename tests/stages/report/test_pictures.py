@@ -226,6 +226,7 @@ class Noise:
         return image_digests(self, rows)
 
 
+@pytest.mark.slow  # ten thousand images are embedded
 def test_the_page_of_ten_thousand_images_stays_small(tmp_path: Path) -> None:
     random, data = np.random.default_rng(0), Noise()
     sample = Sample(
