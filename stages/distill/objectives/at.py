@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
 from egapipe.stages.distill.objectives.shared.allreduce import global_mean
 from egapipe.stages.distill.objectives.shared.autocast import full_precision
 from egapipe.stages.distill.objectives.shared.directions import directions
-from egapipe.stages.distill.objectives.shared.features import (
-    one_size,
-    pairs_of,
-    places,
-    require_kind,
-)
+from egapipe.stages.distill.objectives.shared.features import one_size, places
+from egapipe.stages.distill.objectives.shared.placewise import Placewise
 from egapipe.stages.distill.objectives.shared.shapes import check_places
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-
-    from egapipe.pipeline.config.objectives import AtOptions
 
 
 def at_loss(student: Tensor, teacher: Tensor, *, group: ProcessGroup | None = None) -> Tensor:
@@ -50,25 +42,11 @@ def attention(features: Tensor) -> Tensor:
     return directions(places(features).square().mean(dim=2))
 
 
-class At(Objective):
+class At(Placewise):
     """Attention transfer on pairs of features, added up."""
 
-    needs: frozenset[str] = frozenset()
+    name = "at"
 
-    def __init__(self, options: AtOptions, features: tuple[str, ...]) -> None:
-        """features: the pairs that are compared."""
-        super().__init__()
-        self.options = options
-        self.features = features
-
-    @classmethod
-    def build(cls, options: AtOptions, facts: Facts | None) -> Self:
-        """Raises UsageError where there are no such features, or they have no places."""
-        pairs = pairs_of("at", options, facts)
-        require_kind("at", pairs, 2, 3)
-        return cls(options, tuple(pairs))
-
-    def forward(self, pair: Pair) -> Tensor:
-        """`at_loss` of the global batch."""
-        sides = [pair.sides(name) for name in self.features]
-        return torch.stack([at_loss(s, t, group=pair.group) for s, t in sides]).sum()
+    def loss(self, student: Tensor, teacher: Tensor, group: ProcessGroup | None) -> Tensor:
+        """`at_loss` of a pair."""
+        return at_loss(student, teacher, group=group)

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
 from egapipe.stages.distill.objectives.shared.allreduce import global_mean
 from egapipe.stages.distill.objectives.shared.autocast import full_precision
 from egapipe.stages.distill.objectives.shared.directions import directions
-from egapipe.stages.distill.objectives.shared.features import (
-    one_size,
-    pairs_of,
-    places,
-    require_kind,
-)
+from egapipe.stages.distill.objectives.shared.features import one_size, places
+from egapipe.stages.distill.objectives.shared.placewise import Placewise
 from egapipe.stages.distill.objectives.shared.shapes import check_places
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-
-    from egapipe.pipeline.config.objectives import GramOptions
 
 
 def gram_loss(student: Tensor, teacher: Tensor, *, group: ProcessGroup | None = None) -> Tensor:
@@ -51,25 +43,11 @@ def _similarities(features: Tensor) -> Tensor:
     return unit @ unit.mT
 
 
-class Gram(Objective):
+class Gram(Placewise):
     """Gram anchoring on pairs of features, added up."""
 
-    needs: frozenset[str] = frozenset()
+    name = "gram"
 
-    def __init__(self, options: GramOptions, features: tuple[str, ...]) -> None:
-        """features: the pairs that are compared."""
-        super().__init__()
-        self.options = options
-        self.features = features
-
-    @classmethod
-    def build(cls, options: GramOptions, facts: Facts | None) -> Self:
-        """Raises UsageError where there are no such features, or they have no places."""
-        pairs = pairs_of("gram", options, facts)
-        require_kind("gram", pairs, 2, 3)
-        return cls(options, tuple(pairs))
-
-    def forward(self, pair: Pair) -> Tensor:
-        """`gram_loss` of the global batch."""
-        sides = [pair.sides(name) for name in self.features]
-        return torch.stack([gram_loss(s, t, group=pair.group) for s, t in sides]).sum()
+    def loss(self, student: Tensor, teacher: Tensor, group: ProcessGroup | None) -> Tensor:
+        """`gram_loss` of a pair."""
+        return gram_loss(student, teacher, group=group)
