@@ -88,12 +88,17 @@ def pad(pixels: Tensor, margin: Size) -> Tensor:
 
 
 class _Places(NamedTuple):
-    """Where one side of a view lies: offset [B, length] into the canvas of an image as one row of
-    pixels, what the other side adds left out; inside: bool [B, length], whether the canvas reaches
-    so far."""
+    """Where one side of a view lies, int64 [B, length] each: offset into the canvas of an image as
+    one row of pixels, what the other side adds left out; asked: the same, where the canvas does not
+    reach so far beyond it."""
 
     offset: Tensor
-    inside: Tensor
+    asked: Tensor
+
+    @property
+    def inside(self) -> Tensor:
+        """bool [B, length]: whether the canvas reaches so far."""
+        return self.offset == self.asked
 
 
 def _places(
@@ -126,16 +131,22 @@ def _along(
 ) -> _Places:
     """Positions on one side of the canvas (0: rows, 1: columns), in the order in which a view shows
     them: backwards where flip and turns come to that."""
-    backwards = flip if side == 1 else torch.zeros_like(flip)
-    step = torch.arange(length, device=box.device)
-    # Without turns all boxes are as long as what is seen of them.
-    last = length - 1 if turns is None else box[:, 2 + side, None] - 1
-    if turns is not None:
-        backwards = backwards ^ (turns >= 2 if side == 0 else (turns == 1) | (turns == 2))
-    at = torch.where(backwards[:, None], last - step, step) + box[:, side, None] + margin[side]
-    within = (at >= 0) & (at < canvas.shape[1 + side])
+    at = torch.arange(length, device=box.device)
+    backwards = _backwards(flip, turns, side)
+    if backwards is not None:
+        # Without turns all boxes are as long as what is seen of them.
+        last = length - 1 if turns is None else box[:, 2 + side, None] - 1
+        at = torch.where(backwards[:, None], last - at, at)
     stride = canvas.shape[2] if side == 0 else 1
-    return _Places(at.clamp(0, canvas.shape[1 + side] - 1) * stride, within)
+    asked = (at + box[:, side, None] + margin[side]) * stride
+    return _Places(asked.clamp(0, (canvas.shape[1 + side] - 1) * stride), asked)
+
+
+def _backwards(flip: Tensor, turns: Tensor | None, side: int) -> Tensor | None:
+    """bool [B]: whether a view shows that side of the canvas from its end; None: none does."""
+    if turns is None:
+        return flip if side == 1 else None
+    return turns >= 2 if side == 0 else flip ^ ((turns == 1) | (turns == 2))
 
 
 def _pixels(canvas: Tensor, index: Tensor, down: _Places, across: _Places) -> Tensor:

@@ -58,8 +58,8 @@ def mixed(batch: Batch, drawn: Tensor, *, teacher: bool) -> Batch:
     share = mask.mean(dim=(1, 2, 3))
     features, outputs = first.features, first.outputs
     if teacher:
-        features = _mixed_output(features, second.features, mask)
-        outputs = {n: _mixed_output(o, second.outputs[n], mask) for n, o in outputs.items()}
+        features = _mixed_output(features, second.features, mask, share)
+        outputs = {n: _mixed_output(o, second.outputs[n], mask, share) for n, o in outputs.items()}
     return replace(
         first,
         images=images,
@@ -89,14 +89,14 @@ def _part(batch: Batch, rows: slice) -> Batch:
     return batch.mapped(lambda values: values[rows])
 
 
-def _mixed_output(own: Tensor, other: Tensor, mask: Tensor) -> Tensor:
+def _mixed_output(own: Tensor, other: Tensor, mask: Tensor, share: Tensor) -> Tensor:
     """Of maps [B, C, h, w] each place by the share of the image there, of all others the whole by
-    that of the whole image; float32."""
+    that of the whole image, [B]; float32."""
     if own.dim() == 4:
-        share = F.adaptive_avg_pool2d(mask, (own.shape[2], own.shape[3]))
+        at = F.adaptive_avg_pool2d(mask, (own.shape[2], own.shape[3]))
     else:
-        share = mask.mean(dim=(1, 2, 3)).view(-1, *(1 for _ in own.shape[1:]))
-    return _sum(own.float(), other.float(), share)
+        at = share.view(-1, *(1 for _ in own.shape[1:]))
+    return _sum(own.float(), other.float(), at)
 
 
 def _mask(drawn: Tensor, size: Size) -> Tensor:
