@@ -168,11 +168,16 @@ class Loader:
         )
         return self._mixed(batch, entries)
 
+    @property
+    def mixed_in(self) -> Ints | None:
+        """`partners`, where the student sees the teacher's mixtures; None where it sees none."""
+        return self.partners if self.config.student_view == "paired" else None
+
     def mixture(self, entries: Entries) -> Mixture | None:
         """What the student's images have in them; None where nothing is mixed."""
-        if self.partners is None or self.config.student_view != "paired":
+        if self.mixed_in is None:
             return None
-        partners = self.partners[entries.rows]
+        partners = self.mixed_in[entries.rows]
         shares = own_shares(self.teacher_plan, self.hashes[entries.rows], entries.views)
         shares = np.where(partners == entries.rows, WHOLE, shares)
         return Mixture(partners, shares, self.labels_of(entries._replace(rows=partners)))

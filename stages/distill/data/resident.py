@@ -58,15 +58,15 @@ class ResidentBatches:
         self._loader = loader
         self._plan = loader.student_plan
         self._changes = loader.changes
-        self._mixed = loader.partners is not None and loader.config.student_view == "paired"
+        self._mixed = loader.mixed_in is not None
         self._width = _COLUMNS + _MIXED * self._mixed
         self._source, self._size = images[0].source, images[0].frame.size
         self._margin = margins(self._plan, self._source)
         self._canvas = _joined([part.canvas(self._margin) for part in images])
         starts = np.cumsum([0, *(len(part) for part in images)])
         seen = loader.rows
-        if self._mixed and loader.partners is not None:
-            seen = np.append(seen, loader.partners[seen])
+        if loader.mixed_in is not None:
+            seen = np.append(seen, loader.mixed_in[seen])
         for part, start in zip(images, starts, strict=False):
             part.check_readable(seen - start)
         turned = self._plan.turns > 1 and self._size[0] != self._size[1]
