@@ -148,7 +148,9 @@ def _open(bucket: str) -> S3Client | None:
             retry_config={"max_retries": attempts - 1 if attempts else RETRIES},
             credential_provider=_provider(credentials),
         )
-    return S3Client(store, partial(_checksum_of, session, bucket))
+    # Made when it is asked for, and once: a client of botocore takes a tenth of a second.
+    signed = cache(partial(session.create_client, "s3"))
+    return S3Client(store, partial(_checksum_of, signed, bucket))
 
 
 def _unsigned(session: Any, region: str | None = None) -> Any:
@@ -178,8 +180,8 @@ class _UnsentError(Exception):
     """Instead of an answer."""
 
 
-def _checksum_of(session: Any, bucket: str, key: str) -> str | None:
-    answer = session.create_client("s3").head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+def _checksum_of(client: Callable[[], Any], bucket: str, key: str) -> str | None:
+    answer = client().head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
     found: str | None = answer.get("ChecksumSHA256")
     return found
 

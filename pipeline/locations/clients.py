@@ -8,7 +8,8 @@ from typing import Any, BinaryIO, Protocol
 
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.locations import buckets
-from egapipe.pipeline.locations.trouble import exists_already, is_beyond, is_unconditional
+from egapipe.pipeline.locations.conditional import created
+from egapipe.pipeline.locations.trouble import is_beyond
 from egapipe.pipeline.locations.vouched import put_vouched
 
 # Protocol -> the extra of this package that installs its client.
@@ -101,18 +102,12 @@ class FsspecClient:
 
     def create(self, path: str, data: bytes) -> bool:
         """See `Client`."""
-        try:
-            self._fs.pipe_file(path, data, mode="create")
-        except Exception as error:  # each client has a class of its own; others are raised
-            if exists_already(error):
-                return False
-            if not is_unconditional(error):
-                raise
-            # A server that knows no such condition: two at the same moment are not told apart.
-            if self._fs.exists(path):
-                return False
-            self._fs.pipe_file(path, data)
-        return True
+        fs = self._fs
+        return created(
+            lambda: fs.pipe_file(path, data, mode="create"),
+            lambda: bool(fs.exists(path)),
+            lambda: fs.pipe_file(path, data),
+        )
 
     def delete(self, path: str) -> None:
         """See `Client`."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from egapipe.pipeline.locations.trouble import code, exists_already, is_beyond, is_unconditional
+from egapipe.pipeline.locations.conditional import created
+from egapipe.pipeline.locations.trouble import code, is_beyond
 
 # Of one put; S3 takes no larger one, and ten thousand parts.
 _LARGEST = 5 * 2**30
@@ -80,18 +81,11 @@ class S3Client:
 
     def create(self, path: str, data: bytes) -> bool:
         """See `Client`: a put with `If-None-Match: *`."""
-        try:
-            self._put(path, data, mode="create")
-        except OSError as error:
-            if exists_already(error):
-                return False
-            if not is_unconditional(error):
-                raise
-            # A server that knows no such condition: two at the same moment are not told apart.
-            if self._is_there(path):
-                return False
-            self._put(path, data)
-        return True
+        return created(
+            lambda: self._put(path, data, mode="create"),
+            lambda: self._is_there(path),
+            lambda: self._put(path, data),
+        )
 
     def delete(self, path: str) -> None:
         """See `Client`."""
