@@ -14,20 +14,31 @@ MakeConfig = Callable[..., Config]
 @pytest.fixture(scope="session")
 def digits_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of train.zarr and test.zarr with two augmented views of the training digits."""
-    folder = str(tmp_path_factory.mktemp("stores"))
-    config = load_config("quickstart", [f"store.url={folder}", "views.count=2"])
-    for split in config.splits():
-        extract.run(config, split=split, local=True)
-    return folder
+    return extracted(tmp_path_factory.mktemp("stores"), "views.count=2")
 
 
 @pytest.fixture
 def quick(digits_store: str, tmp_path: Path) -> MakeConfig:
     """A configuration over that store with few epochs; keyword `sets` as on the command line."""
 
+    small = ("views.count=2", "distill.epochs=3", "distill.threads=1")
+    return configured(digits_store, tmp_path, *small)
+
+
+def extracted(folder: Path, *sets: str) -> str:
+    """A folder with the stores of all splits of the quickstart with these settings."""
+    config = load_config("quickstart", [f"store.url={folder}", *sets])
+    for split in config.splits():
+        extract.run(config, split=split, local=True)
+    return str(folder)
+
+
+def configured(stores: str, folder: Path, *small: str) -> MakeConfig:
+    """Configurations over such stores, whose runs lie in a folder, with `small` and what is given
+    besides."""
+
     def make(*sets: str) -> Config:
-        small = ["views.count=2", "distill.epochs=3", "distill.threads=1"]
-        where = [f"store.url={digits_store}", f"runs={tmp_path / 'runs'}"]
+        where = [f"store.url={stores}", f"runs={folder / 'runs'}"]
         return load_config("quickstart", [*where, *small, *sets])
 
     return make

@@ -1,6 +1,5 @@
 """Batches of (row, view): a row's views behind each other, on one worker, labels on plain ones."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from egapipe.pipeline.config import Config, load_config, to_yaml
+from egapipe.pipeline.config import to_yaml
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.views import quarter_turns
-from egapipe.stages import distill, extract
+from egapipe.stages import distill
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.entries import first_views
 from egapipe.stages.distill.objectives import REGISTRY
@@ -21,13 +20,13 @@ from egapipe.stages.distill.setup import Job, make_batches, prepare
 from egapipe.stages.distill.training.gradient import make_gradient
 from egapipe.stages.distill.workers.world import World
 from tests.stages.distill import workers
+from tests.stages.distill.conftest import MakeConfig, configured, extracted
 from tests.stages.distill.test_step import watched
 from tests.stages.distill.test_training import weights
 
 CPU = torch.device("cpu")
 ROWS = 300
 SSKD = "distill.objective={kd: 0.9, sskd: {fit_epochs: 2, dim: 16}}"
-MakeConfig = Callable[..., Config]
 SMALL = (
     f"dataset.train={{kind: digits, split: train, limit: {ROWS}}}",
     "views={count: 8, turns: 4, crop: pad, padding: 0.125, flip: 0.5}",
@@ -37,24 +36,14 @@ SMALL = (
 @pytest.fixture(scope="module")
 def turned_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of the stores of some digits in two views, and these turned."""
-    folder = str(tmp_path_factory.mktemp("turned"))
-    config = load_config("quickstart", [f"store.url={folder}", *SMALL])
-    for split in config.splits():
-        extract.run(config, split=split, local=True)
-    return folder
+    return extracted(tmp_path_factory.mktemp("turned"), *SMALL)
 
 
 @pytest.fixture
 def turned(turned_store: str, tmp_path: Path) -> MakeConfig:
     """A configuration over that store of few steps, four views of a row in a batch."""
-
-    def make(*sets: str) -> Config:
-        where = [f"store.url={turned_store}", f"runs={tmp_path / 'runs'}"]
-        few = ["epochs=2", "threads=1", "student_view=paired", "views_per_row=4", "batch_size=48"]
-        small = [f"distill.{one}" for one in few]
-        return load_config("quickstart", [*where, *SMALL, *small, *sets])
-
-    return make
+    few = ["epochs=2", "threads=1", "student_view=paired", "views_per_row=4", "batch_size=48"]
+    return configured(turned_store, tmp_path, *SMALL, *(f"distill.{one}" for one in few))
 
 
 def batches_of(job: Job, epoch: int = 1) -> list[Batch]:

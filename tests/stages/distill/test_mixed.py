@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from egapipe.pipeline.config import Config, load_config, to_yaml
+from egapipe.pipeline.config import to_yaml
 from egapipe.pipeline.errors import ImageError, TrainingError, UsageError
 from egapipe.pipeline.store import Failure
 from egapipe.pipeline.views import WHOLE, own_shares
-from egapipe.stages import distill, extract
+from egapipe.stages import distill
 from egapipe.stages.distill.data.agreement import check_agreement
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.images import ResidentImages
@@ -23,8 +23,9 @@ from egapipe.stages.distill.workers.world import World
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.teachers import Preprocessing
 from tests.stages.distill import workers
+from tests.stages.distill.conftest import MakeConfig, configured, extracted
 from tests.stages.distill.objectives.goldens import cases, golden
-from tests.stages.distill.test_entries import MakeConfig, batches_of
+from tests.stages.distill.test_entries import batches_of
 from tests.stages.distill.test_step import watched
 from tests.stages.distill.test_training import weights
 
@@ -43,24 +44,14 @@ ALONE = "dataset.unlabelled=[]"
 @pytest.fixture(scope="module")
 def mixed_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of the stores of some labelled digits and some others, in two mixed views each."""
-    folder = str(tmp_path_factory.mktemp("mixed"))
-    config = load_config("quickstart", [f"store.url={folder}", *SMALL])
-    for split in config.splits():
-        extract.run(config, split=split, local=True)
-    return folder
+    return extracted(tmp_path_factory.mktemp("mixed"), *SMALL)
 
 
 @pytest.fixture
 def mixed(mixed_store: str, tmp_path: Path) -> MakeConfig:
     """A configuration over those stores, of STKD: KD and cross-entropy of the mixtures."""
-
-    def make(*sets: str) -> Config:
-        where = [f"store.url={mixed_store}", f"runs={tmp_path / 'runs'}"]
-        few = ["epochs=2", "threads=1", "student_view=paired", "batch_size=48"]
-        small = [*(f"distill.{one}" for one in few), "distill.objective={kd: 1.0}"]
-        return load_config("quickstart", [*where, *SMALL, *small, *sets])
-
-    return make
+    few = ["epochs=2", "threads=1", "student_view=paired", "batch_size=48", "objective={kd: 1.0}"]
+    return configured(mixed_store, tmp_path, *SMALL, *(f"distill.{one}" for one in few))
 
 
 @pytest.mark.parametrize("sets", [[], [ALONE], ["distill.data=stream"]])
