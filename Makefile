@@ -41,7 +41,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 
 typecheck: $(INSTALLED)
-	$(BIN)/mypy -p egapipe.pipeline -p egapipe.stages
+	$(BIN)/mypy -p egapipe.pipeline -p egapipe.stages -p tests
 
 bench: $(INSTALLED)
 	$(BIN)/egapipe bench reader

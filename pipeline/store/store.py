@@ -169,7 +169,22 @@ class FeatureStore:
             versions=dict(versions or {}),
             computed=dict(computed or {}),
         )
-        self.objects.put(layout.commit_key(shard), commit.encode())
+        return self._recorded(commit)
+
+    def _recorded(self, commit: Commit) -> Commit:
+        """Put the record of a shard that was written, unless another run has put one of the same
+        bytes meanwhile: what `finish` has listed of a record is not to change."""
+        key = layout.commit_key(commit.shard)
+        if self.objects.create(key, commit.encode()):
+            return commit
+        other = self.commit(commit.shard)
+        if (
+            other is not None
+            and other.sha256 == commit.sha256
+            and other.failures == commit.failures
+        ):
+            return other
+        self.objects.put(key, commit.encode())
         return commit
 
     def reopen(self, shard: int | None = None) -> None:

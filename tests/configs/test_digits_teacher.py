@@ -96,7 +96,7 @@ def scores():
 
 def test_the_card_says_what_is_measured(scores):
     card = read_table(CARD)
-    fresh = read_table(recipe.table(scores))
+    fresh = read_table(probes.table(scores))
     assert card.keys() == fresh.keys()
     assert len(card) == 3
     for name, values in fresh.items():

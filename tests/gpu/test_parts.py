@@ -17,6 +17,7 @@ from egapipe.stages.distill.data.resident import ResidentBatches
 from egapipe.stages.distill.objectives import Facts, Pair, build_objective
 from egapipe.stages.distill.setup import make_batches, prepare
 from egapipe.stages.distill.training.meters import epoch_means
+from egapipe.stages.distill.workers.totals import over_workers
 from egapipe.stages.distill.workers.world import World
 from tests.gpu.conftest import Make
 from tests.stages.distill.objectives.samples import ON_VECTORS
@@ -123,12 +124,12 @@ def test_batches_made_on_the_device_are_the_loaders(make: Make, options: list[st
 
 def test_sums_over_workers_go_through_the_devices_own_group(gpu: torch.device) -> None:
     """A group that knows GPUs only, as nccl does, of one worker."""
-    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1, device_id=gpu)
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1, device_id=gpu)  # type: ignore[attr-defined]
     try:
         world = World.current(gpu)
         sums = {"loss": 6.0, "seconds": 2.0, "wait": 1.0, "steps": 3, "rows": 30}
         sums |= {"correct": 15, "labelled": 30}
-        assert epoch_means(sums, world.total, gpu)["train/top1"] == 50
+        assert epoch_means(over_workers({}, sums, world))["train/top1"] == 50
         gradient = torch.ones(5, device=gpu)
         world.average([gradient])
         world.broadcast([gradient])

@@ -28,7 +28,7 @@ EVERYTHING = "distill.objective={" + ", ".join(f"{n}: 0.01" for n in ON_VECTORS 
 
 
 def weights(run: Path) -> dict[str, Tensor]:
-    folder = checkpoint_folder(RunFolder(run).checkpoints, "last")
+    folder = checkpoint_folder(RunFolder(run), "last")
     return load_file(folder / "student.safetensors") | load_file(folder / "heads.safetensors")
 
 

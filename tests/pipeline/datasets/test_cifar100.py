@@ -38,7 +38,7 @@ def test_the_shipped_configuration_opens_both_splits() -> None:
 def test_the_fingerprint_of_50_000_rows_stays(tmp_path: Path) -> None:
     (tmp_path / "train.parquet").symlink_to(CIFAR100 / "train.parquet")
     dataset = open_dataset(parquet(tmp_path / "train.parquet"))
-    for file in dataset.files():
+    for file in dataset.files():  # type: ignore[attr-defined]
         os.utime(file, (1_600_000_000, 1_600_000_000))
     fingerprint = dataset.fingerprint()
     assert dataset.fingerprint() == fingerprint

@@ -63,7 +63,7 @@ def test_an_animation_gives_its_first_frame(format: str) -> None:
     frames = [Image.new("RGB", (6, 5), colour) for colour in ("red", "lime", "blue")]
     data = encode(frames[0], format, save_all=True, append_images=frames[1:], lossless=True)
     with Image.open(io.BytesIO(data)) as image:
-        assert image.n_frames == 3
+        assert image.n_frames == 3  # type: ignore[attr-defined]
     assert (rgb(data) == (255, 0, 0)).all()
 
 

@@ -68,8 +68,8 @@ def test_a_crop_is_a_part_of_the_whole_and_black_outside(name: str) -> None:
     for top, left, tall, wide in [(3, 5, 10, 12), (-4, -2, 28, 30), (0, 0, 20, 26)]:
         pixels = torch.zeros(2, 3, 48, 48)
         pixels[0, :, :31, :40] = torch.from_numpy(image).permute(2, 0, 1)
-        down = cropped_weights(*map(torch.tensor, ([31, 0], [20, 0], [top, 0])), 48, tall, name)
-        across = cropped_weights(*map(torch.tensor, ([40, 0], [26, 0], [left, 0])), 48, wide, name)
+        down = cropped_weights(*map(torch.tensor, ([31, 0], [20, 0], [top, 0])), 48, tall, name)  # type: ignore[call-arg]
+        across = cropped_weights(*map(torch.tensor, ([40, 0], [26, 0], [left, 0])), 48, wide, name)  # type: ignore[call-arg]
         found, empty = resized(pixels, across, down).permute(0, 2, 3, 1).numpy().astype(int)
         outside = np.pad(whole, ((9, 9), (9, 9), (0, 0)))
         expected = outside[top + 9 : top + 9 + tall, left + 9 : left + 9 + wide]

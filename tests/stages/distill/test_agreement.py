@@ -94,7 +94,7 @@ def test_a_training_looks_at_a_row_each_epoch(
     """A damaged copy of the decoded images, which nothing else would notice, stops a training."""
     from egapipe.stages.distill.data import resident
 
-    right = resident.crop_within
+    right = resident.crop_within  # type: ignore[attr-defined]
     monkeypatch.setattr(resident, "crop_within", lambda *a: right(*a).flip(3))
     config = quick("distill.augment={crop: pad}")
     with pytest.raises(TrainingError, match="the image in the batch is not that of"):

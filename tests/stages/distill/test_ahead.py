@@ -52,5 +52,5 @@ def test_whoever_stops_early_leaves_no_thread() -> None:
     before = threading.active_count()
     steps = read_ahead(range(10), [1] * 10, 100, lambda some: None)
     assert next(steps) == 0
-    steps.close()
+    steps.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before

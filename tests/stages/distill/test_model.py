@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from egapipe.pipeline.config.data import Normalize
-from egapipe.pipeline.config.distill import EgaOptions, ObjectiveConfig
+from egapipe.pipeline.config.objectives import EgaOptions, ObjectiveConfig
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.model.student import Distillation, Head, Student, TeacherHead
 from egapipe.stages.distill.objectives import build_objective

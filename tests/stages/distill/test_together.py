@@ -78,7 +78,7 @@ class Sessions:
     def work(self) -> None:
         multiprocessing.set_forkserver_preload(["torch._dynamo", __name__])
         args = (str(self.folder), self.planned)
-        mp.start_processes(work, args=args, nprocs=SIZE, start_method="forkserver")
+        mp.start_processes(work, args=args, nprocs=SIZE, start_method="forkserver")  # type: ignore[attr-defined]
 
 
 PARTS = ["micro_batch_size=60", "epochs=2"]

@@ -84,7 +84,7 @@ def train_together(size: int, file: Path, run: Path, stop: int | None) -> None:
     # What takes the longest of a start is imported once.
     multiprocessing.set_forkserver_preload(["torch._dynamo", __name__])
     args = (size, str(file), str(run), stop)
-    mp.start_processes(work, args=args, nprocs=size, start_method="forkserver")
+    mp.start_processes(work, args=args, nprocs=size, start_method="forkserver")  # type: ignore[attr-defined]
 
 
 def take_turns(rank: int, sessions: Sequence[Session]) -> None:

@@ -64,7 +64,7 @@ def test_scale_and_shift_of_the_features_do_not_matter() -> None:
     train, labels, test, test_labels = digits()
     rng = np.random.default_rng(0)
     scale = np.exp(rng.normal(0, 3, train.shape[1])).astype(np.float32)
-    shift = rng.normal(0, 5, train.shape[1]).astype(np.float32) * scale
+    shift = rng.normal(0, 5, train.shape[1]).astype(np.float32) * scale  # type: ignore[attr-defined]
     moved = probe_accuracy(train * scale + shift, labels, test * scale + shift, test_labels)
     plain = probe_accuracy(train, labels, test, test_labels)
     assert moved == pytest.approx(plain, abs=3.5 / 797)

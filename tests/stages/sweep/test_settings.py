@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.sweep import direction
 from egapipe.pipeline.errors import UsageError
+from egapipe.stages.experiment.cells import SEED
 from egapipe.stages.sweep.plan import plan
-from egapipe.stages.sweep.settings import SEED, by_settings, unseparated
+from egapipe.stages.sweep.settings import by_settings, unseparated
 
 LR = "distill.lr"
 

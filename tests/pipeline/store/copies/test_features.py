@@ -175,7 +175,7 @@ def test_a_store_and_its_zarr_work_in_a_fork(tmp_path: Path) -> None:
 
 def use_in_child(store: FeatureStore) -> None:
     write(store, 1)
-    store._index = None
+    store = FeatureStore.open(store.url)
     assert store.index().num_rows == 10
     assert store.read_shard(0).shape == (4, 2, 3)
 

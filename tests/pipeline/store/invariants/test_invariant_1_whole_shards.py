@@ -88,6 +88,24 @@ def test_a_committed_shard_is_never_written_again(url: str) -> None:
     assert snapshot(store) == before
 
 
+class Overtaken(LocalObjects):
+    """Another run writes the same shard, and ends, between a write of a shard and its record."""
+
+    def put(self, key: str, data: bytes) -> None:
+        super().put(key, data)
+        if "/c/" in key:
+            finished(self.url)
+
+
+def test_a_record_that_another_run_has_put_stays(tmp_path: Path) -> None:
+    honest = create(str(tmp_path))
+    store = FeatureStore(Overtaken(honest.url), honest.manifest, honest.created)
+    second = write(store, 1)
+    assert second == honest.commits()[1]
+    store.finish()
+    assert check_store(honest.url).problems == []
+
+
 class SecondWriter(LocalObjects):
     """Somebody else writes the same shard between a write and its verification."""
 

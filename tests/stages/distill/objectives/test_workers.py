@@ -20,7 +20,7 @@ def seen(tmp_path_factory):
     # One process imports torch (and the part of it that DistributedDataParallel loads on first use)
     # and forks the workers: 4 s where four imports side by side take 20.
     multiprocessing.set_forkserver_preload(["torch._dynamo", workers.__name__])
-    mp.start_processes(
+    mp.start_processes(  # type: ignore[attr-defined]
         workers.run, args=(str(folder),), nprocs=workers.WORLD, start_method="forkserver"
     )
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(workers.WORLD)]

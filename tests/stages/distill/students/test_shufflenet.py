@@ -25,7 +25,7 @@ def test_stages_of_both():
 
 
 def test_only_the_stems_channels_are_not_grouped():
-    units = [unit for stage in shufflenet_v1().stages for unit in stage]
+    units = [unit for stage in shufflenet_v1().stages for unit in stage]  # type: ignore[attr-defined]
     assert [unit.groups for unit in units] == [1] + [3] * 15
     assert {unit.expand[0].groups for unit in units} == {3}
 

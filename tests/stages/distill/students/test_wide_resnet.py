@@ -8,7 +8,7 @@ from egapipe.stages.distill.students.wide_resnet import PreactivationBlock, Wide
 def test_stage_outputs():
     maps = torch.randn(2, 3, 32, 32)
     shapes = []
-    for layer in wrn_40_2().layers[:4]:
+    for layer in wrn_40_2().layers[:4]:  # type: ignore[attr-defined]
         maps = layer(maps)
         shapes.append(list(maps.shape[1:]))
     assert shapes == [[16, 32, 32], [32, 32, 32], [64, 16, 16], [128, 8, 8]]

@@ -118,7 +118,7 @@ def test_a_store_of_one_fingerprint_grows_by_its_own_rule(
     def older(*arguments: object, **named: object) -> object:
         return manifest_for(*arguments, **{"whole": True, **named})  # type: ignore[arg-type]
 
-    manifest_for = plan.manifest_for
+    manifest_for = plan.manifest_for  # type: ignore[attr-defined]
     old = make_config(tmp_path, store={"url": str(tmp_path / "old"), "shard_rows": 4})
     with monkeypatch.context() as patch:
         patch.setattr(plan, "manifest_for", older)

@@ -73,7 +73,7 @@ def test_everybodys_pixels_are_those_it_has_alone(
     for make in (lambda p: p.clean(image(*size)), lambda p: p.view(image(*size), view)):
         flat = torch.from_numpy(make(teacher.preprocessing))[None]
         assert flat.shape == (1, *teacher.preprocessing.shape)
-        parts = teacher.preprocessing.split(flat)
+        parts = teacher.preprocessing.split(flat)  # type: ignore[attr-defined]
         for name, single in alone(members).items():
             expected = torch.from_numpy(make(single.preprocessing).copy())
             assert torch.equal(parts[name][0], expected)
@@ -97,7 +97,7 @@ def test_equal_pixels_are_kept_once_whatever_is_done_to_them_on_the_device(
 def test_separate_outputs_are_those_of_each_alone_bit_for_bit(members: dict[str, Any]) -> None:
     teacher = load_teacher(ensemble(members, combine="separate"))
     pixels = joined(teacher)
-    found, parts = teacher.forward(pixels), teacher.preprocessing.split(pixels)
+    found, parts = teacher.forward(pixels), teacher.preprocessing.split(pixels)  # type: ignore[attr-defined]
     assert teacher.outputs == {"vit": (16,), "vit_grid": (16, 2, 2), "dino": (16,), "small": (8,)}
     assert {name: tuple(value.shape[1:]) for name, value in found.items()} == teacher.outputs
     for name, single in alone(members).items():

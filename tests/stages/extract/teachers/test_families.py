@@ -84,7 +84,7 @@ def test_auto_is_the_embedding_of_the_familys_own_class(family: str, tmp_path: P
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     with torch.inference_mode():
         inputs = processor(images=photos(), return_tensors="pt")
-        expected = embed(kind.from_pretrained(folder).eval(), inputs)
+        expected = embed(kind.from_pretrained(folder).eval(), inputs)  # type: ignore[attr-defined]
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
     assert torch.cdist(expected, expected).fill_diagonal_(torch.inf).min() > 1e-4
 

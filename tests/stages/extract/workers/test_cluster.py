@@ -158,11 +158,11 @@ def machines_at_work() -> set[str]:
 def give_notice(node: str) -> None:
     """As a cloud does before it takes a spot instance back."""
     import ray
-    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
 
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     deadline = int(1000 * (time.time() + 600))
-    client = ray._private.worker.global_worker.gcs_client
+    client = ray._private.worker.global_worker.gcs_client  # type: ignore[attr-defined]
     assert client.drain_node(node, reason, "spot", deadline)[0]
 
 

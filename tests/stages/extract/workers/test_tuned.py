@@ -53,7 +53,7 @@ def test_channels_last_changes_the_layout_and_no_more(
     family: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     settings = models.settings(family(tmp_path))
-    shape = load_teacher(settings).preprocessing.input_size
+    shape = load_teacher(settings).preprocessing.input_size  # type: ignore[attr-defined]
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (BATCH, 3, *shape), dtype=torch.uint8, generator=generator)
     expected = load_teacher(settings).forward(pixels)["embedding"]
