@@ -16,10 +16,10 @@ quickstart: $(INSTALLED)
 	$(BIN)/egapipe extract
 	$(BIN)/egapipe compare
 
-# Two files at a time, each process with one thread and a Ray of its own where it needs one, in the
+# Three files at a time, as some wait, each process with one thread and a Ray of its own where it needs one, in the
 # order of tests/conftest.py: pytest-xdist would leave those of few tests, which are long, to the end.
 test: lint typecheck
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m "not slow and not gpu" -n 3 --dist loadfile --no-loadscope-reorder
 
 # One after the other: some look for processes to kill, some measure memory.
 test-slow: $(INSTALLED)

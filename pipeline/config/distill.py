@@ -25,7 +25,11 @@ from egapipe.pipeline.config.features import (
     pair_names,
 )
 from egapipe.pipeline.config.located import Path
-from egapipe.pipeline.config.objectives import EgaOptions, ObjectiveConfig
+from egapipe.pipeline.config.objectives import EgaOptions, ObjectiveConfig, Teaching
+
+PeerName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+# What else there is beside peers.
+_OTHERS = ("student", "teacher", "average")
 
 
 class StudentConfig(Section):
@@ -77,6 +81,12 @@ class DistillConfig(Section):
     """Node layers and classifiers."""
     objective: ObjectiveConfig = ObjectiveConfig(ega=EgaOptions())
     """Weighted sum of objectives beside the cross-entropy."""
+    teacher: Teaching = "store"
+    """Whom objectives compare the student with, where they do not say it: the store's teacher;
+    `peers`, the other students, by turns, and the student by them; or `average`, the moving average
+    of the student's weights."""
+    peers: dict[PeerName, StudentConfig] = Field(default={})
+    """Name -> another student, which learns in the same steps and by the same objectives."""
     teacher_output: Text = "embedding"
     """Output of the store to learn from; one that is not a vector is flattened."""
     teacher_grid: Text = "grid"
@@ -285,15 +295,62 @@ class DistillConfig(Section):
         check_pairs(self._all_pairs, dict(self.objective))
         return self
 
+    @model_validator(mode="after")
+    def _teachers_that_there_are(self) -> Self:
+        taken = [name for name in _OTHERS if name in self.peers]
+        if taken:
+            raise ValueError(f"peers.{taken[0]} is not called so: give it a name of its own")
+        live = {name: side for name, side in self.sides.items() if side != "store"}
+        for name, side in live.items():
+            where = f"objective.{name} has {side} as its teacher"
+            if side == "peers" and not self.peers:
+                raise ValueError(f"{where}: name one in peers, such as peers.other.name resnet8")
+            if side == "average" and self.ema_decay is None:
+                raise ValueError(f"{where}: set ema_decay, such as 0.99")
+            if side == "average" and self.peers:
+                raise ValueError(f"{where}, and peers have none: leave one of both out")
+        if self.graph_batch is not None and (live or self.peers):
+            raise ValueError(
+                "graph_batch remembers the student beside stored features: leave it out where "
+                "peers learn, or its average teaches"
+            )
+        return self
+
+    @property
+    def sides(self) -> dict[str, Teaching]:
+        """Objective -> whom it compares the student with."""
+        chosen = {name: options for name, options in self.objective if options is not None}
+        return {name: options.teacher or self.teacher for name, options in chosen.items()}
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether it needs any: the student's, or those that the teacher's head stands on."""
+        return self.ce_weight > 0 or "store" in self.sides.values()
+
     @property
     def _all_pairs(self) -> dict[str, FeaturesConfig]:
         return {GRID: FeaturesConfig(teacher=self.teacher_grid), **self.features}
 
     @property
     def pairs(self) -> dict[str, FeaturesConfig]:
-        """Name -> pair of features, of those that objectives compare."""
-        named = [name for _, options in self.objective for name in pair_names(options)]
-        return {name: self._all_pairs[name] for name in dict.fromkeys(named)}
+        """Name -> pair of features, of those that objectives compare with the store's."""
+        return {name: self._all_pairs[name] for name in self._compared(live=False)}
+
+    @property
+    def live_pairs(self) -> dict[str, tuple[str, str]]:
+        """Name -> taps of the student and of a live teacher, of those that objectives compare with
+        one: by itself the same of both."""
+        pairs = {name: self._all_pairs[name] for name in self._compared(live=True)}
+        own = self.features
+        return {
+            name: (pair.student, (pair.teacher if name in own else None) or pair.student)
+            for name, pair in pairs.items()
+        }
+
+    def _compared(self, *, live: bool) -> list[str]:
+        sides = self.sides
+        chosen = [o for n, o in self.objective if n in sides and (sides[n] != "store") == live]
+        return list(dict.fromkeys(name for options in chosen for name in pair_names(options)))
 
     @property
     def labelled_rows(self) -> int:

@@ -34,7 +34,8 @@ class FeaturesConfig(Section):
     """`maps`, what the student has before pooling, or the path of a submodule of its backbone
     (`stages.1`), whose output it is."""
     teacher: Text | None = None
-    """Output of the store, of any shape; default: that of the pair's name."""
+    """Output of the store, of any shape; default: that of the pair's name. Of a teacher that learns
+    beside the student, what `student` names of this one; default: the same."""
 
 
 def pair_names(options: Any) -> tuple[str, ...]:

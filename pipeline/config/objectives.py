@@ -19,6 +19,9 @@ from egapipe.pipeline.config.base import (
 )
 from egapipe.pipeline.config.features import FeatureNames
 
+Teaching = Literal["store", "peers", "average"]
+"""Stored features, students that learn in the same steps, or the student's moving average."""
+
 
 class Objective(Section):
     """What every objective has."""
@@ -26,6 +29,8 @@ class Objective(Section):
     weight: NonNegative | Literal["auto"] = 1.0
     """Factor of this objective in the loss (the paper's lambda_EGA or beta); `auto`: what keeps
     its gradient at the student's features at `ratio` times that of the cross-entropy."""
+    teacher: Teaching | None = None
+    """Whom the student is compared with; default: `distill.teacher`."""
     ratio: AboveZero = 1.0
     """For `weight: auto`: norm of this objective's gradient over that of the cross-entropy's."""
 
@@ -259,6 +264,33 @@ class SskdOptions(GraphObjective):
     """Its learning rate."""
 
 
+class DogoOptions(GraphObjective):
+    """Contrast of two views, and how peers see it, arXiv 2104.09866 (its code: 1, without
+    cross-entropy)."""
+
+    temperature: AboveZero = 0.5
+    """Divides the cosines of the contrast."""
+    peer_weight: NonNegative = 1.0
+    """Weight of the peers' view of it; 0 leaves them out."""
+    peer_temperature: AboveZero = 0.1
+    """Divides the cosines that peers compare."""
+    mean: Literal["rows", "entries"] = "rows"
+    """The peers' part is averaged over the rows of a batch, or over their pairs, as in its code:
+    there a weight is as much as one smaller by the number of rows is here."""
+    hidden: Positive = 512
+    """Width within the projection."""
+    dim: Positive = 128
+    """Width of what is contrasted."""
+
+
+class IgsdOptions(Objective):
+    """One view predicts what the teacher makes of the other, arXiv 2010.12609; with
+    `teacher: average`."""
+
+    hidden: Positive = 512
+    """Width within the predictor."""
+
+
 class CustomOptions(Objective):
     """An objective of your own."""
 
@@ -325,6 +357,10 @@ class ObjectiveConfig(Section):
     """Similarities between the frames, or places, of a row."""
     dreamteacher: DreamteacherOptions | None = None
     """Levels of maps, through a pyramid of the student's."""
+    dogo: DogoOptions | None = None
+    """Contrast of two views of each row, and how peers see it."""
+    igsd: IgsdOptions | None = None
+    """Each view predicts the other one of a teacher."""
     custom: CustomOptions | None = None
     """What a module of yours computes."""
 

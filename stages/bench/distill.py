@@ -21,10 +21,11 @@ from egapipe.stages.distill.data.batches import Batches, LoadedBatches
 from egapipe.stages.distill.data.images import Frame, Images, ResidentImages, StreamedImages
 from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.resident import ResidentBatches
+from egapipe.stages.distill.model.building import compile_step
+from egapipe.stages.distill.model.distillation import Distillation
 from egapipe.stages.distill.model.precision import PRECISIONS
-from egapipe.stages.distill.model.student import Distillation, Head, Student, TeacherHead
+from egapipe.stages.distill.model.student import Head, Student, TeacherHead
 from egapipe.stages.distill.objectives import build_objective
-from egapipe.stages.distill.setup import compile_step
 from egapipe.stages.distill.students import build_student
 from egapipe.stages.distill.training.gradient import make_gradient
 from egapipe.stages.distill.training.learner import make_learner

@@ -6,6 +6,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.results.runs import RunFolder, run_folder
 from egapipe.stages.distill.model.synchronised import has_batch_statistics
+from egapipe.stages.distill.objectives import REGISTRY
 from egapipe.stages.distill.students import build_student
 
 
@@ -31,5 +32,8 @@ def deciding_workers(config: Config) -> int | None:
     if distill.workers <= 1 or distill.sync_batchnorm:
         return None
     with torch.random.fork_rng(devices=[]):
-        student = build_student(distill.student.name, distill.student.args)
-    return distill.workers if has_batch_statistics(student) else None
+        students = [
+            build_student(s.name, s.args) for s in (distill.student, *distill.peers.values())
+        ]
+    local = any(REGISTRY[name].local_statistics for name in distill.sides if name in REGISTRY)
+    return distill.workers if local or any(map(has_batch_statistics, students)) else None

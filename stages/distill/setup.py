@@ -1,6 +1,6 @@
 """From a configuration to everything a training needs, checked before anything is written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -17,15 +17,12 @@ from egapipe.pipeline.datasets import Dataset, aligned, open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.data.anchors import anchors_of
 from egapipe.stages.distill.data.batches import Batches, LoadedBatches
-from egapipe.stages.distill.data.entries import turns_together
 from egapipe.stages.distill.data.images import Frame, ResidentImages
 from egapipe.stages.distill.data.joint import JointImages
 from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.order import UNLABELLED
 from egapipe.stages.distill.data.resident import ResidentBatches, resident_bytes
-from egapipe.stages.distill.data.samplers import ONCE
 from egapipe.stages.distill.data.sources import (
     Sources,
     make_loader,
@@ -34,17 +31,13 @@ from egapipe.stages.distill.data.sources import (
     open_sources,
     student_frame,
 )
-from egapipe.stages.distill.data.statistics import statistics_of
+from egapipe.stages.distill.model.building import build_model
+from egapipe.stages.distill.model.distillation import Distillation
 from egapipe.stages.distill.model.initial import load_initial
-from egapipe.stages.distill.model.memory import REMEMBERED, GraphMemory
 from egapipe.stages.distill.model.precision import PRECISIONS, autocast
 from egapipe.stages.distill.model.spec import StudentSpec
-from egapipe.stages.distill.model.standardizer import Standardizer
-from egapipe.stages.distill.model.student import Distillation, Student, TeacherHead
-from egapipe.stages.distill.model.synchronised import synchronise
-from egapipe.stages.distill.objectives import Facts, WeightedSum, build_objective
-from egapipe.stages.distill.objectives.base import Shape
-from egapipe.stages.distill.students import build_student, feature_width, tap_shapes
+from egapipe.stages.distill.model.student import Student
+from egapipe.stages.distill.students import build_student, feature_width
 from egapipe.stages.distill.training.evaluation import Evaluation
 from egapipe.stages.distill.training.optimizers import check_optimizers
 from egapipe.stages.distill.training.schedule import check_milestones
@@ -179,8 +172,8 @@ def prepare(config: Config, world: World) -> Job:
 
 
 def number_of_classes(dataset: Dataset, labels: npt.NDArray[np.int64]) -> int:
-    """Classes of a data set: its names, or the largest label."""
-    return max(len(dataset.classes or ()), int(labels.max()) + 1)
+    """Classes of a data set: its names, or the largest label; 1 where it has no labels."""
+    return max(len(dataset.classes or ()), int(labels.max()) + 1, 1)
 
 
 def teacher_normalize(store: FeatureStore) -> Normalize:
@@ -247,138 +240,6 @@ def student_spec(
         aspect=frame.aspect,
         normalize=normalize,
     )
-
-
-def build_model(
-    config: Config,
-    spec: StudentSpec,
-    backbone: nn.Module,
-    sources: Sources,
-    world: World,
-) -> Distillation:
-    """Student, heads and objective. Raises UsageError where they do not fit the sources."""
-    distill, labels, features = config.distill, sources.labels, sources.features[0].dim
-    if spec.dim is None and spec.features != features:
-        raise UsageError(
-            f"distill.head.dim is null, but the student has {spec.features} features and the "
-            f"teacher {features}: set distill.head.dim, the width of both node layers"
-        )
-    # Student before teacher before objective: a seed gives the same student whatever follows.
-    student = spec.build(backbone)
-    standardizer = open_standardizer(distill, sources.features, sources, world)
-    teacher_head = TeacherHead(features, spec.dim, spec.classes, standardizer)
-    turns = turns_together(distill, sources.stores[0].manifest.plan)
-    facts = Facts(
-        student_dim=spec.dim or spec.features,
-        teacher_dim=spec.dim or features,
-        labels=torch.from_numpy(labels),
-        seed=distill.seed,
-        shapes=pair_shapes(distill, backbone, spec, sources),
-        teacher_features=features,
-        turns=turns,
-        anchors=partial(anchors_of, sources, teacher_head.standardized, distill.seed, world),
-    )
-    objective = build_objective(distill.objective, facts)
-    model = Distillation(
-        student,
-        teacher_head,
-        objective,
-        ce_weight=distill.ce_weight,
-        label_smoothing=distill.label_smoothing,
-        precision=PRECISIONS[distill.precision],
-        world=world,
-        memory=build_memory(distill, objective, spec, len(labels)),
-        repeats=distill.sampler not in ONCE or distill.views_per_row > turns,
-        pairs=distill.pairs,
-        standardizers=open_standardizers(distill, sources, world),
-        mixes_teacher=distill.mix is None or distill.mix.teacher == "mixed",
-        turns=turns,
-    ).to(world.device)
-    # Another machine's arithmetic may have found other axes, or other centres.
-    buffers = dict(model.named_buffers())
-    world.broadcast(buffers[name] for name in model.replicated)
-    if not distill.channels_last:
-        student.set_memory_format(torch.contiguous_format)
-    if distill.sync_batchnorm and world.group is not None:
-        synchronise(student, world.group, compiled=distill.compile is not None)
-    if distill.compile is not None:
-        compile_step(model, distill)
-    return model
-
-
-def pair_shapes(
-    distill: DistillConfig, backbone: nn.Module, spec: StudentSpec, sources: Sources
-) -> dict[str, tuple[Shape, Shape]]:
-    """What a row has of each pair of features, student and teacher."""
-    pairs = distill.pairs
-    if not pairs:
-        return {}
-    taps = list(dict.fromkeys(pair.student for pair in pairs.values()))
-    # One forward pass over black images.
-    student = tap_shapes(backbone, taps, spec.size)
-    teacher = {name: parts[0].shape for name, parts in sources.outputs.items()}
-    return {n: (student[pair.student], teacher[pair.teacher or n]) for n, pair in pairs.items()}
-
-
-def open_standardizers(
-    distill: DistillConfig, sources: Sources, world: World
-) -> dict[str, Standardizer]:
-    """Those of the outputs that pairs of features are of, by name."""
-    found = {
-        name: open_standardizer(distill, parts, sources, world, channels=True)
-        for name, parts in sources.outputs.items()
-    }
-    return {name: standardizer for name, standardizer in found.items() if standardizer is not None}
-
-
-def open_standardizer(
-    distill: DistillConfig,
-    outputs: Sequence[Features],
-    sources: Sources,
-    world: World,
-    *,
-    channels: bool = False,
-) -> Standardizer | None:
-    """What `distill.standardize` makes of an output of all sources; None where it does nothing.
-    channels: each place of maps or tokens alike. Raises as `statistics_of` does."""
-    kind = distill.standardize
-    if kind == "none":
-        return None
-    rotated = kind == "phi-s"
-    learned = sources.learned
-    found = statistics_of(outputs, learned, world, channels=channels, rotated=rotated)
-    return Standardizer.of(found, kind)
-
-
-def compile_step(model: Distillation, distill: DistillConfig) -> None:
-    """Compile student, heads and losses as one, or the student alone where the rest talks to other
-    workers, is computed on other rows than it, changes its shapes, or keeps gradients within."""
-    together = model.world.size == 1 and model.memory is None and model.objective.balance is None
-    whole = together and distill.micro_batch_size is None
-    mode = "max-autotune-no-cudagraphs" if distill.compile == "max-autotune" else distill.compile
-    (model if whole else model.student).compile(mode=mode)
-
-
-def build_memory(
-    distill: DistillConfig, objective: WeightedSum, spec: StudentSpec, rows: int
-) -> GraphMemory | None:
-    """The memory of graphs that are larger than a step, where there are any. rows: to train on.
-
-    Raises UsageError for graphs larger than the data set, or of what is not remembered.
-    """
-    wanted = distill.graph_batch or distill.batch_size
-    if wanted == distill.batch_size or not objective.graphs:
-        return None
-    if wanted > rows:
-        raise UsageError(
-            f"distill.graph_batch is {wanted}, the training images are {rows}: lower it to that"
-        )
-    if objective.graph_features or not objective.graph_needs <= set(REMEMBERED):
-        raise UsageError(
-            f"distill.graph_batch is {wanted}, but pairs of features of earlier steps are not "
-            "remembered: leave graph_batch out, or the objective on them"
-        )
-    return GraphMemory(wanted - distill.batch_size, spec.dim or spec.features, spec.classes)
 
 
 def evaluation_logits(student: Student, distill: DistillConfig) -> Callable[[Tensor], Tensor]:

@@ -142,17 +142,18 @@ def open_features(config: Config, dataset: Dataset, split: Split) -> tuple[Featu
 def training_labels(config: Config, dataset: Dataset, features: Features, held: Ints) -> Ints:
     """int64 [N]: the labels of a data set that training may use. held: rows that it may not see.
 
-    Raises UsageError for none.
+    Raises UsageError for none, where something learns from them.
     """
     distill = config.distill
     labels = np.where(features.valid, dataset.labels, UNLABELLED)
     labels[held] = UNLABELLED
     labels = keep_labels(labels, distill.labels_per_class, distill.seed)
     labels = keep_fraction(labels, distill.label_fraction, distill.seed)
-    if not (labels >= 0).any():
+    if distill.learns_labels and not (labels >= 0).any():
         raise UsageError(
             f"{dataset.name} has no labelled image: heads and student are trained on labels; "
-            "set dataset.train.label_column, or use sub-folders as classes"
+            "set dataset.train.label_column, or use sub-folders as classes; without labels set "
+            "distill.ce_weight=0 and distill.teacher to peers or average"
         )
     return labels
 

@@ -25,10 +25,12 @@ class WeightAverage:
     ExponentialMovingAverage.
     """
 
-    def __init__(self, student: Student, decay: float) -> None:
+    def __init__(self, student: Student, decay: float, live: Student | None = None) -> None:
+        """live: a copy of the student whose weights become the average, and stay it."""
         self._student = student
         self.decay = decay
-        self._average = {name: w.detach().clone() for name, w in student.state_dict().items()}
+        copied = {name: w.detach().clone() for name, w in student.state_dict().items()}
+        self._average = copied if live is None else dict(live.state_dict())
 
     @torch.no_grad()
     def update(self, weight: float | Tensor) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from egapipe.pipeline.config.objectives import GraphObjective
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.objectives.at import At, at_loss
-from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, Sides, WeightedSum
+from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, Side, Sides, WeightedSum
 from egapipe.stages.distill.objectives.cc import Cc, cc_loss
 from egapipe.stages.distill.objectives.ccl import Ccl, ccl_loss
 from egapipe.stages.distill.objectives.cka import Cka, cka_loss
@@ -16,10 +16,12 @@ from egapipe.stages.distill.objectives.crd import Crd, CrdState, crd_loss
 from egapipe.stages.distill.objectives.custom import custom_objective
 from egapipe.stages.distill.objectives.dist import Dist, dist_loss
 from egapipe.stages.distill.objectives.dkd import Dkd, dkd_loss
+from egapipe.stages.distill.objectives.dogo import Dogo, dogo_loss, ntxent_loss
 from egapipe.stages.distill.objectives.dreamteacher import Dreamteacher, dreamteacher_loss
 from egapipe.stages.distill.objectives.ega import Ega, ega_loss
 from egapipe.stages.distill.objectives.fitnet import Fitnet, fitnet_loss
 from egapipe.stages.distill.objectives.gram import Gram, gram_loss
+from egapipe.stages.distill.objectives.igsd import Igsd, igsd_loss
 from egapipe.stages.distill.objectives.irg import Irg, irg_loss
 from egapipe.stages.distill.objectives.itrd import Itrd, itrd_loss
 from egapipe.stages.distill.objectives.iusp import Iusp, iusp_loss
@@ -42,6 +44,8 @@ from egapipe.stages.distill.objectives.start import Cached, Start
 from egapipe.stages.distill.objectives.unic import Unic, unic_loss
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from egapipe.pipeline.config.objectives import ObjectiveConfig
 
 __all__ = [
@@ -55,11 +59,13 @@ __all__ = [
     "CrdState",
     "Dist",
     "Dkd",
+    "Dogo",
     "Dreamteacher",
     "Ega",
     "Facts",
     "Fitnet",
     "Gram",
+    "Igsd",
     "Irg",
     "Itrd",
     "Iusp",
@@ -71,6 +77,7 @@ __all__ = [
     "Pkt",
     "Rkd",
     "Rrd",
+    "Side",
     "Sides",
     "Simkd",
     "Sp",
@@ -87,17 +94,20 @@ __all__ = [
     "crd_loss",
     "dist_loss",
     "dkd_loss",
+    "dogo_loss",
     "dreamteacher_loss",
     "ega_loss",
     "find_objective",
     "fitnet_loss",
     "gram_loss",
+    "igsd_loss",
     "irg_loss",
     "itrd_loss",
     "iusp_loss",
     "kd_loss",
     "lskd_loss",
     "nce_loss",
+    "ntxent_loss",
     "pkt_loss",
     "pretext_loss",
     "rkd_loss",
@@ -133,6 +143,8 @@ REGISTRY: dict[str, type[Objective]] = {
     "at": At,
     "iusp": Iusp,
     "dreamteacher": Dreamteacher,
+    "dogo": Dogo,
+    "igsd": Igsd,
 }
 """Field of the configuration's objective section -> class, which is built from that field."""
 
@@ -146,18 +158,27 @@ def find_objective(name: str) -> type[Objective]:
     raise UsageError(f"no objective {name!r}, did you mean {nearest}? Known: {known}")
 
 
-def build_objective(config: ObjectiveConfig, facts: Facts | None = None) -> WeightedSum:
+def build_objective(
+    config: ObjectiveConfig,
+    facts: Facts | None = None,
+    *,
+    sides: Mapping[str, Side] | None = None,
+    live: Facts | None = None,
+) -> WeightedSum:
     """The weighted sum of the objectives that the configuration sets; of none if it sets none.
 
     config: one optional field an objective, with its `weight` and its own options. facts: of the
-    training; crd, rrd, unic, and what compares pairs of features, cannot do without. Raises
+    training; crd, rrd, unic, and what compares pairs of features, cannot do without. sides: of
+    objectives whose teacher is not that of the store. live: what is known of these teachers. Raises
     UsageError where they do not allow what is configured.
     """
     chosen = {name: options for name, options in config if options is not None}
+    sides = {name: (sides or {}).get(name, "store") for name in chosen}
+    for name, side in sides.items():
+        if side != "store" and name in REGISTRY:
+            _check_live(name, REGISTRY[name], side, automatic=chosen[name].weight == "auto")
     built = {
-        name: custom_objective(options, facts)
-        if name == "custom"
-        else find_objective(name).build(options, facts)
+        name: _built(name, options, facts if sides[name] == "store" else live)
         for name, options in chosen.items()
     }
     for name, options in chosen.items():
@@ -171,4 +192,30 @@ def build_objective(config: ObjectiveConfig, facts: Facts | None = None) -> Weig
         {name: options.weight for name, options in chosen.items()},
         {name for name, options in chosen.items() if isinstance(options, GraphObjective)},
         {name: options.ratio for name, options in chosen.items()},
+        sides,
     )
+
+
+def _built(name: str, options: Any, facts: Facts | None) -> Objective:
+    if name == "custom":
+        return custom_objective(options, facts)
+    kind = find_objective(name)
+    if facts is not None and kind.views_per_row not in (1, facts.views_per_row):
+        raise UsageError(
+            f"distill.objective.{name} compares {kind.views_per_row} views of a row: set "
+            f"distill.views_per_row to {kind.views_per_row}"
+        )
+    return kind.build(options, facts)
+
+
+def _check_live(name: str, kind: type[Objective], side: Side, *, automatic: bool) -> None:
+    if kind.fitted:
+        raise UsageError(
+            f"distill.objective.{name}.teacher is {side}, but {name} begins with what it finds in "
+            "stored features: set store"
+        )
+    if automatic and kind.projected is not Objective.projected:
+        raise UsageError(
+            f"distill.objective.{name}.weight is auto, which balances gradients at the student's "
+            f"features, and {name} projects them before it compares them: set a number"
+        )

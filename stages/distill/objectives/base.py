@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from egapipe.stages.distill.objectives.start import Start
 
 Scope = Literal["global", "local"]
+Side = Literal["store", "peers", "average"]
 Shape = tuple[int, ...]
 
 
@@ -105,6 +107,7 @@ class Facts:
     shapes: of the pairs of features that objectives name, what a row has of student and teacher.
     teacher_features: width F of the teacher's stored features.
     turns: of the entries of a batch, see `Pair`.
+    views_per_row: entries of a row, behind each other.
     anchors: ("queue" or "kmeans", count) to rows of such features [M, F], M at most the count, see
     `egapipe.stages.distill.data.anchors`; the same on every worker.
     """
@@ -116,6 +119,7 @@ class Facts:
     shapes: Mapping[str, tuple[Shape, Shape]] = field(default_factory=dict)
     teacher_features: int = 0
     turns: int = 1
+    views_per_row: int = 1
     anchors: Callable[[str, int], Tensor] = no_anchors
 
 
@@ -130,6 +134,10 @@ class Objective(nn.Module, ABC):
     that are the teacher's: its head learns first, they are taken over from it, and stay as they
     are.
 
+    `fitted`: it begins with what it finds in stored features, and so compares with the store alone.
+    `views_per_row`: of a row it compares so many plain views with each other. `local_statistics`:
+    it normalises over a worker's rows, unless `distill.sync_batchnorm` is set.
+
     With several workers each returns the same value, the loss of the global batch, and the MEAN
     over workers of the parameters' gradients, as DistributedDataParallel takes it, is the gradient
     of that loss. An objective that ignores the group returns the loss of its own rows: then the
@@ -141,6 +149,9 @@ class Objective(nn.Module, ABC):
     replicated: ClassVar[frozenset[str]] = frozenset()
     reused: ClassVar[frozenset[str]] = frozenset()
     turned: ClassVar[bool] = False
+    fitted: ClassVar[bool] = False
+    views_per_row: ClassVar[int] = 1
+    local_statistics: ClassVar[bool] = False
 
     @classmethod
     def build(cls, options: Any, facts: Facts | None) -> Self:
@@ -157,6 +168,13 @@ class Objective(nn.Module, ABC):
         Every worker does the whole of it, and has the first one's parameters then: another machine
         rounds otherwise. A training that goes on from a checkpoint has them from there.
         """
+
+    def projected(self, node: Tensor) -> Tensor:
+        """What its student is compared by, [B, D'], made of the node [B, D]: the node itself,
+        unless the objective projects it. `forward` is given the result. A teacher that learns
+        beside the student is compared by what its own objective of the same name makes of its node.
+        """
+        return node
 
     @abstractmethod
     def forward(self, pair: Pair) -> Tensor:
@@ -178,10 +196,15 @@ class WeightedSum(nn.Module):
         weights: Mapping[str, float | Literal["auto"]],
         graphs: Collection[str] = (),
         ratios: Mapping[str, float] | None = None,
+        sides: Mapping[str, Side] | None = None,
     ) -> None:
         """graphs: names of those whose loss is over a graph of rows. ratios: of those whose weight
-        is "auto", see `Balance`."""
+        is "auto", see `Balance`. sides: whom each one's student is compared with; default: the
+        store's teacher."""
         super().__init__()
+        self.sides: dict[str, Side] = {
+            name: (sides or {}).get(name, "store") for name in objectives
+        }
         self.graphs = frozenset(graphs)
         self.graph_needs = frozenset[str]().union(*(objectives[n].needs for n in self.graphs))
         """Fields of `Pair` that the graphs are of."""
@@ -192,7 +215,12 @@ class WeightedSum(nn.Module):
         self.weights = {name: weight for name, weight in given.items() if weight != "auto"}
         automatic = [name for name in given if name not in self.weights]
         self.balance = Balance({n: (ratios or {})[n] for n in automatic}) if automatic else None
-        self.needs = frozenset[str]().union(*(o.needs for o in objectives.values()))
+        live = [o for name, o in objectives.items() if self.sides[name] != "store"]
+        stored = [o for name, o in objectives.items() if self.sides[name] == "store"]
+        self.needs = frozenset[str]().union(*(objective.needs for objective in stored))
+        """Fields of `Pair`, of student and store."""
+        self.live_needs = frozenset[str]().union(*(objective.needs for objective in live))
+        """Of a student and another one."""
         self.replicated = frozenset(
             f"objectives.{name}.{buffer}"
             for name, objective in objectives.items()
@@ -201,38 +229,70 @@ class WeightedSum(nn.Module):
         """Names, among `named_buffers()`, of those that need no broadcast."""
         self.reused = frozenset[str]().union(*(o.reused for o in objectives.values()))
 
-    def forward(self, pair: Pair, graph: Pair | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def projections(self, node: Tensor) -> dict[str, Tensor]:
+        """What each objective that has no stored teacher makes of a student's node, see
+        `Objective.projected`."""
+        live = {name: self.objectives[name] for name, side in self.sides.items() if side != "store"}
+        return {name: cast(Objective, one).projected(node) for name, one in live.items()}
+
+    def forward(
+        self,
+        pair: Pair,
+        graph: Pair | None = None,
+        live: Mapping[str, Sequence[Pair]] = MappingProxyType({}),
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum, and each objective's value by name, detached and not weighted; automatic weights
         by the name of the objective and `_weight`.
 
-        graph: what objectives over a graph see in place of `pair`, whose plain views are part of
-        it. An empty sum is a zero without a gradient. Raises ValueError when `pair` lacks what
-        `needs` asks for.
+        pair: of the student and the store. graph: what objectives over a graph see in its place,
+        whose plain views are part of it. live: of objectives with other teachers, a pair with each
+        of them, the student's side projected; their mean counts. An empty sum is a zero without a
+        gradient. Raises ValueError when a pair lacks what `needs` asks for.
         """
-        missing = sorted(name for name in self.needs if getattr(pair, name) is None)
-        if missing:
-            raise ValueError(f"{', '.join(self.objectives)}: the batch lacks {', '.join(missing)}")
+        _check_needs(self.objectives, pair, self.needs)
         total = torch.zeros((), device=pair.student.device)
         values: dict[str, Tensor] = {}
-        plain = pair.plain()
-        for name, objective in self.objectives.items():
-            seen = pair if objective.turned else plain
-            own = len(seen.student)
-            seen = graph if graph is not None and name in self.graphs else seen
-            weight = self.weights.get(name)
-            if weight is None:
-                value = objective(self._balance.tap(name, seen, own))
-                found = self._balance.weight(name)
-                total = total + found.to(value.dtype) * value
-                values[f"{name}_weight"] = found
-            else:
-                value = objective(seen)
-                total = total + weight * value
+        for name, module in self.objectives.items():
+            objective = cast(Objective, module)
+            pairs, own = self._pairs_of(name, pair, graph, live)
+            factor: float | Tensor | None = self.weights.get(name)
+            if factor is None:
+                # All of them have one student.
+                first = self._balance.tap(name, pairs[0], own)
+                student, logits = first.student, first.student_logits
+                pairs = [replace(one, student=student, student_logits=logits) for one in pairs]
+                factor = values[f"{name}_weight"] = self._balance.weight(name)
+            if name not in live:
+                pairs = [replace(one, student=objective.projected(one.student)) for one in pairs]
+            found = [objective(one) for one in pairs]
+            value = found[0] if len(found) == 1 else torch.stack(found).mean()
+            if isinstance(factor, Tensor):
+                factor = factor.to(value.dtype)
+            total = total + factor * value
             values[name] = value.detach()
         return total, values
+
+    def _pairs_of(
+        self, name: str, pair: Pair, graph: Pair | None, live: Mapping[str, Sequence[Pair]]
+    ) -> tuple[list[Pair], int]:
+        """What an objective sees, and how many rows of it are of the batch."""
+        objective = cast(Objective, self.objectives[name])
+        pairs = [one if objective.turned else one.plain() for one in live.get(name, [pair])]
+        own = len(pairs[0].student)
+        if name in live:
+            _check_needs([name], pairs[0], objective.needs)
+        elif graph is not None and name in self.graphs:
+            pairs = [graph]
+        return pairs, own
 
     @property
     def _balance(self) -> Balance:
         if self.balance is None:
             raise ValueError("no weight is automatic")
         return self.balance
+
+
+def _check_needs(names: Iterable[str], pair: Pair, needs: Iterable[str]) -> None:
+    missing = sorted(name for name in needs if getattr(pair, name) is None)
+    if missing:
+        raise ValueError(f"{', '.join(names)}: the batch lacks {', '.join(missing)}")

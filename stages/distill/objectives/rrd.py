@@ -58,6 +58,7 @@ class Rrd(Objective):
     """
 
     needs = frozenset({"student", "teacher_features"})
+    fitted: ClassVar[bool] = True
     replicated: ClassVar[frozenset[str]] = frozenset({"anchors", "place"})
     anchors: Tensor
     place: Tensor

@@ -26,6 +26,7 @@ class Simkd(Objective):
     """
 
     needs = frozenset({"student", "teacher"})
+    fitted: ClassVar[bool] = True
     reused: ClassVar[frozenset[str]] = frozenset({"classifier"})
 
     def __init__(self, options: SimkdOptions) -> None:

@@ -136,6 +136,7 @@ class Sskd(Objective):
     """
 
     needs = frozenset({"student", "student_logits", "teacher_logits", "labels", "teacher_features"})
+    fitted: ClassVar[bool] = True
     turned: ClassVar[bool] = True
 
     def __init__(self, options: SskdOptions, facts: Facts) -> None:

@@ -25,7 +25,8 @@ from egapipe.pipeline.disk.files import replace_file
 from egapipe.pipeline.errors import StoreError, TrainingError, UsageError, one_line
 from egapipe.pipeline.results.checkpoints import NAME, named, pointed
 from egapipe.pipeline.results.runs import RunFolder
-from egapipe.stages.distill.model.student import Distillation, Student
+from egapipe.stages.distill.model.distillation import Distillation
+from egapipe.stages.distill.model.student import Student
 from egapipe.stages.distill.training.learner import Learner
 
 AVERAGE = "ema"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from egapipe.pipeline.errors import TrainingError
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.model.student import Distillation, Losses
+from egapipe.stages.distill.model.distillation import Distillation, Losses
 from egapipe.stages.distill.training.checkpoint import Checkpoints, Position
 from egapipe.stages.distill.training.gradient import gradients
 from egapipe.stages.distill.training.learner import Learner

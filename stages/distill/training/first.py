@@ -17,15 +17,16 @@ def fit_first(learner: Learner, loader: Loader) -> None:
     """Train the teacher's head, where it is learned first, give the student's head what an
     objective reuses of it, and let the objectives fit their own parts."""
     model = learner.model
-    if head_first(model, loader.config):
+    if head_first(model, loader.config) and (loader.labels >= 0).any():
         train_teacher_head(model.teacher_head, loader)
-    for part in model.objective.reused:
-        known = model.teacher_head.get_submodule(part).state_dict()
-        model.student.head.get_submodule(part).load_state_dict(known)
     start = Start(partial(_cached, model.teacher_head, loader))
-    for objective in model.objective.objectives.values():
-        cast(Objective, objective).fit(start)
-    loader.world.broadcast(parameter.data for parameter in model.objective.parameters())
+    for student, objective in model.learning.values():
+        for part in objective.reused:
+            known = model.teacher_head.get_submodule(part).state_dict()
+            student.head.get_submodule(part).load_state_dict(known)
+        for one in objective.objectives.values():
+            cast(Objective, one).fit(start)
+        loader.world.broadcast(parameter.data for parameter in objective.parameters())
     if learner.average is not None:
         learner.average.restart()
 

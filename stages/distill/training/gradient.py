@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.model.student import Distillation, Forward, Losses
+from egapipe.stages.distill.model.distillation import Distillation, Forward, Losses
 from egapipe.stages.distill.workers.world import World
 
 
@@ -83,11 +83,12 @@ class TwoPasses:
             return OnePass(model, self.world)(batch, scaler)
         model.zero_grad()
         seed = torch.initial_seed()
-        before = [buffer.clone() for buffer in model.student.buffers()]
+        students = nn.ModuleList(one.student for one in model.learning.values())
+        before = [buffer.clone() for buffer in students.buffers()]
         with torch.no_grad():
             outputs = [_copied(self._outputs(part, seed + i)) for i, part in parts]
         leaves = _leaves(outputs, self._learning)
-        _put_back(model.student, before)
+        _put_back(students, before)
         losses = model.losses(leaves, batch)
         scaler.scale(losses.total).backward()
         model.observe(scaler.scale(torch.ones_like(losses.total)))
@@ -99,10 +100,11 @@ class TwoPasses:
         return losses
 
     @property
-    def _learning(self) -> dict[bool, bool]:
-        """Whether the teacher's outputs need a gradient, and the student's."""
-        parts = {True: self.model.teacher_head, False: self.model.student}
-        return {k: any(p.requires_grad for p in part.parameters()) for k, part in parts.items()}
+    def _learning(self) -> set[str]:
+        """Whose outputs need a gradient, by the first part of their names."""
+        parts: dict[str, nn.Module] = {"teacher": self.model.teacher_head}
+        parts |= {name: one.student for name, one in self.model.learning.items()}
+        return {k for k, part in parts.items() if any(p.requires_grad for p in part.parameters())}
 
     def _outputs(self, part: Batch, seed: int) -> Forward:
         torch.manual_seed(seed)
@@ -124,10 +126,10 @@ def _copied(outputs: Forward) -> dict[str, Tensor]:
     return {name: output.clone() for name, output in outputs.named().items()}
 
 
-def _leaves(parts: list[dict[str, Tensor]], learning: dict[bool, bool]) -> Forward:
+def _leaves(parts: list[dict[str, Tensor]], learning: set[str]) -> Forward:
     """The parts' outputs behind each other, as the leaves of the loss's graph."""
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    wanted = {name: learning[name.startswith("teacher")] for name in joined}
+    wanted = {name: name.partition(".")[0] in learning for name in joined}
     return Forward.of({name: o.requires_grad_(wanted[name]) for name, o in joined.items()})
 
 

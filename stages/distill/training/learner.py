@@ -8,8 +8,8 @@ from torch.amp.grad_scaler import GradScaler
 
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.stages.distill.model.average import WeightAverage
+from egapipe.stages.distill.model.distillation import Distillation
 from egapipe.stages.distill.model.precision import PRECISIONS, loss_scaler
-from egapipe.stages.distill.model.student import Distillation
 from egapipe.stages.distill.training.optimizers import (
     clip_gradient,
     make_optimizers,
@@ -65,14 +65,15 @@ def make_learner(model: Distillation, config: DistillConfig, device: torch.devic
     """A learner at the beginning of a training."""
     if head_first(model, config):
         model.teacher_head.requires_grad_(False)
-    for part in model.objective.reused:
-        model.student.head.get_submodule(part).requires_grad_(False)
+    for student, objective in model.learning.values():
+        for part in objective.reused:
+            student.head.get_submodule(part).requires_grad_(False)
     decay = config.ema_decay
     return Learner(
         model,
         make_optimizers(model, config, fused=device.type == "cuda"),
         loss_scaler(device, PRECISIONS[config.precision]),
-        None if decay is None else WeightAverage(model.student, decay),
+        None if decay is None else WeightAverage(model.student, decay, model.average),
     )
 
 

@@ -8,7 +8,7 @@ from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import Tracker
 from egapipe.stages.distill.data.agreement import check_agreement
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.model.student import Losses
+from egapipe.stages.distill.model.distillation import OWN, Losses
 from egapipe.stages.distill.setup import Job, evaluation_logits, make_batches
 from egapipe.stages.distill.training.checkpoint import Checkpoints, Position, load_student_weights
 from egapipe.stages.distill.training.diagnosis import check_step, check_steps, check_weights
@@ -80,6 +80,9 @@ def _fit(
             accuracy, average = evaluate(job, learner, choice)
         tested = {**_named(f"{split}/", accuracy), **_named(f"{split}/ema_", average)}
         tested |= learning_dynamics(job, choice, split, accuracy)
+        if accuracy is not None:
+            found = peers_accuracy(job, choice)
+            tested |= {f"{split}/{name}": value for name, value in found.items()}
         metrics = {**epoch_means(at.sums), **tested}
         metrics["lr"] = learning_rate(config, at.epoch, job.loader.steps - 1, job.loader.steps)
         epoch, best = at.epoch, accuracy is not None and accuracy.top1 > at.best_top1
@@ -94,11 +97,13 @@ def _fit(
     if tracker is not None:
         tracker.close()
     world.agree(checkpoints.wait)
+    peers = peers_accuracy(job, job.test)
     if job.validation is None:
-        return _results(job, at, accuracy, average)
+        return {**_results(job, at, accuracy, average), **peers}
     validated = {**_named("validation_", accuracy), **_named("validation_ema_", average)}
     accuracy, average = evaluate(job, learner, job.test)
-    return {**_results(job, at, accuracy, average), **validated, **chosen(job, checkpoints, at)}
+    results = {**_results(job, at, accuracy, average), **validated, **peers}
+    return {**results, **chosen(job, checkpoints, at)}
 
 
 def _settled(
@@ -183,6 +188,17 @@ def evaluate(
         return own, None
     with learner.average.applied():
         return own, images.accuracy(logits, job.world)
+
+
+def peers_accuracy(job: Job, images: Evaluation | None) -> dict[str, float]:
+    """Top-1 accuracy of each peer on some images, where there are both: `peers.NAME.top1`."""
+    if images is None:
+        return {}
+    job.model.eval()
+    peers = {name: one.student for name, one in job.model.learning.items() if name != OWN}
+    logits = {name: evaluation_logits(peer, job.config.distill) for name, peer in peers.items()}
+    found = {name: images.accuracy(of, job.world) for name, of in logits.items()}
+    return {f"peers.{name}.top1": accuracy.top1 for name, accuracy in found.items()}
 
 
 def chosen(job: Job, checkpoints: Checkpoints, at: Position) -> dict[str, float]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.model.student import Distillation
+from egapipe.stages.distill.model.distillation import Distillation
 
 Group = dict[str, Any]
 STUDENT, HEAD = 0, 1
@@ -22,17 +22,19 @@ def make_optimizers(
     """The optimisers of a training; a parameter has one of them.
 
     SGD is one, of all. Beside AdamW the teacher's head has SGD, as by itself. Muon has the
-    backbone's matrices, and AdamW the rest of the student at the same rate. fused: of a GPU.
+    backbone's matrices, and AdamW the rest of the student at the same rate. Peers learn as the
+    student does. fused: of a GPU.
     """
-    learners = nn.ModuleList([model.student, model.objective])
+    learners = nn.ModuleList(part for one in model.learning.values() for part in one)
+    backbones = nn.ModuleList(one.student.backbone for one in model.learning.values())
     head = (model.teacher_head, config.head.lr)
-    spared = set(map(id, _spared(model.student.backbone, config)))
+    spared = set(map(id, _spared(backbones, config)))
     if config.optimizer == "sgd":
         return (sgd([(learners, config.lr), head], config, fused=fused, spared=spared),)
     made: list[torch.optim.Optimizer] = []
     apart: set[int] = set()
     if config.optimizer == "muon":
-        matrices = _matrices(model.student.backbone)
+        matrices = _matrices(backbones)
         apart = set(map(id, matrices))
         groups = _by_decay(matrices, config, spared)
         made.append(Muon(_grouped(groups, config.lr, STUDENT), config))
@@ -56,7 +58,7 @@ def make_optimizers(
 def check_optimizers(model: Distillation, config: DistillConfig) -> None:
     """Raise UsageError for an optimiser that this torch lacks, or that has nothing to do, and for a
     name of `no_decay` that no parameter has."""
-    _spared(model.student.backbone, config)
+    _spared(nn.ModuleList(one.student.backbone for one in model.learning.values()), config)
     if config.optimizer != "muon":
         return
     _torch_muon()
@@ -223,13 +225,13 @@ def _by_decay(
     return [(weights, config.weight_decay), (others, 0.0)]
 
 
-def _spared(backbone: nn.Module, config: DistillConfig) -> list[nn.Parameter]:
-    """The backbone's parameters that `no_decay` names."""
-    named = dict(backbone.named_parameters())
+def _spared(backbones: nn.ModuleList, config: DistillConfig) -> list[nn.Parameter]:
+    """The backbones' parameters that `no_decay` names."""
+    named = [pair for backbone in backbones for pair in backbone.named_parameters()]
     for pattern in config.no_decay:
-        if not any(fnmatchcase(name, pattern) for name in named):
+        if not any(fnmatchcase(name, pattern) for name, _ in named):
             raise UsageError(
                 f"distill.no_decay names {pattern!r}, and no parameter of the student is called "
-                f"so: they are {', '.join(list(named)[:4])} ..."
+                f"so: they are {', '.join(name for name, _ in named[:4])} ..."
             )
-    return [p for n, p in named.items() if any(fnmatchcase(n, one) for one in config.no_decay)]
+    return [p for n, p in named if any(fnmatchcase(n, one) for one in config.no_decay)]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.model.student import Distillation
+from egapipe.stages.distill.model.distillation import OWN, Distillation
+from egapipe.stages.distill.model.student import Seen
 from egapipe.stages.distill.objectives import build_objective
 from egapipe.stages.distill.objectives.balance import FIRST, Balance
 from egapipe.stages.distill.training.gradient import OnePass, TwoPasses
@@ -34,7 +35,7 @@ def gradient_norms(model: Distillation, name: str) -> tuple[float, float]:
     node, logits = model.student.head(features)
     teacher = model.teacher_head(seen.features.float())
     outputs = model.outputs(seen)._replace(
-        node=node, logits=logits, teacher_node=teacher[0], teacher_logits=teacher[1]
+        students={OWN: Seen(node, logits)}, teacher_node=teacher[0], teacher_logits=teacher[1]
     )
     objective = model.objective
     losses = model.losses(outputs, seen)
@@ -47,7 +48,7 @@ def gradient_norms(model: Distillation, name: str) -> tuple[float, float]:
     )
     plain.objective.weights = {name: 0.0}
     node, logits = plain.student.head(features)
-    alone = plain.losses(outputs._replace(node=node, logits=logits), seen).total
+    alone = plain.losses(outputs._replace(students={OWN: Seen(node, logits)}), seen).total
     (of_ce,) = torch.autograd.grad(alone, features)
     assert ce > 0
     assert value != 0

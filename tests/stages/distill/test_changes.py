@@ -19,7 +19,7 @@ from egapipe.stages.distill.data.agreement import check_agreement
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.colours import ONE, jitter_factors, jittered
 from egapipe.stages.distill.data.mixing import mixed, mixtures, partners
-from egapipe.stages.distill.model.student import batch_cross_entropy, labels_counted
+from egapipe.stages.distill.model.cross_entropy import batch_cross_entropy, labels_counted
 from egapipe.stages.distill.setup import make_batches, prepare
 from egapipe.stages.distill.workers.world import World
 from tests.stages.distill.conftest import MakeConfig

@@ -207,7 +207,7 @@ def test_the_teachers_part_is_fitted_first_and_stays(turned: MakeConfig) -> None
             assert torch.equal(value, heads[name])
 
 
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("size", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_an_interrupted_training_ends_with_the_same_bits(
     turned: MakeConfig, tmp_path: Path, size: int
 ) -> None:

@@ -15,16 +15,10 @@ from torch import nn
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.stages.distill.data.batch import Batch
+from egapipe.stages.distill.model.distillation import Distillation, Forward, Losses
 from egapipe.stages.distill.model.memory import GraphMemory
 from egapipe.stages.distill.model.precision import loss_scaler
-from egapipe.stages.distill.model.student import (
-    Distillation,
-    Forward,
-    Head,
-    Losses,
-    Student,
-    TeacherHead,
-)
+from egapipe.stages.distill.model.student import Head, Student, TeacherHead
 from egapipe.stages.distill.objectives import Facts, build_objective
 from egapipe.stages.distill.training.gradient import OnePass, TwoPasses, make_gradient, step_seed
 from egapipe.stages.distill.workers.world import World
@@ -137,7 +131,8 @@ def by_parts_in_one_graph(
         images, features = whole.images[rows], whole.features[rows]
         outputs.append(model.outputs(Batch(images, features, whole.labels[rows], whole.rows[rows])))
     losses = model.losses(
-        Forward(*map(torch.cat, zip(*(o[:4] for o in outputs), strict=True))), whole
+        Forward.of({n: torch.cat([o.named()[n] for o in outputs]) for n in outputs[0].named()}),
+        whole,
     )
     losses.total.backward()
     return losses
@@ -221,7 +216,7 @@ def test_a_remembered_graph_is_the_graph_of_the_rows_together() -> None:
     together = Batch(**{name: torch.cat(column) for name, column in columns.items()})
     expected = whole(together)
     torch.testing.assert_close(last.parts["ega"], expected.parts["ega"])
-    newest = [whole.outputs(step).node.detach() for step in steps[2:]]
+    newest = [whole.outputs(step).students["student"].node.detach() for step in steps[2:]]
     assert torch.equal(model.memory.student, torch.cat(newest))
 
 
@@ -263,7 +258,8 @@ from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.stages.distill.training.gradient import make_gradient
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.model.memory import GraphMemory
-from egapipe.stages.distill.model.student import Distillation, Head, Student, TeacherHead
+from egapipe.stages.distill.model.distillation import Distillation
+from egapipe.stages.distill.model.student import Head, Student, TeacherHead
 from egapipe.stages.distill.objectives import build_objective
 from egapipe.stages.distill.model.precision import loss_scaler
 from egapipe.stages.distill.workers.world import World

@@ -14,8 +14,8 @@ from egapipe.pipeline.results.runs import RunFolder, run_folder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
 from egapipe.stages.distill.model.average import WeightAverage, average_weight
+from egapipe.stages.distill.model.distillation import Distillation
 from egapipe.stages.distill.model.precision import PRECISIONS
-from egapipe.stages.distill.model.student import Distillation
 from egapipe.stages.distill.objectives import build_objective
 from egapipe.stages.distill.training.checkpoint import Checkpoints, Position
 from egapipe.stages.distill.training.diagnosis import check_step, check_weights

@@ -16,7 +16,7 @@ from egapipe.stages.distill.data.agreement import check_agreement
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.images import ResidentImages
 from egapipe.stages.distill.data.partners import without_image
-from egapipe.stages.distill.model.student import batch_cross_entropy
+from egapipe.stages.distill.model.cross_entropy import batch_cross_entropy
 from egapipe.stages.distill.objectives import kd_loss
 from egapipe.stages.distill.setup import make_batches, prepare
 from egapipe.stages.distill.workers.world import World

@@ -7,7 +7,8 @@ import torch
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.objectives import EgaOptions, ObjectiveConfig
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.model.student import Distillation, Head, Student, TeacherHead
+from egapipe.stages.distill.model.distillation import Distillation
+from egapipe.stages.distill.model.student import Head, Student, TeacherHead
 from egapipe.stages.distill.objectives import build_objective
 from egapipe.stages.distill.students import build_student
 from egapipe.stages.distill.workers.world import World

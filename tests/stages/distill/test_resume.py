@@ -47,6 +47,14 @@ COMBINATIONS = {
     ],
     "adamw": ["optimizer=adamw", "clip_grad_norm=1.0", "decay_on=weights"],
     "muon": ["optimizer=muon", "objective={ega: auto, unic: 1}", "ema_decay=0.9", "nesterov=true"],
+    "peers": [
+        *("peers={wide: {name: digits_cnn}}", "teacher=peers", "views_per_row=2"),
+        "objective={dogo: {hidden: 16, dim: 8}, kd: 1.0, ega: {weight: auto, teacher: store}}",
+    ],
+    "own average": [
+        *("teacher=average", "ema_decay=0.9", "views_per_row=2", "micro_batch_size=60"),
+        *("objective={igsd: {hidden: 16}, ega: 0.5, kd: {teacher: store}}", "student_view=paired"),
+    ],
     "balanced": ["sampler=class-balanced", "unlabelled_ratio=1.0", "batch_size=20"],
 }
 MORE = {

@@ -10,7 +10,8 @@ the logits that it makes of them. `sskd` is of rows of which each image has four
 `stkd` a formula by definition, of no public code: both are of `goldens_views.npz`. `at` is the CRD
 benchmark's. `iusp` is its SP loss on the frames of each row, `dreamteacher` the paper's formula: of
 neither did the authors publish code. `dreamteacher_mse` is without the attention,
-`dreamteacher_unofficial` has it as an unofficial implementation does.
+`dreamteacher_unofficial` has it as an unofficial implementation does. `dogo` and `igsd` are of two
+views of each row, and of the authors' code; both students' losses are added up in `dogo_both`.
 """
 
 import json
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 FILES = [
     Path(__file__).with_name(f"{name}.npz")
-    for name in ("goldens", "goldens_later", "goldens_views", "goldens_features")
+    for name in ("goldens", "goldens_later", "goldens_views", "goldens_features", "goldens_live")
 ]
 
 Golden = dict[str, npt.NDArray[Any]]

@@ -23,8 +23,10 @@ SHAPES = {
 """Of a row in each pair of features, student and teacher."""
 
 ON_FEATURES = ("gram", "at", "iusp", "dreamteacher")
-ON_VECTORS = [n for n, kind in REGISTRY.items() if n not in ON_FEATURES and not kind.turned]
-"""Those that compare embeddings and predictions, and no turned views, by themselves."""
+ON_VIEWS = [n for n, kind in REGISTRY.items() if kind.turned or kind.views_per_row > 1]
+"""Those that compare several views of a row with each other."""
+ON_VECTORS = [n for n in REGISTRY if n not in ON_FEATURES and n not in ON_VIEWS]
+"""Those that compare embeddings and predictions by themselves."""
 
 CONFIGS = {
     **{name: {name: {}} for name in REGISTRY},
@@ -50,6 +52,7 @@ CONFIGS = {
     },
     "fitnet several": {"fitnet": {"features": ["grid", "tokens", "pooled"]}},
     "irg raw": {"irg": {"normalize": False}},
+    "dogo of pairs": {"dogo": {"mean": "entries", "hidden": 24, "dim": 6, "peer_weight": 100.0}},
 }
 """Every objective, and those of their options that compute in another way."""
 
@@ -69,6 +72,7 @@ def facts(labels: torch.Tensor | None = None, **changes) -> Facts:
         shapes=SHAPES,
         teacher_features=FEATURES,
         turns=4,
+        views_per_row=2,
         anchors=anchors,
     )
     return replace(known, **changes)
@@ -121,23 +125,30 @@ def tensors(found: Pair) -> dict[str, torch.Tensor]:
 
 
 def seen_by(objective, made: Pair) -> Pair:
-    """A pair as it is, or for an objective of turned views with three more entries behind each:
-    other numbers, and no label."""
-    if not any(one.turned for one in objective.objectives.values()):
+    """A pair as it is, or for an objective of several views with more entries behind each: other
+    numbers, and of turned ones no label."""
+    several = max(entries_per_row(one) for one in objective.objectives.values())
+    if several == 1:
         return made
-    factors = torch.tensor([1.0, 0.8, -0.5, 1.1], dtype=torch.float64)
+    factors = torch.tensor([1.0, 0.8, -0.5, 1.1][:several], dtype=torch.float64)
 
-    def fours(value: torch.Tensor) -> torch.Tensor:
-        four = value.detach().repeat_interleave(4, dim=0)
+    def more(value: torch.Tensor) -> torch.Tensor:
+        rows = value.detach().repeat_interleave(several, dim=0)
         if not value.is_floating_point():
-            return four
+            return rows
         by = factors.to(value.dtype).repeat(len(value)).view(-1, *[1] * (value.dim() - 1))
-        return (four * by).requires_grad_(value.requires_grad)
+        return (rows * by).requires_grad_(value.requires_grad)
 
-    entries = {name: fours(v) for name, v in vars(made).items() if torch.is_tensor(v)}
+    entries = {name: more(v) for name, v in vars(made).items() if torch.is_tensor(v)}
+    if several == 2:
+        return replace(made, **entries)
     labels = entries["labels"].view(-1, 4)
     labels[:, 1:] = -1
     return replace(made, **entries, turns=4)
+
+
+def entries_per_row(objective) -> int:
+    return 4 if objective.turned else objective.views_per_row
 
 
 def gradients(found: Pair) -> dict[str, torch.Tensor]:

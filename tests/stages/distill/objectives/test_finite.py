@@ -98,17 +98,16 @@ def assert_finite(objective, batch):
     return loss
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_degenerate_batches(name, batch, dtype):
-    assert_finite(build(name, dtype), made(batch, dtype))
+def test_degenerate_batches(name, batch):
+    """In float32, whose smallest and largest numbers are nearer."""
+    assert_finite(build(name, torch.float32), made(batch, torch.float32))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_single_row(name, dtype):
-    assert_finite(build(name, dtype), pair(1, dtype))
+def test_a_single_row(name):
+    assert_finite(build(name, torch.float32), pair(1, torch.float32))
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "crd"])

@@ -16,9 +16,11 @@ COUNTS = {
     "crd": 1,
     "dist": 3,
     "dkd": 3,
+    "dogo": 9,
     "dreamteacher": 9,
     "ega": 24,
     "fitnet": 4,
+    "igsd": 3,
     "itrd": 3,
     "iusp": 3,
     "kd": 6,
@@ -34,7 +36,7 @@ COUNTS = {
     "stkd": 2,
     "unic": 3,
 }
-APART = ("pcc", "crd", "simkd", "sskd", "stkd", "dreamteacher")
+APART = ("pcc", "crd", "simkd", "sskd", "stkd", "dreamteacher", "dogo")
 """Those with a test of their own."""
 FORMS = {"ega": ["direct", "factored", "auto"], "sp": ["direct", "factored", "auto"]}
 
@@ -112,6 +114,31 @@ def test_dreamteacher_on_all_levels(case):
     assert_loss_and_gradients(loss, given, arrays)
 
 
+@pytest.mark.parametrize("case", of("dogo"))
+def test_both_students_of_dogo(case):
+    """Its code takes the mean over all pairs of rows; over rows a weight is as much smaller."""
+    arrays, given = golden(case), inputs(golden(case))
+    own = [given[name] for name in ("student", "student_other")]
+    peer = [given[name] for name in ("peer", "peer_other") if name in given]
+    kind, temperature = case.split("_")[1], given["temperature"]
+    if kind == "ntxent":
+        loss = objectives.ntxent_loss(*own, temperature=temperature)
+    elif kind == "kl":
+        loss = objectives.dogo_loss(*own, *peer, temperature=temperature, mean="entries")
+        rows = objectives.dogo_loss(*own, *peer, temperature=temperature)
+        torch.testing.assert_close(rows, loss * len(own[0]))
+    else:
+        loss = sum(
+            objectives.ntxent_loss(*one, temperature=temperature)
+            + given["kl_weight"]
+            * objectives.dogo_loss(
+                *one, *other, temperature=given["kl_temperature"], mean="entries"
+            )
+            for one, other in ((own, peer), (peer, own))
+        )
+    assert_loss_and_gradients(loss, given, arrays)
+
+
 @pytest.mark.parametrize("case", of("simkd"))
 def test_simkd_is_a_distance_of_nodes_under_the_teachers_classifier(case):
     """Its loss is FitNet's; what the public code makes of the projected features are our logits."""
@@ -182,7 +209,7 @@ def test_correlation_of_stacked_rows(case):
 
 
 def test_there_are_goldens():
-    """All 120, in files that a plain clone has."""
+    """All 132, in files that a plain clone has."""
     assert {name: len(of(name)) for name in COUNTS} == COUNTS
-    assert sum(COUNTS.values()) == len(cases()) == 120
+    assert sum(COUNTS.values()) == len(cases()) == 132
     assert sum(file.stat().st_size for file in FILES) < 5_600_000

@@ -29,6 +29,7 @@ print(json.dumps({{"finite": finite, "bytes": peak() - before}}))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux alone")
 def test_a_graph_of_65536_rows_in_a_gigabyte():
     """Inputs, forward and backward pass; B x B in float32 would be 17 GB.

@@ -8,7 +8,7 @@ import torch
 import torch.multiprocessing as mp
 
 from tests.stages.distill.objectives import workers
-from tests.stages.distill.objectives.workers import DTYPES, GRAPHS, OBJECTIVES, SPLITS
+from tests.stages.distill.objectives.workers import DTYPES, GRAPHS, OBJECTIVES, SPLIT, SPLITS
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
@@ -36,8 +36,7 @@ def relative_error(actual, expected):
     return ((actual - expected).norm() / expected.norm()).item()
 
 
-@pytest.mark.parametrize("type_name", DTYPES)
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(("split", "type_name"), SPLIT)
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_workers_together_are_one_worker(seen, name, split, type_name):
     expected = alone(name, type_name)
@@ -55,8 +54,7 @@ def test_every_worker_sees_the_same_loss(seen, name, split):
     assert all(torch.equal(loss, losses[0]) for loss in losses)
 
 
-@pytest.mark.parametrize("type_name", DTYPES)
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(("split", "type_name"), SPLIT)
 def test_banks_stay_equal_without_being_sent(seen, split, type_name):
     banks = [
         seen[rank][f"crd {split} {type_name}"]["buffers"] for rank in range(len(SPLITS[split]))

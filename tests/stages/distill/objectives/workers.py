@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from egapipe.pipeline.config.objectives import EgaOptions
 from egapipe.pipeline.errors import UsageError
+from egapipe.stages.distill.model.synchronised import synchronise
 from egapipe.stages.distill.objectives import Ega, Pair, Sides
 from tests.stages.distill.objectives import samples
 
@@ -27,9 +28,22 @@ SPLITS = {
     "one has all": [0, 64],
 }
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+SPLIT = [*((split, "float64") for split in SPLITS), ("4 x 16", "float32"), ("uneven", "float32")]
+"""Rows of the workers, and the type: float32 where most is added up."""
 # The direct form of ega knows the rows of one worker only.
 OBJECTIVES = [name for name in samples.CONFIGS if name != "ega direct"]
-OF_ROWS = ("kd", "fitnet", "crd", "lskd", "dkd", "unic", "rrd", "simkd", *samples.ON_FEATURES)
+OF_ROWS = (
+    "kd",
+    "fitnet",
+    "crd",
+    "lskd",
+    "dkd",
+    "unic",
+    "rrd",
+    "simkd",
+    "igsd",
+    *samples.ON_FEATURES,
+)
 GRAPHS = [name for name in samples.CONFIGS if name.split()[0] not in OF_ROWS]
 
 
@@ -51,20 +65,23 @@ class Distilled(nn.Module):
             parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         self.repeats = name.startswith("ega")
         self.objective = samples.build(name, torch.float64, samples.labels_of(ROWS))
-        self.turns = max(4 if o.turned else 1 for o in self.objective.objectives.values())
+        several = map(samples.entries_per_row, self.objective.objectives.values())
+        self.several = max(several)
         self.to(dtype)
 
     def forward(self, batch, group):
         images, features, rows = batch
         labels = samples.labels_of(ROWS)[rows]
-        if self.turns > 1:
-            # An image and what stands for three turned copies of it.
-            factors = torch.tensor([1.0, 0.8, -0.5, 1.1], dtype=images.dtype).repeat(len(rows))
+        if self.several > 1:
+            # An image and what stands for other views of it, or for three turned copies.
+            factors = torch.tensor([1.0, 0.8, -0.5, 1.1], dtype=images.dtype)[: self.several]
             images, features = (
-                x.repeat_interleave(4, dim=0) * factors[:, None] for x in (images, features)
+                x.repeat_interleave(self.several, dim=0) * factors.repeat(len(rows))[:, None]
+                for x in (images, features)
             )
-            rows = rows.repeat_interleave(4)
-            labels = torch.where(torch.arange(len(rows)) % 4 == 0, labels.repeat_interleave(4), -1)
+            rows, labels = (x.repeat_interleave(self.several) for x in (rows, labels))
+            if self.several == 4:
+                labels = torch.where(torch.arange(len(rows)) % 4 == 0, labels, -1)
         student, teacher = self.student(images), self.teacher(features)
         pair = Pair(
             student=student,
@@ -84,7 +101,7 @@ class Distilled(nn.Module):
             },
             teacher_features=features,
             group=group,
-            turns=self.turns,
+            turns=4 if self.several == 4 else 1,
         )
         loss, _ = self.objective(pair)
         # As the cross-entropies do in a training: every layer takes part.
@@ -105,6 +122,7 @@ def steps(name, dtype, counts, rank, group):
     model = Distilled(name, dtype)
     step = model
     if group is not None:
+        synchronise(model.objective, group)
         own = [f"objective.{buffer}" for buffer in model.objective.replicated]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, own)
         step = DistributedDataParallel(model, process_group=group)
@@ -155,11 +173,11 @@ def run(rank: int, folder: str) -> None:
         groups = {size: dist.new_group(list(range(size))) for size in (1, 2, 4)}
         seen = {}
         for name in OBJECTIVES:
-            for split, counts in SPLITS.items():
-                for type_name, dtype in DTYPES.items():
-                    if rank < len(counts):
-                        found = steps(name, dtype, counts, rank, groups[len(counts)])
-                        seen[f"{name} {split} {type_name}"] = found
+            for split, type_name in SPLIT:
+                counts, dtype = SPLITS[split], DTYPES[type_name]
+                if rank < len(counts):
+                    found = steps(name, dtype, counts, rank, groups[len(counts)])
+                    seen[f"{name} {split} {type_name}"] = found
         for name in GRAPHS:
             seen[f"{name} local"] = local(name, rank, groups[4])
         seen["refusal"] = refusal(groups[4])

@@ -29,6 +29,7 @@ def failures(url: str) -> dict[int, str]:
     return {failure.row: failure.reason for failure in FeatureStore.open(url).failures()}
 
 
+@pytest.mark.slow
 def test_an_image_that_hangs_is_a_failure_of_its_row_in_one_process(quick: MakeConfig) -> None:
     config = quick(FAILURES, "extract.row_timeout=2.0", "extract.decode_threads=1")
     report = run(config, {21: "hang"}, local=True)

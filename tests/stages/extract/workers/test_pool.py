@@ -256,6 +256,7 @@ def test_too_few_resources_are_explained_after_the_timeout(run: Run) -> None:
     wait_until(lambda: not workers_below(os.getpid(), "Actor"))
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_all_workers_for_good_does_not_wait_for_ever(run: Run) -> None:
     run.order("die1-1")
     run.later_cpus = 100
@@ -351,6 +352,7 @@ def test_a_shard_that_loses_workers_is_isolated_and_so_is_what_was_decoded_ahead
     assert sorted(path.name for path in run.folder.glob("isolated*")) == ["isolated0", "isolated1"]
 
 
+@pytest.mark.slow
 def test_a_shard_that_hangs_every_time_does_not_hang_the_run(run: Run) -> None:
     run.order("hang1-1", "hang2-1", "hang3-1")
     with pytest.raises(EgapipeError, match="shard 1 lost its worker 3 times") as error:
@@ -378,6 +380,7 @@ def test_a_worker_that_never_has_its_teacher_is_given_up_and_said_to_be_waited_f
     assert re.fullmatch("waiting for the teacher: " + said, told[0])
 
 
+@pytest.mark.slow
 def test_machines_that_are_leaving_get_nothing_more(run: Run) -> None:
     """The only machine is about to go: what is under way is finished, and nothing is begun."""
     import ray

@@ -74,6 +74,7 @@ def test_two_workers_that_are_killed_mid_shard_make_the_store_of_one_process(
     assert content(report.url) == content(alone.url)
 
 
+@pytest.mark.slow
 def test_relative_paths_and_unreadable_images_are_the_same_to_a_worker(
     quick: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +101,7 @@ def test_relative_paths_and_unreadable_images_are_the_same_to_a_worker(
     assert every_byte(report.url) == before
 
 
+@pytest.mark.slow
 def test_what_changed_on_a_host_since_the_manifest_is_refused(
     quick: MakeConfig, tmp_path: Path
 ) -> None:

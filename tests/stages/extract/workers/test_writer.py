@@ -29,7 +29,8 @@ def overlapped(store: FeatureStore) -> None:
     store.finish()
 
 
-def test_killed_at_any_step_it_ends_byte_identical(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_killed_at_any_step_it_ends_byte_identical(tmp_path: Path, stride: int) -> None:
     undisturbed = snapshot(finished(str(tmp_path / "undisturbed"), SMALL))
     step, killed = 0, True
     while killed:
@@ -39,7 +40,7 @@ def test_killed_at_any_step_it_ends_byte_identical(tmp_path: Path) -> None:
         assert check_store(url).problems == []
         overlapped(FeatureStore.open(url))
         assert snapshot(FeatureStore.open(url)) == undisturbed
-        step += 1
+        step += stride
     # Two folders, a file and a name for each chunk, and so for each record; then those of the end.
     assert step > 15
 
