@@ -62,6 +62,14 @@ class HeadConfig(Section):
     standardised features (distill.standardize)."""
 
 
+class EdgesConfig(Section):
+    """Which rows are joined by an edge."""
+
+    nearest: Positive = 8
+    """Each row and so many that are nearest to it in teacher space, by the cosine of the clean
+    views' embeddings."""
+
+
 class DistillConfig(Section):
     """One student's training.
 
@@ -186,6 +194,8 @@ class DistillConfig(Section):
     it in teacher space."""
     sampler_group: Annotated[Positive, Field(ge=2, le=64)] = 8
     """For `neighbours`: rows of a group."""
+    edges: EdgesConfig = EdgesConfig()
+    """Edges for objectives that compare neighbours (`lsp`); none else looks for them."""
     data: Literal["auto", "resident", "stream"] = "auto"
     """Images on the device as uint8, or decoded as needed; `auto`: resident if they fit."""
     resident_bytes: Positive = 4 * 2**30

@@ -291,6 +291,26 @@ class IgsdOptions(Objective):
     """Width within the predictor."""
 
 
+class LspOptions(Objective):
+    """Local structure preservation, arXiv 2003.10477 (DistillGCN: 1)."""
+
+    kernel: Literal["l1", "cosine", "poly", "l2", "rbf"] = "l1"
+    """How near two neighbours are: the paper's, as DistillGCN has it, or one of efficient-gnns'."""
+    mean: Literal["nodes", "edges"] = "nodes"
+    """Over the rows of a batch, or over their edges, as efficient-gnns does."""
+
+
+class HashingOptions(Objective):
+    """Similarity-preserving hashing of student and teacher, arXiv 1207.1522."""
+
+    bits: Positive = 32
+    """Of a code."""
+    margin: NonNegative = 4.0
+    """Distance beyond which rows of other classes push each other no more."""
+    intra_weight: NonNegative = 1.0
+    """Weight of the pairs within student and within teacher."""
+
+
 class CustomOptions(Objective):
     """An objective of your own."""
 
@@ -361,6 +381,10 @@ class ObjectiveConfig(Section):
     """Contrast of two views of each row, and how peers see it."""
     igsd: IgsdOptions | None = None
     """Each view predicts the other one of a teacher."""
+    lsp: LspOptions | None = None
+    """How near the neighbours of each row are."""
+    hashing: HashingOptions | None = None
+    """Codes of bits, alike for rows of one class, for student and teacher."""
     custom: CustomOptions | None = None
     """What a module of yours computes."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from egapipe.pipeline.config import Config
@@ -16,6 +16,7 @@ from egapipe.pipeline.store import Features
 from egapipe.stages.distill.data.anchors import anchors_of
 from egapipe.stages.distill.data.entries import turns_together
 from egapipe.stages.distill.data.samplers import ONCE
+from egapipe.stages.distill.data.samplers.nearest import nearest_of
 from egapipe.stages.distill.data.sources import Sources
 from egapipe.stages.distill.data.statistics import statistics_of
 from egapipe.stages.distill.model.distillation import OWN, Distillation, Learning, Live
@@ -83,6 +84,12 @@ def build_model(
         name: Learning(one.student, _objective_of(name, students, distill, known, sources))
         for name, one in students.items()
     }
+    neighbours = _neighbours(distill, [one.objective for one in learning.values()], sources, world)
+    if neighbours is not None and turns > 1:
+        raise UsageError(
+            "objective.lsp compares rows, and a batch has each of them turned (views.turns): leave "
+            "one of both out"
+        )
     student, objective = learning.pop(OWN)
     model = Distillation(
         student,
@@ -98,6 +105,7 @@ def build_model(
         standardizers=open_standardizers(distill, sources, world),
         mixes_teacher=distill.mix is None or distill.mix.teacher == "mixed",
         turns=turns,
+        neighbours=neighbours,
         live=Live(learning, average, distill.live_pairs),
     ).to(world.device)
     # Another machine's arithmetic may have found other axes, or other centres.
@@ -205,6 +213,15 @@ def _live_facts(
         turns=stored.turns,
         views_per_row=stored.views_per_row,
     )
+
+
+def _neighbours(
+    distill: DistillConfig, objectives: Sequence[WeightedSum], sources: Sources, world: World
+) -> Tensor | None:
+    """int32 [N, k]: what edges are made of, where an objective asks for them."""
+    if not any("edges" in one.needs | one.live_needs for one in objectives):
+        return None
+    return torch.from_numpy(nearest_of(sources.features, distill.edges.nearest, world).copy())
 
 
 def _settle(model: Distillation, distill: DistillConfig) -> None:

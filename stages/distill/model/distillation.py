@@ -16,7 +16,9 @@ from egapipe.stages.distill.model.precision import autocast
 from egapipe.stages.distill.model.standardizer import Standardizer
 from egapipe.stages.distill.model.student import Seen, Student, TeacherHead
 from egapipe.stages.distill.objectives import Pair, Sides, WeightedSum
+from egapipe.stages.distill.objectives.shared.edges import Edges, edges_among
 from egapipe.stages.distill.objectives.shared.features import renamed
+from egapipe.stages.distill.objectives.shared.gather import global_rows
 from egapipe.stages.distill.workers.world import World
 
 OWN = "student"
@@ -111,6 +113,8 @@ class Distillation(nn.Module):
     objectives follow the same convention.
     """
 
+    neighbours: Tensor | None
+
     def __init__(
         self,
         student: Student,
@@ -127,13 +131,15 @@ class Distillation(nn.Module):
         standardizers: Mapping[str, Standardizer] = MappingProxyType({}),
         mixes_teacher: bool = True,
         turns: int = 1,
+        neighbours: Tensor | None = None,
         live: Live | None = None,
     ) -> None:
         """memory: of the rows that the objectives' graphs have beside those of a batch. repeats:
         whether a batch may have a row twice. pairs: of features that objectives compare with the
         store's. standardizers: of the teacher's outputs in them, by name. mixes_teacher: whether
         its outputs are of a mixture where the images are. turns: entries of a batch from one plain
-        view to the next, see `Pair`."""
+        view to the next, see `Pair`. neighbours: int [N, k] of the data set's rows, -1 = none,
+        where objectives ask for edges."""
         super().__init__()
         self.student = student
         self.teacher_head = teacher_head
@@ -144,6 +150,7 @@ class Distillation(nn.Module):
         self._precision = precision
         self.world = world
         self.repeats = repeats
+        self.register_buffer("neighbours", neighbours, persistent=False)
         self._live = live = live or Live()
         peers = {name: nn.ModuleDict(peer._asdict()) for name, peer in live.peers.items()}
         # Some names, such as `type`, are those of methods of modules.
@@ -226,13 +233,14 @@ class Distillation(nn.Module):
         head_ce = self._head_cross_entropy(outputs.teacher_logits, batch, share)
         total = head_ce if head_ce.requires_grad else torch.zeros_like(head_ce)
         parts: dict[str, Tensor] = {}
-        live = self._live_pairs(outputs, batch)
+        edges = self._edges(batch)
+        live = self._live_pairs(outputs, batch, edges)
         for name, one in self.learning.items():
             seen, prefix = outputs.students[name], "" if name == OWN else f"peers.{name}."
             balance = one.objective.balance
             logits = seen.logits if balance is None else balance.tap_logits(seen.logits)
             ce = batch_cross_entropy(logits, batch, self._label_smoothing) * share
-            pair = self._stored_pair(seen, outputs, batch)
+            pair = self._stored_pair(seen, outputs, batch, edges)
             graph = None if self.memory is None else self.memory(pair.plain(), self.world)
             value, terms = one.objective(pair, graph, live[name])
             loss = self._ce_weight * ce + value
@@ -256,7 +264,16 @@ class Distillation(nn.Module):
             share = self._share_of_a_label(batch)
         return batch_cross_entropy(logits, batch) * share
 
-    def _stored_pair(self, seen: Seen, outputs: Forward, batch: Batch) -> Pair:
+    def _edges(self, batch: Batch) -> Edges | None:
+        """Of the rows of all workers."""
+        if self.neighbours is None:
+            return None
+        [rows] = global_rows([batch.rows], self.world.group)
+        return edges_among(rows, self.neighbours)
+
+    def _stored_pair(
+        self, seen: Seen, outputs: Forward, batch: Batch, edges: Edges | None = None
+    ) -> Pair:
         """A student and the store's teacher."""
         stored = {name: self._output(name, values) for name, values in batch.outputs.items()}
         pairs = self._pairs.items()
@@ -264,9 +281,11 @@ class Distillation(nn.Module):
         features = self.teacher_head.standardized(batch.features) if wanted else None
         teacher = Seen(outputs.teacher_node, outputs.teacher_logits, features)
         compared = {name: Sides(seen.taps[tap], stored[output]) for name, (tap, output) in pairs}
-        return self._pair(seen, teacher, compared, batch)
+        return self._pair(seen, teacher, compared, batch, edges)
 
-    def _live_pairs(self, outputs: Forward, batch: Batch) -> dict[str, dict[str, list[Pair]]]:
+    def _live_pairs(
+        self, outputs: Forward, batch: Batch, edges: Edges | None
+    ) -> dict[str, dict[str, list[Pair]]]:
         """Name of a student -> objective -> the student and each of its live teachers."""
         nodes = {
             name: one.objective.projections(outputs.students[name].node)
@@ -277,7 +296,7 @@ class Distillation(nn.Module):
             for objective, node in own.items():
                 seen = outputs.students[name]._replace(node=node)
                 found[name][objective] = [
-                    self._live_pair(seen, other, batch)
+                    self._live_pair(seen, other, batch, edges)
                     for other in self._live_teachers(name, objective, outputs, nodes)
                 ]
         return found
@@ -299,16 +318,23 @@ class Distillation(nn.Module):
             if other != name:
                 yield seen._replace(node=nodes[other][objective])
 
-    def _live_pair(self, seen: Seen, other: Seen, batch: Batch) -> Pair:
+    def _live_pair(self, seen: Seen, other: Seen, batch: Batch, edges: Edges | None) -> Pair:
         """A student and another one, or its average, of which the loss is no function."""
         features = None if other.features is None else other.features.detach()
         compared = {
             name: Sides(seen.taps[tap], other.taps[theirs].detach())
             for name, (tap, theirs) in self._live.pairs.items()
         }
-        return self._pair(seen, other._replace(features=features), compared, batch)
+        return self._pair(seen, other._replace(features=features), compared, batch, edges)
 
-    def _pair(self, seen: Seen, teacher: Seen, compared: Mapping[str, Sides], batch: Batch) -> Pair:
+    def _pair(
+        self,
+        seen: Seen,
+        teacher: Seen,
+        compared: Mapping[str, Sides],
+        batch: Batch,
+        edges: Edges | None,
+    ) -> Pair:
         return Pair(
             student=seen.node,
             teacher=teacher.node.detach(),
@@ -321,6 +347,7 @@ class Distillation(nn.Module):
             group=self.world.group,
             repeats=self.repeats,
             views=batch.views,
+            edges=edges,
             turns=self._turns,
         )
 

@@ -21,12 +21,14 @@ from egapipe.stages.distill.objectives.dreamteacher import Dreamteacher, dreamte
 from egapipe.stages.distill.objectives.ega import Ega, ega_loss
 from egapipe.stages.distill.objectives.fitnet import Fitnet, fitnet_loss
 from egapipe.stages.distill.objectives.gram import Gram, gram_loss
+from egapipe.stages.distill.objectives.hashing import Hashing, hashing_loss
 from egapipe.stages.distill.objectives.igsd import Igsd, igsd_loss
 from egapipe.stages.distill.objectives.irg import Irg, irg_loss
 from egapipe.stages.distill.objectives.itrd import Itrd, itrd_loss
 from egapipe.stages.distill.objectives.iusp import Iusp, iusp_loss
 from egapipe.stages.distill.objectives.kd import Kd, kd_loss
 from egapipe.stages.distill.objectives.lskd import Lskd, lskd_loss
+from egapipe.stages.distill.objectives.lsp import Lsp, lsp_loss
 from egapipe.stages.distill.objectives.nce import Nce, nce_loss
 from egapipe.stages.distill.objectives.pkt import Pkt, pkt_loss
 from egapipe.stages.distill.objectives.rkd import Rkd, rkd_loss
@@ -65,12 +67,14 @@ __all__ = [
     "Facts",
     "Fitnet",
     "Gram",
+    "Hashing",
     "Igsd",
     "Irg",
     "Itrd",
     "Iusp",
     "Kd",
     "Lskd",
+    "Lsp",
     "Nce",
     "Objective",
     "Pair",
@@ -100,12 +104,14 @@ __all__ = [
     "find_objective",
     "fitnet_loss",
     "gram_loss",
+    "hashing_loss",
     "igsd_loss",
     "irg_loss",
     "itrd_loss",
     "iusp_loss",
     "kd_loss",
     "lskd_loss",
+    "lsp_loss",
     "nce_loss",
     "ntxent_loss",
     "pkt_loss",
@@ -145,6 +151,8 @@ REGISTRY: dict[str, type[Objective]] = {
     "dreamteacher": Dreamteacher,
     "dogo": Dogo,
     "igsd": Igsd,
+    "lsp": Lsp,
+    "hashing": Hashing,
 }
 """Field of the configuration's objective section -> class, which is built from that field."""
 

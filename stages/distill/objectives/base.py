@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from egapipe.stages.distill.objectives.balance import Balance
+from egapipe.stages.distill.objectives.shared.edges import Edges
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -42,6 +43,7 @@ class Pair:
     teacher_features: float [B, F], the teacher's stored features, standardised as configured.
     group: the workers that hold the other parts of the global batch; None: this is all of it.
     repeats: whether `rows` may name a row twice.
+    edges: between rows that belong together, see `distill.edges`.
     turns: entries from one plain view to the next: of 4 the three in between are that view's turned
     copies, by 90, 180 and 270 degrees. They have no label.
     """
@@ -57,6 +59,7 @@ class Pair:
     group: ProcessGroup | None = None
     repeats: bool = False
     views: Tensor | None = None
+    edges: Edges | None = None
     turns: int = 1
 
     def plain(self) -> Self:

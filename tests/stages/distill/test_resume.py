@@ -51,6 +51,7 @@ COMBINATIONS = {
         *("peers={wide: {name: digits_cnn}}", "teacher=peers", "views_per_row=2"),
         "objective={dogo: {hidden: 16, dim: 8}, kd: 1.0, ega: {weight: auto, teacher: store}}",
     ],
+    "edges": ["objective={lsp: 10.0, hashing: 0.1}", "sampler=neighbours", "edges.nearest=4"],
     "own average": [
         *("teacher=average", "ema_decay=0.9", "views_per_row=2", "micro_batch_size=60"),
         *("objective={igsd: {hidden: 16}, ega: 0.5, kd: {teacher: store}}", "student_view=paired"),

@@ -10,8 +10,10 @@ the logits that it makes of them. `sskd` is of rows of which each image has four
 `stkd` a formula by definition, of no public code: both are of `goldens_views.npz`. `at` is the CRD
 benchmark's. `iusp` is its SP loss on the frames of each row, `dreamteacher` the paper's formula: of
 neither did the authors publish code. `dreamteacher_mse` is without the attention,
-`dreamteacher_unofficial` has it as an unofficial implementation does. `dogo` and `igsd` are of two
-views of each row, and of the authors' code; both students' losses are added up in `dogo_both`.
+`dreamteacher_unofficial` has it as an unofficial implementation does. `dogo` and `igsd`
+are of two views of each row, and of the authors' code; both students' losses are added up in
+`dogo_both`. `lsp` is DistillGCN's, `lspedge` efficient-gnns', `hashing_code` that of
+craffel/midi-dataset, `hashing_pairs` the paper's formula.
 """
 
 import json

@@ -6,6 +6,7 @@ import torch
 
 from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.stages.distill.objectives import REGISTRY, Facts, Pair, Sides, build_objective
+from egapipe.stages.distill.objectives.shared.edges import edges_among
 
 DIM = 16
 FEATURES = 12
@@ -25,7 +26,8 @@ SHAPES = {
 ON_FEATURES = ("gram", "at", "iusp", "dreamteacher")
 ON_VIEWS = [n for n, kind in REGISTRY.items() if kind.turned or kind.views_per_row > 1]
 """Those that compare several views of a row with each other."""
-ON_VECTORS = [n for n in REGISTRY if n not in ON_FEATURES and n not in ON_VIEWS]
+ON_EDGES = ("lsp",)
+ON_VECTORS = [n for n in REGISTRY if n not in (*ON_FEATURES, *ON_VIEWS, *ON_EDGES)]
 """Those that compare embeddings and predictions by themselves."""
 
 CONFIGS = {
@@ -51,10 +53,18 @@ CONFIGS = {
         "dreamteacher": {"features": ["grid", "deep"], "channels": 8, "attention": "batch"}
     },
     "fitnet several": {"fitnet": {"features": ["grid", "tokens", "pooled"]}},
+    **{
+        f"lsp {kernel}": {"lsp": {"kernel": kernel, "mean": "edges"}}
+        for kernel in ("cosine", "poly", "l2", "rbf")
+    },
     "irg raw": {"irg": {"normalize": False}},
     "dogo of pairs": {"dogo": {"mean": "entries", "hidden": 24, "dim": 6, "peer_weight": 100.0}},
 }
 """Every objective, and those of their options that compute in another way."""
+
+
+NEIGHBOURS = torch.randint(-1, ROWS, (ROWS, 7), generator=torch.Generator().manual_seed(2))
+"""Of each row; -1 = none."""
 
 
 def labels_of(rows: int, seed: int = 0) -> torch.Tensor:
@@ -111,6 +121,7 @@ def pair(batch: int, dtype=torch.float64, seed=0, features=None, **changes) -> P
         rows=rows,
         features={n: Sides(*(rand(batch, *s) for s in shapes)) for n, shapes in SHAPES.items()},
         teacher_features=rand(batch, FEATURES),
+        edges=edges_among(rows, NEIGHBOURS),
     )
     return replace(made, features={**made.features, **(features or {})}, **changes)
 

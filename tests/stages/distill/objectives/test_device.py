@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from egapipe.stages.distill.objectives import Sides
+from egapipe.stages.distill.objectives.shared.edges import Edges
 from tests.stages.distill.objectives.samples import (
     CONFIGS,
     SHAPES,
@@ -71,6 +72,7 @@ def test_a_step_stays_on_its_device_and_never_waits_for_a_value(name, monkeypatc
     there = replace(
         batch,
         **{name: value for name, value in moved.items() if "." not in name},
+        edges=Edges(*(one.to("meta") for one in batch.edges)),
         features={n: Sides(moved[f"{n}.student"], moved[f"{n}.teacher"]) for n in SHAPES},
     )
     objective.to("meta")

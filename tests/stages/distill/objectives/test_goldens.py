@@ -6,6 +6,8 @@ import torch
 
 from egapipe.stages.distill import objectives
 from egapipe.stages.distill.objectives import CrdState, correlation, crd_loss
+from egapipe.stages.distill.objectives.hashing import pushed
+from egapipe.stages.distill.objectives.shared.edges import Edges
 from tests.stages.distill.objectives.goldens import FILES, cases, golden
 
 COUNTS = {
@@ -20,11 +22,14 @@ COUNTS = {
     "dreamteacher": 9,
     "ega": 24,
     "fitnet": 4,
+    "hashing": 4,
     "igsd": 3,
     "itrd": 3,
     "iusp": 3,
     "kd": 6,
     "lskd": 3,
+    "lsp": 2,
+    "lspedge": 8,
     "nce": 4,
     "pcc": 6,
     "pkt": 4,
@@ -36,7 +41,7 @@ COUNTS = {
     "stkd": 2,
     "unic": 3,
 }
-APART = ("pcc", "crd", "simkd", "sskd", "stkd", "dreamteacher", "dogo")
+APART = ("pcc", "crd", "simkd", "sskd", "stkd", "dreamteacher", "dogo", "hashing", "lsp", "lspedge")
 """Those with a test of their own."""
 FORMS = {"ega": ["direct", "factored", "auto"], "sp": ["direct", "factored", "auto"]}
 
@@ -111,6 +116,40 @@ def test_dreamteacher_on_all_levels(case):
         attention_weight=weight,
         attention="batch" if "unofficial" in case else "image",
     )
+    assert_loss_and_gradients(loss, given, arrays)
+
+
+@pytest.mark.parametrize("case", [*of("lsp"), *of("lspedge")])
+def test_structures_of_neighbours(case):
+    """DistillGCN's, whose teacher has a gradient, and the kernels of efficient-gnns."""
+    arrays = {name: array for name, array in golden(case).items() if name != "grad_teacher"}
+    given = inputs(arrays)
+    form = {"kernel": case.split("_")[1], "mean": "edges"} if case.startswith("lspedge") else {}
+    loss = objectives.lsp_loss(given["student"], given["teacher"], Edges(*given["edges"]), **form)
+    assert_loss_and_gradients(loss, given, arrays)
+
+
+@pytest.mark.parametrize("case", [case for case in of("hashing") if "pairs" in case])
+def test_codes_of_all_pairs(case):
+    arrays, given = golden(case), inputs(golden(case))
+    options = {name: given[name] for name in ("margin", "intra_weight")}
+    rows = (given["first"], given["second"], given["labels"])
+    assert_loss_and_gradients(objectives.hashing_loss(*rows, **options), given, arrays)
+    across = objectives.hashing_loss(*rows, margin=given["margin"], intra_weight=0)
+    assert across.item() == pytest.approx(float(arrays["out_cross"]))
+
+
+@pytest.mark.parametrize("case", [case for case in of("hashing") if "code" in case])
+def test_codes_of_drawn_pairs(case):
+    """The public code adds up distances of pairs that it draws: of the same parts."""
+    arrays, given = golden(case), inputs(golden(case))
+    sides = ("first", "second", "first_negative", "second_negative")
+    first, second, negative, other = (given[name] for name in sides)
+    apart = [(negative, other), (first, negative), (second, other)]
+    away = sum(
+        pushed(torch.linalg.vector_norm(x - y, dim=1), given["margin"]).sum() for x, y in apart
+    )
+    loss = (first - second).square().sum() + given["negative_weight"] * away
     assert_loss_and_gradients(loss, given, arrays)
 
 
@@ -209,7 +248,7 @@ def test_correlation_of_stacked_rows(case):
 
 
 def test_there_are_goldens():
-    """All 132, in files that a plain clone has."""
+    """All 146, in files that a plain clone has."""
     assert {name: len(of(name)) for name in COUNTS} == COUNTS
-    assert sum(COUNTS.values()) == len(cases()) == 132
+    assert sum(COUNTS.values()) == len(cases()) == 146
     assert sum(file.stat().st_size for file in FILES) < 5_600_000

@@ -13,6 +13,8 @@ from egapipe.pipeline.config.objectives import EgaOptions
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.model.synchronised import synchronise
 from egapipe.stages.distill.objectives import Ega, Pair, Sides
+from egapipe.stages.distill.objectives.shared.edges import edges_among
+from egapipe.stages.distill.objectives.shared.gather import global_rows
 from tests.stages.distill.objectives import samples
 
 WORLD = 4
@@ -42,8 +44,11 @@ OF_ROWS = (
     "rrd",
     "simkd",
     "igsd",
+    "lsp",
+    "hashing",
     *samples.ON_FEATURES,
 )
+NEIGHBOURS = torch.randint(-1, ROWS, (ROWS, 7), generator=torch.Generator().manual_seed(2))
 GRAPHS = [name for name in samples.CONFIGS if name.split()[0] not in OF_ROWS]
 
 
@@ -100,6 +105,7 @@ class Distilled(nn.Module):
                 for name, (shape, other) in samples.SHAPES.items()
             },
             teacher_features=features,
+            edges=edges_among(global_rows([rows], group)[0], NEIGHBOURS),
             group=group,
             turns=4 if self.several == 4 else 1,
         )
