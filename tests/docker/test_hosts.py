@@ -13,15 +13,18 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from egapipe.pipeline.config import load_config
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
-from egapipe.pipeline.store import check_store
+from egapipe.pipeline.store import FeatureStore, check_store
 from egapipe.stages.distill.folder import training_folder
 from tests.docker.hosts import Hosts, hosts
 from tests.objectstore import S3, s3, s3_server
@@ -182,3 +185,26 @@ def test_two_hosts_extract_train_and_search_and_one_of_them_dies_each_time(
     assert sum(trial.finished for trial in trials()) == before + 3
     assert len(lost) == 3
     assert all(killed and killed[0] > 0 for killed in lost)
+
+
+def test_a_host_with_other_images_has_no_part_in_a_store(cluster: Cluster) -> None:
+    """Of 156 images twelve are the same on both hosts, which hold them under the same names."""
+    first, second = cluster.hosts.names
+    for name in (first, second):
+        folder = cluster.folder / "hosts" / name / "images"
+        folder.mkdir(parents=True)
+        for row in range(156):
+            seed = row if name == first or row % 13 == 0 else 1000 + row
+            pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{row:03d}.png")
+    url = f"{cluster.store}-images"
+    sets = ["dataset.train={kind: folder, path: /tmp/images}", "dataset.test=null"]
+    sets += [f"store.url={url}", "store.shard_rows=12"]
+    said = cluster.run("extract", *sets, meanwhile=lambda over: None)
+    assert "other images" in said
+    store = FeatureStore.open(f"{url}/train.zarr")
+    files = cluster.folder / "hosts" / first / "images"
+    for shard, rows in enumerate(store.shards):
+        commit = store.commits()[shard]
+        for key, digest in zip(store.keys(list(rows)), store.read_digests(commit), strict=True):
+            assert bytes(digest) == sha256((files / key).read_bytes()).digest()

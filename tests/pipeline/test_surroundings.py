@@ -13,7 +13,11 @@ FEW = ["--local", "--set", "dataset.train.limit=8", "--set", "dataset.test.limit
 
 
 @pytest.mark.parametrize(
-    ("changes", "gone"), [(OLD, {"HOME"}), (SERVICE, {"LANG"})], ids=["old terminal", "service"]
+    ("changes", "gone"),
+    [
+        pytest.param(OLD, {"HOME"}, id="old terminal"),
+        pytest.param(SERVICE, {"LANG"}, id="service", marks=pytest.mark.slow),
+    ],
 )
 def test_a_store_is_made_and_read(tmp_path: Path, changes: dict[str, str], gone: set[str]) -> None:
     """Without a home, with one that cannot be written, and below a name that is no ASCII."""

@@ -143,7 +143,8 @@ def live_average(student: Student) -> Student:
     for part in average.modules():
         if isinstance(part, _BatchNorm):
             part.momentum = 0.0
-    return average
+    # Its frozen parts are in evaluation mode from here on.
+    return average.train()
 
 
 def _objective_of(

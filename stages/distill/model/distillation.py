@@ -192,7 +192,8 @@ class Distillation(nn.Module):
             for name, peer in self._live.peers.items()
             for buffer in peer.objective.replicated
         ]
-        return [*own, *peers, *(f"memory.{name}" for name in memory), *self.standards]
+        found = [] if self.neighbours is None else ["neighbours"]
+        return [*own, *peers, *(f"memory.{name}" for name in memory), *found, *self.standards]
 
     @property
     def standards(self) -> list[str]:

@@ -63,7 +63,7 @@ def test_a_ray_of_ones_own_is_quiet_listens_on_loopback_alone_and_is_gone_afterw
     assert end.stderr == ""
 
 
-@pytest.mark.parametrize("by", ["environment", "config"])
+@pytest.mark.parametrize("by", [pytest.param("environment", marks=pytest.mark.slow), "config"])
 def test_a_cluster_is_joined_and_left_running(ray_cluster: None, by: str) -> None:
     import ray
 

@@ -40,6 +40,7 @@ def weights(run: Path, which: str) -> dict[str, torch.Tensor]:
     return load_file(folder / "student.safetensors")
 
 
+@pytest.mark.slow
 def test_a_kill_between_any_two_pointers_loses_neither(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,7 +80,7 @@ def test_no_training_sees_what_is_held_out(quick: MakeConfig) -> None:
     assert (jobs[0].validation.labels == dataset.labels).all()
 
 
-@pytest.mark.parametrize("validation", [FRACTION, OWN])
+@pytest.mark.parametrize("validation", [FRACTION, pytest.param(OWN, marks=pytest.mark.slow)])
 def test_test_images_are_measured_once(quick: MakeConfig, tmp_path: Path, validation: str) -> None:
     """At the end; the best epoch is that of the validation, and both checkpoints' accuracies on the
     test images are those that are reported. Also of a training that was interrupted."""

@@ -298,6 +298,7 @@ def test_a_reader_finds_a_whole_checkpoint_while_a_training_goes_on(
     assert distill.load_student(url, device="cpu").checkpoint.name.startswith("epoch00006")
 
 
+@pytest.mark.slow
 def test_a_comparison_there(quick: MakeConfig, s3: S3, tmp_path: Path) -> None:
     sets = [*SMALL, "compare.seeds=[0]", "compare.students={}"]
     sets += ["compare.variants={ce: {distill.objective: {}}, kd: {distill.objective: {kd: 1.0}}}"]

@@ -136,7 +136,9 @@ def test_in_parts_the_gradient_is_that_of_the_whole_batch(make: Make) -> None:
     assert (parts - whole).norm() <= 1e-4 * whole.norm()
 
 
-@pytest.mark.parametrize("more", [[], ["distill.micro_batch_size=25"]])
+@pytest.mark.parametrize(
+    "more", [pytest.param([], marks=pytest.mark.slow), ["distill.micro_batch_size=25"]]
+)
 def test_an_interrupted_training_on_grids_ends_with_the_same_bits(
     make: Make, tmp_path: Path, more: list[str]
 ) -> None:

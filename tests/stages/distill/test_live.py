@@ -110,6 +110,7 @@ def online(names: list[str], side: str) -> Distillation:
         precision=torch.float32,
         world=ALONE,
         repeats=True,
+        neighbours=torch.randint(-1, len(LABELS), (len(LABELS), 9)),
         live=live,
     )
 
@@ -222,6 +223,15 @@ def test_the_average_that_teaches_is_the_one_that_is_saved() -> None:
             torch.testing.assert_close(found[key].double(), value, rtol=1e-5, atol=1e-6)
     assert not any(p.grad is not None for p in model.average.parameters())
     assert not any("average" in name for name in model.state_dict())
+
+
+def test_what_is_frozen_of_a_student_is_frozen_of_its_average() -> None:
+    own = student(18)
+    own.backbone.stem.requires_grad_(False)  # type: ignore[union-attr]
+    average = live_average(own)
+    modes = {name: part.training for name, part in average.backbone.named_modules()}
+    assert not modes["stem.1"]
+    assert modes["width"]
 
 
 # ------------------------------------------------------------------------------------ a training

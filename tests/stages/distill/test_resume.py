@@ -71,7 +71,19 @@ MORE = {
     "head first in parts": ["head.mode=sequential", "head.epochs=2", "micro_batch_size=60"],
     "neighbours": ["sampler=neighbours", "graph_batch=700", "micro_batch_size=60"],
 }
-EVERY = [*COMBINATIONS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
+# What of them is in no other.
+QUICK = (
+    *("average", "float16", "bank in parts", "anchors", "automatic weights", "head first"),
+    *("long graph in parts", "mixtures", "muon", "peers", "edges", "own average"),
+)
+EVERY = [
+    *QUICK,
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in [*COMBINATIONS, *MORE]
+        if name not in QUICK
+    ),
+]
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ def test_a_run_of_an_older_egapipe_is_exported(golden: Path) -> None:
     assert found.accuracy.images == len(images)
 
 
+@pytest.mark.slow
 def test_two_exports_at_once_leave_one_of_them_whole(finished: Path, tmp_path: Path) -> None:
     to = tmp_path / "out"
     export.run(finished, to=to, formats=["safetensors"])

@@ -97,6 +97,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.slow
 def test_thirteen_variants_are_told_apart_on_a_phone(
     thirteen: report.Report, tmp_path: Path
 ) -> None:
@@ -196,6 +197,7 @@ def test_a_sweep(make_sweep: MakeSweep, tmp_path: Path) -> None:
     check_drawn(show(written.page, tmp_path, width=PHONE), PHONE, len(written.pictures))
 
 
+@pytest.mark.slow
 def test_a_sweep_of_many_settings_keeps_its_texts_legible(
     make_sweep: MakeSweep, tmp_path: Path
 ) -> None:

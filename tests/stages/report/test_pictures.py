@@ -147,6 +147,7 @@ def test_a_student_that_diverged_has_no_map_but_a_page(sample: Sample, tmp_path:
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.slow
 def test_a_student_that_collapsed_is_drawn(sample: Sample) -> None:
     equal = replace(sample, nodes=np.ones_like(sample.nodes))
     assert [figure.name for figure in embeddings_section(equal).figures] == ["map", "edges"]

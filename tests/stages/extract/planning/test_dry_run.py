@@ -175,6 +175,7 @@ def test_workers_of_a_local_ray_are_planned_without_starting_it(quick: MakeConfi
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_workers_of_a_cluster_are_planned_by_its_machines(quick: MakeConfig) -> None:
     dry = dry_run(quick("cluster.address=auto", "extract.max_workers=4"), ["train"])
     assert dry.fleet.size == 4

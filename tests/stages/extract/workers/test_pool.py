@@ -169,6 +169,7 @@ def test_a_shard_that_kills_every_worker_ends_the_run_in_one_line(run: Run) -> N
     assert len(text) < 500
 
 
+@pytest.mark.slow
 def test_workers_that_die_at_their_start_are_given_up_too(run: Run) -> None:
     run.order(*(f"stillborn{i}" for i in range(10)))
     with pytest.raises(
@@ -210,6 +211,7 @@ class SpoiledLater(Run):
                 yield answer
 
 
+@pytest.mark.slow
 def test_machines_that_come_later_are_used_and_workers_that_cannot_start_stop_no_other(
     tmp_path: Path,
 ) -> None:
@@ -265,6 +267,7 @@ def test_a_run_that_loses_all_workers_for_good_does_not_wait_for_ever(run: Run) 
     assert [note.partition(" lost")[0] for note in run.notes if "lost" in note] == ["shard 1"]
 
 
+@pytest.mark.slow
 def test_the_caller_is_woken_while_workers_are_busy(run: Run) -> None:
     run([0], slow=2.5)
     assert run.ticks >= 2
@@ -321,6 +324,7 @@ def test_a_broken_device_that_shows_while_a_shard_is_stored_costs_the_worker(run
     assert any("shard 1 lost its worker" in note and "ECC" in note for note in run.notes)
 
 
+@pytest.mark.slow
 def test_what_passes_ends_the_run_only_after_a_few_tries(run: Run) -> None:
     run.order("machine1-1", "machine2-1", "machine3-1")
     with pytest.raises(MachineError, match=r"^shard 1 failed 3 times: worker on .*EIO\)$"):
@@ -361,12 +365,14 @@ def test_a_shard_that_hangs_every_time_does_not_hang_the_run(run: Run) -> None:
     assert "it finished no batch within 1.5 s" in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_second_late_worker_is_relieved_while_the_first_is_dying(run: Run) -> None:
     run.order("hang1-2", "hang1-3")
     commits = run(list(range(12)), size=4, minimum=4, patience=1)
     assert shards_of(commits) == list(range(12))
 
 
+@pytest.mark.slow
 def test_a_worker_that_never_has_its_teacher_is_given_up_and_said_to_be_waited_for(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

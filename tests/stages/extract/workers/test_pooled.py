@@ -140,6 +140,7 @@ def test_resources_that_cannot_be_had_are_refused_at_once(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_what_another_batch_has_begun_is_refused_by_a_worker_too(quick: MakeConfig) -> None:
     url = extract.run(quick(), split="test", local=True).url
     missing = Path(url, commit_key(0))
