@@ -24,12 +24,18 @@ hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 # Files of many seconds, and of few tests each.
-LONGEST = ("test_readme.py", "test_packaging.py", "test_ray.py", "test_training.py", "test_cli.py")
+LONGEST = (
+    *("test_readme.py", "test_ray.py", "test_pool.py", "test_resume.py", "test_sweep.py"),
+    *("test_browser.py", "test_workers.py", "test_report.py", "test_export.py", "test_training.py"),
+    *("test_evaluate.py", "test_together.py", "test_elsewhere.py", "test_cli.py", "test_live.py"),
+    *("test_kills.py", "test_packaging.py", "test_parts.py", "test_surroundings.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: at the end one of several processes would be alone with one."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(autouse=True)

@@ -294,6 +294,8 @@ class IgsdOptions(Objective):
 class LspOptions(Objective):
     """Local structure preservation, arXiv 2003.10477 (DistillGCN: 1)."""
 
+    features: FeatureNames = "nodes"
+    """The embeddings (`nodes`), or pairs of `distill.features` by name, added up."""
     kernel: Literal["l1", "cosine", "poly", "l2", "rbf"] = "l1"
     """How near two neighbours are: the paper's, as DistillGCN has it, or one of efficient-gnns'."""
     mean: Literal["nodes", "edges"] = "nodes"

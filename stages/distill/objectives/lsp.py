@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
+import torch
 from torch import Tensor
 
-from egapipe.stages.distill.objectives.base import Objective, Pair
+from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, Sides
 from egapipe.stages.distill.objectives.shared.autocast import full_precision
 from egapipe.stages.distill.objectives.shared.directions import directions
 from egapipe.stages.distill.objectives.shared.edges import Edges, log_softmax_into
+from egapipe.stages.distill.objectives.shared.features import Shapes, pairs_of
 from egapipe.stages.distill.objectives.shared.gather import global_rows
 
 if TYPE_CHECKING:
@@ -84,17 +86,26 @@ _KERNELS: dict[Kernel, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Lsp(Objective):
-    """`lsp_loss` of the nodes, over the edges that `distill.edges` gives.
+    """`lsp_loss` of the nodes, or of pairs of features, added up, over the edges that
+    `distill.edges` gives. Of maps and tokens all numbers of a row are one vector.
 
     A batch has few neighbours of its rows unless they are drawn together, as `sampler: neighbours`
-    does.
+    does. With peers as teachers, whose layer before stands beside each layer of the student, it is
+    Alignahead (Guo et al. 2022, arXiv 2205.02468).
     """
 
     needs = frozenset({"student", "teacher", "edges"})
 
-    def __init__(self, options: LspOptions) -> None:
+    def __init__(self, options: LspOptions, pairs: Shapes | None = None) -> None:
+        """pairs: what a row has of those that are compared."""
         super().__init__()
         self.options = options
+        self.features = tuple(pairs or ())
+
+    @classmethod
+    def build(cls, options: LspOptions, facts: Facts | None) -> Self:
+        """Raises UsageError where there is no such pair of features."""
+        return cls(options, pairs_of("lsp", options, facts))
 
     @property
     def steady(self) -> bool:
@@ -106,11 +117,13 @@ class Lsp(Objective):
         if pair.edges is None:
             raise ValueError("the batch lacks edges")
         options = self.options
-        return lsp_loss(
-            pair.student,
-            pair.teacher,
-            pair.edges,
-            kernel=options.kernel,
-            mean=options.mean,
-            group=pair.group,
-        )
+        sides = [Sides(*map(_rows, pair.sides(name))) for name in self.features]
+        losses = [
+            lsp_loss(*one, pair.edges, kernel=options.kernel, mean=options.mean, group=pair.group)
+            for one in sides or [Sides(pair.student, pair.teacher)]
+        ]
+        return torch.stack(losses).sum()
+
+
+def _rows(features: Tensor) -> Tensor:
+    return features.flatten(1)

@@ -1,9 +1,12 @@
 """Teachers that learn beside the student: its peers, and its own average."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import Tensor, nn
 
@@ -250,6 +253,19 @@ def test_a_training_measures_its_peers_and_saves_them(quick: MakeConfig) -> None
     assert {"train/kd", "train/peers.small.kd", "train/peers.small.ega"} <= set(line)
     assert line["test/peers.small.top1"] == report.summary["peers.small.top1"] > 30
     assert distill.load_student(RunFolder(report.run)).accuracy().top1 == report.summary["top1"]
+
+
+def test_alignahead_is_the_lines_in_the_documentation(quick: MakeConfig) -> None:
+    """Each layer beside the one before it of the other, in one training of both."""
+    page = Path(__file__).parents[3] / "docs" / "systems.md"
+    [lines] = re.findall(r"```yaml\n(distill:.+?)```", page.read_text("utf-8"), re.DOTALL)
+    distilled = yaml.safe_load(lines)["distill"]
+    sets = [f"distill.{key}={json.dumps(value)}" for key, value in distilled.items()]
+    config = quick("distill.epochs=1", *sets)
+    assert dict(config.distill.sides) == {"lsp": "peers"}
+    line = read_metrics(RunFolder(distill.run(config).run))[-1]
+    assert line["train/lsp"] > 0
+    assert line["train/peers.twin.lsp"] > 0
 
 
 def test_students_learn_without_any_label(tmp_path: Path) -> None:

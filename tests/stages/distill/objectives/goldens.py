@@ -13,7 +13,8 @@ neither did the authors publish code. `dreamteacher_mse` is without the attentio
 `dreamteacher_unofficial` has it as an unofficial implementation does. `dogo` and `igsd`
 are of two views of each row, and of the authors' code; both students' losses are added up in
 `dogo_both`. `lsp` is DistillGCN's, `lspedge` efficient-gnns', `hashing_code` that of
-craffel/midi-dataset, `hashing_pairs` the paper's formula.
+craffel/midi-dataset, `hashing_pairs` the paper's formula,
+`alignahead` GuoJY-eatsTG/Alignahead's.
 """
 
 import json

@@ -57,6 +57,7 @@ CONFIGS = {
         f"lsp {kernel}": {"lsp": {"kernel": kernel, "mean": "edges"}}
         for kernel in ("cosine", "poly", "l2", "rbf")
     },
+    "lsp several": {"lsp": {"features": ["grid", "tokens", "pooled"]}},
     "irg raw": {"irg": {"normalize": False}},
     "dogo of pairs": {"dogo": {"mean": "entries", "hidden": 24, "dim": 6, "peer_weight": 100.0}},
 }

@@ -11,6 +11,7 @@ from egapipe.stages.distill.objectives.shared.edges import Edges
 from tests.stages.distill.objectives.goldens import FILES, cases, golden
 
 COUNTS = {
+    "alignahead": 4,
     "at": 4,
     "cc": 4,
     "ccl": 4,
@@ -41,7 +42,19 @@ COUNTS = {
     "stkd": 2,
     "unic": 3,
 }
-APART = ("pcc", "crd", "simkd", "sskd", "stkd", "dreamteacher", "dogo", "hashing", "lsp", "lspedge")
+APART = (
+    "pcc",
+    "crd",
+    "simkd",
+    "sskd",
+    "stkd",
+    "dreamteacher",
+    "dogo",
+    "hashing",
+    "lsp",
+    "lspedge",
+    "alignahead",
+)
 """Those with a test of their own."""
 FORMS = {"ega": ["direct", "factored", "auto"], "sp": ["direct", "factored", "auto"]}
 
@@ -127,6 +140,30 @@ def test_structures_of_neighbours(case):
     form = {"kernel": case.split("_")[1], "mean": "edges"} if case.startswith("lspedge") else {}
     loss = objectives.lsp_loss(given["student"], given["teacher"], Edges(*given["edges"]), **form)
     assert_loss_and_gradients(loss, given, arrays)
+
+
+@pytest.mark.parametrize("case", of("alignahead"))
+def test_layers_of_peers(case):
+    """Each layer of the student beside the one before it of a peer, the first beside the last; or
+    beside the same one. Its code takes the mean over the peers."""
+    arrays, given = golden(case), inputs(golden(case))
+    layers = sum(name.startswith("student") for name in given)
+    ahead = 1 if "ahead_ahead" in case else 0
+    edges = Edges(*given["edges"])
+    peers = [
+        torch.stack(
+            [
+                objectives.lsp_loss(
+                    given[f"student_{(layer + ahead) % layers}"],
+                    given[f"peer{peer}_{layer}"],
+                    edges,
+                )
+                for layer in range(layers)
+            ]
+        ).sum()
+        for peer in (0, 1)
+    ]
+    assert_loss_and_gradients(torch.stack(peers).mean(), given, arrays)
 
 
 @pytest.mark.parametrize("case", [case for case in of("hashing") if "pairs" in case])
@@ -248,7 +285,7 @@ def test_correlation_of_stacked_rows(case):
 
 
 def test_there_are_goldens():
-    """All 146, in files that a plain clone has."""
+    """All 150, in files that a plain clone has."""
     assert {name: len(of(name)) for name in COUNTS} == COUNTS
-    assert sum(COUNTS.values()) == len(cases()) == 146
+    assert sum(COUNTS.values()) == len(cases()) == 150
     assert sum(file.stat().st_size for file in FILES) < 5_600_000
