@@ -93,6 +93,11 @@ def test_a_killed_training_continues_to_the_same_weights(
     assert same(whole, folder.path)
 
 
+PEERS = ("peers={other: {name: resnet8}}", "objective={kd: {teacher: peers}, ega: 1}")
+AVERAGE = ("teacher=average", "ema_decay=0.9")
+VIEWS = ("views_per_row=2", "student_view=clean", "batch_size=32")
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -113,6 +118,11 @@ def test_a_killed_training_continues_to_the_same_weights(
         ["mix={kind: either}", "jitter={}", "augment={crop: pad, flip: alternating}"],
         ["optimizer=adamw", "lr=0.002"],
         ["optimizer=muon", "lr=0.002"],
+        [*PEERS, "precision=float16"],
+        [*AVERAGE, "objective={kd: 1.0}", "micro_batch_size=20"],
+        ["objective={lsp: 1.0, hashing: 0.1}", "sampler=neighbours"],
+        ["objective={dogo: 0.1}", "teacher=peers", "peers={other: {name: resnet8}}", *VIEWS],
+        ["objective={igsd: 0.1}", *AVERAGE, *VIEWS],
     ],
     ids=" ".join,
 )
@@ -151,12 +161,17 @@ def test_no_step_of_many_options_waits_for_the_device(gpu: torch.device, make: M
 
 
 @pytest.mark.parametrize(
-    "option", ["mix={kind: either}", "jitter={}", "optimizer=adamw", "optimizer=muon"]
+    "options",
+    [
+        *(["mix={kind: either}"], ["jitter={}"], ["optimizer=adamw"], ["optimizer=muon"]),
+        *([*PEERS], [*AVERAGE, "objective={kd: 1.0}"]),
+    ],
+    ids=" ".join,
 )
 def test_no_step_of_another_recipe_waits_for_the_device(
-    gpu: torch.device, make: Make, option: str
+    gpu: torch.device, make: Make, options: list[str]
 ) -> None:
-    config = make(f"distill.{option}", "distill.clip_grad_norm=1.0")
+    config = make(*(f"distill.{option}" for option in options), "distill.clip_grad_norm=1.0")
     assert steps_without_waits(prepare(config, World.alone(gpu)), gpu)
 
 
