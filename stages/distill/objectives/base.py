@@ -126,6 +126,13 @@ class Facts:
     anchors: Callable[[str, int], Tensor] = no_anchors
 
 
+def required(name: str, facts: Facts | None) -> Facts:
+    """The facts of a training, for an objective that needs them. Raises ValueError for none."""
+    if facts is None:
+        raise ValueError(f"{name} is built for a training: give build_objective its facts")
+    return facts
+
+
 class Objective(nn.Module, ABC):
     """One distillation loss. `needs` names the fields of `Pair` that must not be None, `features`
     the pairs of features that it compares. `turned`: it compares turned views too; the others see

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
+from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, required
 from egapipe.stages.distill.objectives.shared.allreduce import count_workers, global_sums
 from egapipe.stages.distill.objectives.shared.autocast import full_precision
 from egapipe.stages.distill.objectives.shared.directions import directions
@@ -150,8 +150,7 @@ class Crd(Objective):
     @classmethod
     def build(cls, options: CrdOptions, facts: Facts | None) -> Self:
         """Raises UsageError for a data set of fewer than two rows, ValueError without facts."""
-        if facts is None:
-            raise ValueError("crd is built for a data set: give build_objective its facts")
+        facts = required("crd", facts)
         if len(facts.labels) < 2:
             raise UsageError(
                 f"distill.objective.crd contrasts rows, the data set has {len(facts.labels)}: "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
+from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, required
 from egapipe.stages.distill.objectives.kd import divergence
 from egapipe.stages.distill.objectives.shared.autocast import full_precision
 from egapipe.stages.distill.objectives.shared.directions import directions
@@ -109,9 +109,7 @@ class Dogo(Objective):
     @classmethod
     def build(cls, options: DogoOptions, facts: Facts | None) -> Self:
         """Raises ValueError without facts."""
-        if facts is None:
-            raise ValueError("dogo is built for a student: give build_objective its facts")
-        return cls(options, facts)
+        return cls(options, required("dogo", facts))
 
     def projected(self, node: Tensor) -> Tensor:
         """What is contrasted, float32 at least, [B, dim]."""

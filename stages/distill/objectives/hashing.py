@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, nn
 
-from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
+from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, required
 from egapipe.stages.distill.objectives.shared.autocast import full_precision
 from egapipe.stages.distill.objectives.shared.gather import global_rows
 from egapipe.stages.distill.objectives.shared.shapes import check_labels, check_rows
@@ -84,9 +84,7 @@ class Hashing(Objective):
     @classmethod
     def build(cls, options: HashingOptions, facts: Facts | None) -> Self:
         """Raises ValueError without facts."""
-        if facts is None:
-            raise ValueError("hashing is built for a data set: give build_objective its facts")
-        return cls(options, facts)
+        return cls(options, required("hashing", facts))
 
     def forward(self, pair: Pair) -> Tensor:
         """The loss of the batch of all workers."""

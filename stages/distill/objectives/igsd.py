@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from torch import Tensor, nn
 
-from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
+from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, required
 from egapipe.stages.distill.objectives.shared.allreduce import global_mean
 from egapipe.stages.distill.objectives.shared.autocast import full_precision
 from egapipe.stages.distill.objectives.shared.directions import directions
@@ -72,9 +72,7 @@ class Igsd(Objective):
     @classmethod
     def build(cls, options: IgsdOptions, facts: Facts | None) -> Self:
         """Raises ValueError without facts."""
-        if facts is None:
-            raise ValueError("igsd is built for a student: give build_objective its facts")
-        return cls(options, facts)
+        return cls(options, required("igsd", facts))
 
     def forward(self, pair: Pair) -> Tensor:
         """The loss of the batch of all workers."""

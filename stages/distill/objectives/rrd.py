@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
+from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, required
 from egapipe.stages.distill.objectives.kd import divergence
 from egapipe.stages.distill.objectives.shared.allreduce import global_mean
 from egapipe.stages.distill.objectives.shared.autocast import full_precision
@@ -73,9 +73,7 @@ class Rrd(Objective):
     @classmethod
     def build(cls, options: RrdOptions, facts: Facts | None) -> Self:
         """Raises ValueError without facts, and what finding the anchors does."""
-        if facts is None:
-            raise ValueError("rrd is built for a data set: give build_objective its facts")
-        return cls(options, facts)
+        return cls(options, required("rrd", facts))
 
     def forward(self, pair: Pair) -> Tensor:
         """`rrd_loss` of the global batch. In training mode a queue moves on first."""

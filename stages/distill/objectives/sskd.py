@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
+from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, required
 from egapipe.stages.distill.objectives.kd import divergence
 from egapipe.stages.distill.objectives.shared.autocast import full_precision
 from egapipe.stages.distill.objectives.shared.directions import directions
@@ -148,8 +148,7 @@ class Sskd(Objective):
     @classmethod
     def build(cls, options: SskdOptions, facts: Facts | None) -> Self:
         """Raises UsageError where a batch has no turned views, ValueError without facts."""
-        if facts is None:
-            raise ValueError("sskd is built for a data set: give build_objective its facts")
+        facts = required("sskd", facts)
         if facts.turns != TURNS:
             raise UsageError(
                 "distill.objective.sskd compares turned views: extract with views.turns 4, and set "

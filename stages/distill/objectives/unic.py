@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from egapipe.pipeline.config.features import GRID
-from egapipe.stages.distill.objectives.base import Facts, Objective, Pair
+from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, required
 from egapipe.stages.distill.objectives.shared.allreduce import global_mean
 from egapipe.stages.distill.objectives.shared.autocast import full_precision
 from egapipe.stages.distill.objectives.shared.directions import directions
@@ -94,8 +94,7 @@ class Unic(Objective):
         if pairs:
             require_kind("unic", pairs, 1, 2, 3)
             return cls(options, projectors=regressors(pairs), features=tuple(pairs))
-        if facts is None:
-            raise ValueError("unic is built for a teacher: give build_objective its facts")
+        facts = required("unic", facts)
         return cls(options, nn.Linear(facts.student_dim, facts.teacher_features))
 
     def forward(self, pair: Pair) -> Tensor:
