@@ -79,7 +79,7 @@ def measure(file: Path, trials: int) -> Use:
     finally:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=120)
-        assert process.returncode == 130
+        assert process.returncode == 130, said
         assert "interrupted: run the same command again to continue" in said
 
 

@@ -61,6 +61,8 @@ class Setbacks:
             if fault.hung:
                 self._schedule.suspect(shard)
             elif self._ledger.blame(member.machine or ""):
+                # If it was the only one, that is how the run ends.
+                self._roster.last = _ending(error, fault, "")
                 self._roster.say_left_out(member.machine or "", str(fault))
             yield from self._replace(member, str(fault), error)
         else:

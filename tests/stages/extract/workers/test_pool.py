@@ -349,6 +349,15 @@ def test_a_broken_device_costs_its_worker(run: Run) -> None:
     )
 
 
+def test_the_only_machine_that_breaks_its_workers_ends_the_run(run: Run) -> None:
+    """With what it has said, and at once: no other machine is waited for."""
+    run.order("device1-0", "device1-1", "device1-2")
+    with pytest.raises(EgapipeError, match="ECC") as error:
+        run(list(range(4)), size=1, max_restarts=9, machine_failures=3)
+    assert "\n" not in str(error.value)
+    assert "no further worker is started" in run.notes[-2]
+
+
 def test_a_shard_that_loses_workers_is_isolated_and_so_is_what_was_decoded_ahead(run: Run) -> None:
     """One worker: at shard 0 it looks ahead to 1, whose image may have been what killed it."""
     run.order("die1-0", "die2-0")
