@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.errors import UsageError
-from egapipe.pipeline.store import Features
+from egapipe.pipeline.store import Features, FeatureStore
+from egapipe.pipeline.store.copies import pages
 from egapipe.stages.bench.synthetic import noise_store
 from egapipe.stages.distill.data.ahead import free_rows, read_ahead
 
@@ -35,7 +36,7 @@ _THREADS, _READS = 64, 20_000
 _UNAIDED = 20
 # Rows a second that feed any training; a disk that reads fewer pages is the limit.
 _ENOUGH = 400_000
-_ROUNDS = 9
+_ROUNDS = 7
 
 
 class Rates(NamedTuple):
@@ -74,13 +75,20 @@ def measure(rows: int | None = None) -> Rates:
         apart = rng.permutation(count) * _APART + rng.integers(0, _APART // 2, count)
         window = max(BATCH, int(rows * VIEWS * _WINDOW_SHARE))
         pairs = []
-        for part in np.array_split(apart, _ROUNDS):
-            read = partial(_epoch, features, _batches(part), window)
-            pairs.append((file.rate(len(part), read), file.random()))
-        some = batches[:_UNAIDED]
-        unaided = file.rate(len(some) * BATCH, lambda: _plain(features, some))
+        large = _as_if_large(store, str(folder / "cache"))
+        apart_file = Dropped(large)
+        # What one of both has mapped stays in memory, whoever lets go of it.
+        file.drop()
+        for _ in range(_ROUNDS):
+            # So long that its first windows, which are small, do not count.
+            some = rng.permutation(apart)[: count // 3]
+            read = partial(_epoch, large, _batches(some), window)
+            pairs.append((apart_file.rate(len(some), read), apart_file.random()))
+        apart_file.drop()
+        few = batches[:_UNAIDED]
+        unaided = file.rate(len(few) * BATCH, lambda: _plain(features, few))
         return Rates(
-            file.resident,
+            max(file.resident, apart_file.resident),
             epoch,
             statistics.median(sparse for sparse, _ in pairs),
             unaided,
@@ -147,6 +155,15 @@ class Dropped:
                 return time.perf_counter() - began
         finally:
             os.close(file)
+
+
+def _as_if_large(store: FeatureStore, cache: str) -> Features:
+    """The same features, read as those of a file that memory cannot hold."""
+    share, pages.SHARE = pages.SHARE, 0.0
+    try:
+        return Features.open(store, cache_dir=cache)
+    finally:
+        pages.SHARE = share
 
 
 def _epoch(features: Features, batches: Sequence[Batch], most: int) -> None:

@@ -28,8 +28,8 @@ _KEPT_GAP_BYTES = 256 << 10
 _THREADS = 4
 # The system reads no more at once than its window, which is 128 KiB where nobody has changed it.
 _ASKED_BYTES = 128 << 10
-# A file that takes more of the free memory is not expected to stay in it.
-_SHARE = 0.5
+SHARE = 0.5
+"""A file that takes more of the free memory is not expected to stay in it."""
 _SAMPLED = 64
 
 
@@ -49,7 +49,7 @@ class Pages:
         self._address = np.frombuffer(mapping, np.uint8).ctypes.data
         self._offset = values.ctypes.data - self._address
         self.entry_pages = -(-self._entry_bytes // PAGE)
-        self.sparse = len(mapping) > _SHARE * free_memory()
+        self.sparse = len(mapping) > SHARE * free_memory()
         if self.sparse and hasattr(mmap, "MADV_RANDOM"):
             mapping.madvise(mmap.MADV_RANDOM)
 

@@ -35,7 +35,7 @@ NAMES = {
     *("MlflowTracking.experiment", "WandbTracking.project"),
     *("OutputConfig.at", "OutputConfig.shape", "FeaturesConfig.student", "FeaturesConfig.teacher"),
     *(f"{o}Options.features" for o in ("Fitnet", "Sp", "Unic", "Gram", "Custom")),
-    *(f"{o}Options.features" for o in ("At", "Iusp", "Dreamteacher")),
+    *(f"{o}Options.features" for o in ("At", "Iusp", "Dreamteacher", "Lsp")),
 }
 OPTIONS = {
     *("split", "column", "key_column", "from_split", "output", "config", "overrides", "formats"),

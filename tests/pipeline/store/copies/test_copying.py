@@ -276,7 +276,7 @@ def test_what_killed_builders_left_makes_room(large: FeatureStore, small: Path) 
 def test_a_copy_larger_than_memory_is_read_the_same(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "_SHARE", 0.0)
+    monkeypatch.setattr(pages, "SHARE", 0.0)
     features = Features.open(store)
     assert features._pages.sparse
     features.read_ahead(np.arange(features.rows), 1)
