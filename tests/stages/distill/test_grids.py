@@ -188,6 +188,7 @@ class Small(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_workers_learn_from_grids_what_one_learns(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from tests.stages.export.students import order_of
 from tests.stages.export.test_export import images
 
 
+@pytest.mark.slow
 def test_lower_precisions_say_how_often_they_agree(finished: Path, tmp_path: Path) -> None:
     import onnx
 

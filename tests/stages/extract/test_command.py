@@ -79,6 +79,7 @@ def test_a_mistake_ends_in_one_line_and_writes_nothing(
     assert not list((tmp_path / "store").rglob("commits/0*.json"))
 
 
+@pytest.mark.slow
 def test_too_many_unreadable_images_end_in_one_line(
     sets: Sets,
     tmp_path: Path,

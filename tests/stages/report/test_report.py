@@ -521,6 +521,7 @@ def test_a_folder_that_is_none_of_them_is_one_line(
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_command_says_where_everything_is(finished: Path, tmp_path: Path) -> None:
     done = egapipe("report", str(finished), "--to", str(tmp_path / "page"))
     assert done.returncode == 0, done.stderr
