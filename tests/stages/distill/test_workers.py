@@ -105,9 +105,8 @@ def test_a_training_goes_on_with_another_number_of_workers(
     assert moved
 
 
-@pytest.mark.parametrize(
-    "size", [3, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3, 4])
 def test_workers_continue_to_the_same_weights(quick: MakeConfig, tmp_path: Path, size: int) -> None:
     """Bit for bit, with batch norm: the order in which gradients are added is that of the ranks,
     in the first step after a resume as in any other."""

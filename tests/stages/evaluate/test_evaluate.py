@@ -70,6 +70,7 @@ def test_a_complete_evaluation(finished: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_student_that_learned_the_graph_agrees_more_than_one_that_did_not(
     finished: Path, tmp_path: Path
 ) -> None:
