@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple
 
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import Tracker
 from egapipe.stages.distill.data.agreement import check_agreement
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.model.distillation import OWN, Losses
+from egapipe.stages.distill.model.student import Student
 from egapipe.stages.distill.setup import Job, evaluation_logits, make_batches
 from egapipe.stages.distill.training.checkpoint import Checkpoints, Position, load_student_weights
 from egapipe.stages.distill.training.diagnosis import check_step, check_steps, check_weights
@@ -71,18 +74,15 @@ def _fit(
     split = "test" if job.validation is None else "validation"
     # A run that was killed after its last epoch has its accuracy still to be measured.
     ended = at.epoch >= config.epochs
-    accuracy, average = evaluate(job, learner, choice) if ended else (None, None)
+    measured = evaluate(job, learner, choice) if ended else Accuracies()
     while at.epoch < config.epochs:
         train_epoch(job, steps, learner, checkpoints, at, stepped)
         last = at.epoch + 1 == config.epochs
-        accuracy, average = None, None
-        if last or (at.epoch + 1) % config.eval_epochs == 0:
-            accuracy, average = evaluate(job, learner, choice)
-        tested = {**_named(f"{split}/", accuracy), **_named(f"{split}/ema_", average)}
+        due = last or (at.epoch + 1) % config.eval_epochs == 0
+        measured = evaluate(job, learner, choice) if due else Accuracies()
+        accuracy = measured.own
+        tested = measured.named(f"{split}/")
         tested |= learning_dynamics(job, choice, split, accuracy)
-        if accuracy is not None:
-            found = peers_accuracy(job, choice)
-            tested |= {f"{split}/{name}": value for name, value in found.items()}
         metrics = {**epoch_means(at.sums), **tested}
         metrics["lr"] = learning_rate(config, at.epoch, job.loader.steps - 1, job.loader.steps)
         epoch, best = at.epoch, accuracy is not None and accuracy.top1 > at.best_top1
@@ -97,13 +97,11 @@ def _fit(
     if tracker is not None:
         tracker.close()
     world.agree(checkpoints.wait)
-    peers = peers_accuracy(job, job.test)
     if job.validation is None:
-        return {**_results(job, at, accuracy, average), **peers}
-    validated = {**_named("validation_", accuracy), **_named("validation_ema_", average)}
-    accuracy, average = evaluate(job, learner, job.test)
-    results = {**_results(job, at, accuracy, average), **validated, **peers}
-    return {**results, **chosen(job, checkpoints, at)}
+        return _results(job, at, measured)
+    validated = measured._replace(peers={}).named("validation_")
+    tested = _results(job, at, evaluate(job, learner, job.test))
+    return {**tested, **validated, **chosen(job, checkpoints, at)}
 
 
 def _settled(
@@ -173,32 +171,37 @@ def _inspect(
     job.world.agree(steps.batches.checked(check))
 
 
-def evaluate(
-    job: Job, learner: Learner, images: Evaluation | None
-) -> tuple[Accuracy | None, Accuracy | None]:
-    """Accuracy on some images, where there are any: the student's, and that of the moving average
-    of its weights, where one is kept."""
+class Accuracies(NamedTuple):
+    """Accuracy on some images, where there are any: the student's, that of the moving average of
+    its weights, where one is kept, and its peers' by their names."""
+
+    own: Accuracy | None = None
+    average: Accuracy | None = None
+    peers: Mapping[str, Accuracy] = MappingProxyType({})
+
+    def named(self, prefix: str = "") -> dict[str, float]:
+        """As metrics and results have it, each name behind `prefix`."""
+        both = {**_named(prefix, self.own), **_named(f"{prefix}ema_", self.average)}
+        peers = {f"{prefix}peers.{name}.top1": one.top1 for name, one in self.peers.items()}
+        return {**both, **peers}
+
+
+def evaluate(job: Job, learner: Learner, images: Evaluation | None) -> Accuracies:
+    """What there is to measure on some images, where there are any."""
     if images is None:
-        return None, None
+        return Accuracies()
     job.model.eval()
     make_equal(learner, job.world)
-    logits = evaluation_logits(job.model.student, job.config.distill)
-    own = images.accuracy(logits, job.world)
-    if learner.average is None:
-        return own, None
-    with learner.average.applied():
-        return own, images.accuracy(logits, job.world)
 
+    def accuracy(student: Student) -> Accuracy:
+        return images.accuracy(evaluation_logits(student, job.config.distill), job.world)
 
-def peers_accuracy(job: Job, images: Evaluation | None) -> dict[str, float]:
-    """Top-1 accuracy of each peer on some images, where there are both: `peers.NAME.top1`."""
-    if images is None:
-        return {}
-    job.model.eval()
-    peers = {name: one.student for name, one in job.model.learning.items() if name != OWN}
-    logits = {name: evaluation_logits(peer, job.config.distill) for name, peer in peers.items()}
-    found = {name: images.accuracy(of, job.world) for name, of in logits.items()}
-    return {f"peers.{name}.top1": accuracy.top1 for name, accuracy in found.items()}
+    peers = {name: accuracy(one.student) for name, one in job.model.learning.items()}
+    own, average = peers.pop(OWN), None
+    if learner.average is not None:
+        with learner.average.applied():
+            average = accuracy(job.model.student)
+    return Accuracies(own, average, peers)
 
 
 def chosen(job: Job, checkpoints: Checkpoints, at: Position) -> dict[str, float]:
@@ -233,11 +236,9 @@ def _named(prefix: str, accuracy: Accuracy | None) -> dict[str, float]:
     return {f"{prefix}top1": accuracy.top1, f"{prefix}top5": accuracy.top5}
 
 
-def _results(
-    job: Job, at: Position, accuracy: Accuracy | None, average: Accuracy | None
-) -> dict[str, float]:
-    results = {**_named("", accuracy), **_named("ema_", average)}
-    if accuracy is not None and job.validation is None:
+def _results(job: Job, at: Position, measured: Accuracies) -> dict[str, float]:
+    results = measured.named()
+    if measured.own is not None and job.validation is None:
         results |= {"best_top1": at.best_top1, "best_epoch": at.best_epoch}
     if job.teacher_test is not None:
         features, labels = job.teacher_test
