@@ -33,5 +33,7 @@ Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
 REFERENCE = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 """The form of `module:callable`."""
 Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+"""What outputs, teachers, students and pairs of features may be called."""
 # The keys of the sections of which there are several sorts: their value says which others fit.
 CHOICES = ("kind", "backend")

@@ -10,6 +10,7 @@ from egapipe.pipeline.config.base import (
     AboveZero,
     Count,
     Fraction,
+    Name,
     NonNegative,
     Positive,
     Section,
@@ -19,7 +20,6 @@ from egapipe.pipeline.config.base import (
 from egapipe.pipeline.config.data import Normalize, ViewsConfig
 from egapipe.pipeline.config.features import (
     GRID,
-    FeatureName,
     FeaturesConfig,
     check_pairs,
     pair_names,
@@ -27,7 +27,6 @@ from egapipe.pipeline.config.features import (
 from egapipe.pipeline.config.located import Path
 from egapipe.pipeline.config.objectives import EgaOptions, ObjectiveConfig, Teaching
 
-PeerName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 # What else there is beside peers.
 _OTHERS = ("student", "teacher", "average")
 
@@ -93,13 +92,13 @@ class DistillConfig(Section):
     """Whom objectives compare the student with, where they do not say it: the store's teacher;
     `peers`, the other students, by turns, and the student by them; or `average`, the moving average
     of the student's weights."""
-    peers: dict[PeerName, StudentConfig] = Field(default={})
+    peers: dict[Name, StudentConfig] = Field(default={})
     """Name -> another student, which learns in the same steps and by the same objectives."""
     teacher_output: Text = "embedding"
     """Output of the store to learn from; one that is not a vector is flattened."""
     teacher_grid: Text = "grid"
     """Output [C, h, w] of the store that objectives with `features: grid` compare with."""
-    features: dict[FeatureName, FeaturesConfig] = Field(default={})
+    features: dict[Name, FeaturesConfig] = Field(default={})
     """Name -> pair of features that objectives compare where they say `features: NAME`. `grid` is
     there by itself: what the student has before pooling, and the output `teacher_grid`."""
     standardize: Literal["none", "scale", "zscore", "phi-s"] = "none"

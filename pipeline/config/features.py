@@ -5,14 +5,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from egapipe.pipeline.config.base import Section, Text
+from egapipe.pipeline.config.base import Name, Section, Text
 
 GRID = "grid"
 """The pair that is there by itself: the student's maps, and the output `teacher_grid`."""
 OTHERWISE = ("nodes", "embedding")
 """What objectives call the embeddings, of which there is no pair."""
-
-FeatureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 def _once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -21,9 +19,7 @@ def _once(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-FeatureNames = (
-    FeatureName | Annotated[tuple[FeatureName, ...], Field(min_length=1), AfterValidator(_once)]
-)
+FeatureNames = Name | Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_once)]
 """Of one pair, or of several, whose losses an objective adds up where it does not say otherwise."""
 
 

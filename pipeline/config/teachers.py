@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from egapipe.pipeline.config.base import AboveZero, Count, Positive, Real, Section, Text
+from egapipe.pipeline.config.base import AboveZero, Count, Name, Positive, Real, Section, Text
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.located import NameOrPath, Path
 
@@ -24,13 +24,10 @@ class OutputConfig(Section):
     [D, g, g]. Default: as the network gives it."""
 
 
-OutputName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-
-
 class NetworkTeacher(Section):
     """What all networks that are run here have."""
 
-    outputs: dict[OutputName, OutputConfig] = Field(default={})
+    outputs: dict[Name, OutputConfig] = Field(default={})
     """Name -> what is stored beside the embedding, of any shape."""
 
     @model_validator(mode="after")
@@ -182,7 +179,7 @@ class EnsembleTeacher(Section):
     """Several encoders that see the same views in one pass, each in its own preprocessing."""
 
     backend: Literal["ensemble"]
-    teachers: Annotated[dict[OutputName, MemberConfig], Field(min_length=2)]
+    teachers: Annotated[dict[Name, MemberConfig], Field(min_length=2)]
     """Name -> encoder, in the order in which their embeddings are joined."""
     combine: Literal["concat", "separate"] = "concat"
     """`concat`: one embedding, all side by side; `separate`: each is an output of the store, under
