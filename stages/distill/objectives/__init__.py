@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from egapipe.pipeline.config.objectives import GraphObjective
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.objectives.at import At, at_loss
-from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, Side, Sides, WeightedSum
+from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, Sides, WeightedSum
 from egapipe.stages.distill.objectives.cc import Cc, cc_loss
 from egapipe.stages.distill.objectives.ccl import Ccl, ccl_loss
 from egapipe.stages.distill.objectives.cka import Cka, cka_loss
@@ -48,7 +48,7 @@ from egapipe.stages.distill.objectives.unic import Unic, unic_loss
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from egapipe.pipeline.config.objectives import ObjectiveConfig
+    from egapipe.pipeline.config.objectives import ObjectiveConfig, Teaching
 
 __all__ = [
     "REGISTRY",
@@ -81,7 +81,6 @@ __all__ = [
     "Pkt",
     "Rkd",
     "Rrd",
-    "Side",
     "Sides",
     "Simkd",
     "Sp",
@@ -170,7 +169,7 @@ def build_objective(
     config: ObjectiveConfig,
     facts: Facts | None = None,
     *,
-    sides: Mapping[str, Side] | None = None,
+    sides: Mapping[str, Teaching] | None = None,
     live: Facts | None = None,
 ) -> WeightedSum:
     """The weighted sum of the objectives that the configuration sets; of none if it sets none.
@@ -216,7 +215,7 @@ def _built(name: str, options: Any, facts: Facts | None) -> Objective:
     return kind.build(options, facts)
 
 
-def _check_live(name: str, kind: type[Objective], side: Side, *, automatic: bool) -> None:
+def _check_live(name: str, kind: type[Objective], side: Teaching, *, automatic: bool) -> None:
     if kind.fitted:
         raise UsageError(
             f"distill.objective.{name}.teacher is {side}, but {name} begins with what it finds in "

@@ -17,10 +17,10 @@ from egapipe.stages.distill.objectives.shared.edges import Edges
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+    from egapipe.pipeline.config.objectives import Teaching
     from egapipe.stages.distill.objectives.start import Start
 
 Scope = Literal["global", "local"]
-Side = Literal["store", "peers", "average"]
 Shape = tuple[int, ...]
 
 
@@ -206,13 +206,13 @@ class WeightedSum(nn.Module):
         weights: Mapping[str, float | Literal["auto"]],
         graphs: Collection[str] = (),
         ratios: Mapping[str, float] | None = None,
-        sides: Mapping[str, Side] | None = None,
+        sides: Mapping[str, Teaching] | None = None,
     ) -> None:
         """graphs: names of those whose loss is over a graph of rows. ratios: of those whose weight
         is "auto", see `Balance`. sides: whom each one's student is compared with; default: the
         store's teacher."""
         super().__init__()
-        self.sides: dict[str, Side] = {
+        self.sides: dict[str, Teaching] = {
             name: (sides or {}).get(name, "store") for name in objectives
         }
         self.graphs = frozenset(graphs)
