@@ -29,8 +29,11 @@ class WeightAverage:
         """live: a copy of the student whose weights become the average, and stay it."""
         self._student = student
         self.decay = decay
-        copied = {name: w.detach().clone() for name, w in student.state_dict().items()}
-        self._average = copied if live is None else dict(live.state_dict())
+        self._average = (
+            {name: w.detach().clone() for name, w in student.state_dict().items()}
+            if live is None
+            else dict(live.state_dict())
+        )
 
     @torch.no_grad()
     def update(self, weight: float | Tensor) -> None:

@@ -27,7 +27,7 @@ from egapipe.stages.distill.model.standardizer import Standardizer
 from egapipe.stages.distill.model.student import Student, TeacherHead
 from egapipe.stages.distill.model.synchronised import synchronise
 from egapipe.stages.distill.objectives import Facts, WeightedSum, build_objective
-from egapipe.stages.distill.objectives.base import Shape
+from egapipe.stages.distill.objectives.base import Shape, no_anchors
 from egapipe.stages.distill.students import build_student, feature_width, tap_shapes
 from egapipe.stages.distill.workers.world import World
 
@@ -204,15 +204,12 @@ def _live_facts(
         name: (own.taps[tap], first.taps[theirs])
         for name, (tap, theirs) in distill.live_pairs.items()
     }
-    return Facts(
-        student_dim=own.dim,
+    return replace(
+        stored,
         teacher_dim=first.dim,
-        labels=stored.labels,
-        seed=stored.seed,
         shapes=shapes,
         teacher_features=first.spec.features,
-        turns=stored.turns,
-        views_per_row=stored.views_per_row,
+        anchors=no_anchors,
     )
 
 
@@ -228,7 +225,7 @@ def _neighbours(
 def _settle(model: Distillation, distill: DistillConfig) -> None:
     """Memory format, batch normalisation over workers and compilation, of all students."""
     world = model.world
-    students = [one.student for one in model.learning.values()]
+    students = model.students
     if model.average is not None:
         model.average.to(world.device)
         students.append(model.average)
@@ -280,7 +277,7 @@ def compile_step(model: Distillation, distill: DistillConfig) -> None:
     together = alone and model.memory is None and model.objective.balance is None
     whole = together and distill.micro_batch_size is None
     mode = "max-autotune-no-cudagraphs" if distill.compile == "max-autotune" else distill.compile
-    for part in [model] if whole else [one.student for one in model.learning.values()]:
+    for part in [model] if whole else model.students:
         part.compile(mode=mode)
 
 

@@ -15,7 +15,7 @@ from egapipe.stages.distill.model.memory import GraphMemory
 from egapipe.stages.distill.model.precision import autocast
 from egapipe.stages.distill.model.standardizer import Standardizer
 from egapipe.stages.distill.model.student import Seen, Student, TeacherHead
-from egapipe.stages.distill.objectives import Pair, Sides, WeightedSum
+from egapipe.stages.distill.objectives import Objective, Pair, Sides, WeightedSum
 from egapipe.stages.distill.objectives.shared.edges import Edges, edges_among
 from egapipe.stages.distill.objectives.shared.features import renamed
 from egapipe.stages.distill.objectives.shared.gather import global_rows
@@ -178,6 +178,11 @@ class Distillation(nn.Module):
         return {OWN: Learning(self.student, self.objective), **self._live.peers}
 
     @property
+    def students(self) -> list[Student]:
+        """The student and its peers."""
+        return [one.student for one in self.learning.values()]
+
+    @property
     def average(self) -> Student | None:
         """The student with the moving average of its weights, where that teaches."""
         return self._live.average
@@ -236,12 +241,13 @@ class Distillation(nn.Module):
         parts: dict[str, Tensor] = {}
         edges = self._edges(batch)
         live = self._live_pairs(outputs, batch, edges)
+        teacher = self._stored_teacher(outputs, batch)
         for name, one in self.learning.items():
             seen, prefix = outputs.students[name], "" if name == OWN else f"peers.{name}."
             balance = one.objective.balance
             logits = seen.logits if balance is None else balance.tap_logits(seen.logits)
             ce = batch_cross_entropy(logits, batch, self._label_smoothing) * share
-            pair = self._stored_pair(seen, outputs, batch, edges)
+            pair = self._stored_pair(seen, teacher, batch, edges)
             graph = None if self.memory is None else self.memory(pair.plain(), self.world)
             value, terms = one.objective(pair, graph, live[name])
             loss = self._ce_weight * ce + value
@@ -272,16 +278,21 @@ class Distillation(nn.Module):
         [rows] = global_rows([batch.rows], self.world.group)
         return edges_among(rows, self.neighbours)
 
-    def _stored_pair(
-        self, seen: Seen, outputs: Forward, batch: Batch, edges: Edges | None = None
-    ) -> Pair:
-        """A student and the store's teacher."""
-        stored = {name: self._output(name, values) for name, values in batch.outputs.items()}
-        pairs = self._pairs.items()
+    def _stored_teacher(self, outputs: Forward, batch: Batch) -> Seen:
+        """The store's, as every student sees it; in `taps`, what else of it is compared."""
         wanted = "teacher_features" in self.objective.needs
         features = self.teacher_head.standardized(batch.features) if wanted else None
-        teacher = Seen(outputs.teacher_node, outputs.teacher_logits, features)
-        compared = {name: Sides(seen.taps[tap], stored[output]) for name, (tap, output) in pairs}
+        stored = {name: self._output(name, values) for name, values in batch.outputs.items()}
+        return Seen(outputs.teacher_node, outputs.teacher_logits, features, stored)
+
+    def _stored_pair(
+        self, seen: Seen, teacher: Seen, batch: Batch, edges: Edges | None = None
+    ) -> Pair:
+        """A student and the store's teacher."""
+        compared = {
+            name: Sides(seen.taps[tap], teacher.taps[output])
+            for name, (tap, output) in self._pairs.items()
+        }
         return self._pair(seen, teacher, compared, batch, edges)
 
     def _live_pairs(
@@ -313,7 +324,8 @@ class Distillation(nn.Module):
         if own.sides[objective] == AVERAGE:
             average = cast(Seen, outputs.average)
             with torch.no_grad():
-                yield average._replace(node=own.projections(average.node)[objective])
+                projected = cast(Objective, own.objectives[objective]).projected(average.node)
+            yield average._replace(node=projected)
             return
         for other, seen in outputs.students.items():
             if other != name:

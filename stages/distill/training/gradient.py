@@ -83,7 +83,7 @@ class TwoPasses:
             return OnePass(model, self.world)(batch, scaler)
         model.zero_grad()
         seed = torch.initial_seed()
-        students = nn.ModuleList(one.student for one in model.learning.values())
+        students = nn.ModuleList(model.students)
         before = [buffer.clone() for buffer in students.buffers()]
         with torch.no_grad():
             outputs = [_copied(self._outputs(part, seed + i)) for i, part in parts]

@@ -26,7 +26,7 @@ def make_optimizers(
     student does. fused: of a GPU.
     """
     learners = nn.ModuleList(part for one in model.learning.values() for part in one)
-    backbones = nn.ModuleList(one.student.backbone for one in model.learning.values())
+    backbones = _backbones(model)
     head = (model.teacher_head, config.head.lr)
     spared = set(map(id, _spared(backbones, config)))
     if config.optimizer == "sgd":
@@ -58,7 +58,7 @@ def make_optimizers(
 def check_optimizers(model: Distillation, config: DistillConfig) -> None:
     """Raise UsageError for an optimiser that this torch lacks, or that has nothing to do, and for a
     name of `no_decay` that no parameter has."""
-    _spared(nn.ModuleList(one.student.backbone for one in model.learning.values()), config)
+    _spared(_backbones(model), config)
     if config.optimizer != "muon":
         return
     _torch_muon()
@@ -223,6 +223,10 @@ def _by_decay(
         decays = id(parameter) not in spared and (config.decay_on == "all" or parameter.dim() > 1)
         (weights if decays else others).append(parameter)
     return [(weights, config.weight_decay), (others, 0.0)]
+
+
+def _backbones(model: Distillation) -> nn.ModuleList:
+    return nn.ModuleList(student.backbone for student in model.students)
 
 
 def _spared(backbones: nn.ModuleList, config: DistillConfig) -> list[nn.Parameter]:

@@ -267,7 +267,7 @@ def test_each_pair_is_of_its_tap_and_its_output(make: Make) -> None:
     seen = outputs.students["student"]
     assert set(seen.taps) == {"layers.2", "maps"}
     assert outputs.named()["student.taps.maps"].shape[1] == 64
-    found = job.model._stored_pair(seen, outputs, batch).features
+    found = job.model._stored_pair(seen, job.model._stored_teacher(outputs, batch), batch).features
     assert [tuple(side.shape[1:]) for pair in found.values() for side in pair] == [
         *((64, 4, 4), (64, 4, 4)),
         *((32, 8, 8), (32,)),
