@@ -191,11 +191,12 @@ class Distillation(nn.Module):
     def replicated(self) -> list[str]:
         """Names of the buffers that are equal on all workers without being sent."""
         memory = () if self.memory is None else (n for n, _ in self.memory.named_buffers())
-        own = [f"objective.{name}" for name in self.objective.replicated]
+        # Sorted: sets have another order in every process, and these are sent in this one.
+        own = [f"objective.{name}" for name in sorted(self.objective.replicated)]
         peers = [
             f"peers.peer_{name}.objective.{buffer}"
             for name, peer in self._live.peers.items()
-            for buffer in peer.objective.replicated
+            for buffer in sorted(peer.objective.replicated)
         ]
         found = [] if self.neighbours is None else ["neighbours"]
         return [*own, *peers, *(f"memory.{name}" for name in memory), *found, *self.standards]
