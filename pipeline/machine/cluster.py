@@ -32,6 +32,8 @@ _QUIET = {
 # Without clusters a local Ray listens on the loopback interface alone. Its name is historical.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
+_OWN = {"started": False}
+
 
 class Node(NamedTuple):
     """Logical resources of a machine of the cluster. name: Ray's id of it. memory: bytes."""
@@ -88,10 +90,18 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
         yield
         return
     _start(address, config.cpus)
+    _OWN["started"] = address is None
     try:
         yield
     finally:
+        _OWN["started"] = False
         ray.shutdown()
+
+
+def started_here() -> bool:
+    """Whether the Ray that this process is in was started by `ray_session`, and is of this machine
+    alone: it gets no more resources than it has."""
+    return _OWN["started"]
 
 
 def quiet_environment(*, local: bool) -> None:

@@ -30,6 +30,10 @@ class Shown:
         """Whether somebody else is told of an epoch, and may take its checkpoint."""
         return self._also is not None
 
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+        self._progress.note(text)
+
     def stepped(self, at: Position) -> None:
         """A step is done; `at` is the next one."""
         self._progress.update((at.epoch * self._steps + at.step) * self._rows, **self._fields)

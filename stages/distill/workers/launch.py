@@ -13,7 +13,12 @@ from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import EgapipeError, TrainingError, UsageError
 from egapipe.pipeline.locations.clients import file_system
-from egapipe.pipeline.machine.cluster import ray_session
+from egapipe.pipeline.machine.cluster import (
+    cluster_nodes,
+    promised_resources,
+    ray_session,
+    started_here,
+)
 from egapipe.pipeline.results.runs import RunFolder, folder_at
 from egapipe.pipeline.results.tracking import following
 from egapipe.stages.distill.setup import Job, prepare
@@ -50,6 +55,7 @@ def train_on_ray(config: Config, run: RunFolder, view: Shown) -> dict[str, float
     run.discard(RESULTS, REFUSAL)
     with ray_session(config.cluster), following(run, view.report):
         gpu = _on_gpus(distill)
+        _tell_room(distill, view, gpu=gpu, own=started_here())
         trainer = TorchTrainer(
             _worker,
             train_loop_config={
@@ -172,6 +178,23 @@ def _on_gpus(distill: DistillConfig) -> bool:
     if distill.device != "auto":
         return distill.device == "cuda"
     return bool(ray.cluster_resources().get("GPU", 0) >= distill.workers)
+
+
+def _tell_room(distill: DistillConfig, view: Shown, *, gpu: bool, own: bool) -> None:
+    """Ray waits, and says nothing, for resources that it has not.
+
+    own: whether it was started for this command, and so never gets more: then raises UsageError.
+    """
+    kind, fewest = "GPU" if gpu else "CPU", distill.min_workers or distill.workers
+    nodes = cluster_nodes()
+    there = sum(int(node.gpus if gpu else node.cpus) for node in nodes)
+    if max(there, promised_resources().get(kind, 0)) >= fewest:
+        return
+    lacking = f"{fewest} workers need a {kind} each, Ray has {there}"
+    if own:
+        remedy = "set distill.device=cpu" if gpu else f"set cluster.cpus={fewest}"
+        raise UsageError(f"{lacking} on this machine: {remedy}, or fewer distill.workers")
+    view.note(f"{lacking}: the training waits until there are more")
 
 
 def _own_gpu() -> torch.device:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from egapipe.pipeline.errors import TrainingError
+from egapipe.pipeline.errors import TrainingError, UsageError
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
@@ -80,3 +80,9 @@ def test_an_explained_error_comes_back_as_itself(quick: MakeConfig) -> None:
     config = quick("distill.workers=2", "distill.lr=1e18", "distill.weight_decay=1e18")
     with pytest.raises(TrainingError, match=r"not finite at epoch"):
         distill.run(config)
+
+
+def test_more_workers_than_there_ever_will_be_are_refused_at_once(quick: MakeConfig) -> None:
+    """Ray would wait for them without a word."""
+    with pytest.raises(UsageError, match=r"9 workers need a CPU each, Ray has 8.*cluster\.cpus=9"):
+        distill.run(quick("distill.workers=9", "distill.epochs=1"))
