@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from egapipe.pipeline.config.base import AboveZero, Count, Name, Positive, Real, Section, Text
-from egapipe.pipeline.config.data import Normalize
+from egapipe.pipeline.config.data import ArrayType, Normalize
 from egapipe.pipeline.config.located import NameOrPath, Path
 
 SHAPES = r"^(vector|tokens|frames [1-9][0-9]{0,5}|grid [1-9][0-9]{0,5})$"
@@ -87,8 +87,6 @@ class Transform(Section):
 class AnyOutput(NetworkTeacher):
     """A network whose output may be vectors [B, D], tokens [B, T, D] or maps [B, D, H, W]."""
 
-    preprocessing: Transform
-    """How images become its input."""
     pooling: Literal["auto", "cls", "mean", "cls_mean"] = "auto"
     """From tokens: the first, the mean of the patches, or both side by side; from maps: mean;
     `auto` takes an output that is a vector already."""
@@ -105,6 +103,8 @@ class OnnxTeacher(AnyOutput):
     backend: Literal["onnx"]
     model: NameOrPath
     """File, or `package:<module>/<path>.onnx` for one shipped inside a Python package."""
+    preprocessing: Transform
+    """How images become its input."""
     output: Text | None = None
     """Tensor that is the embedding, an inner one too; default: the only output of the file."""
     logits: Text | None = None
@@ -119,6 +119,10 @@ class PythonTeacher(AnyOutput):
     backend: Literal["python"]
     model: Text
     """`module:callable`; it is imported, called, and returns a `torch.nn.Module`."""
+    preprocessing: Transform | None = None
+    """How images become its input."""
+    array: ArrayType | None = None
+    """In place of `preprocessing`: its input is an array of this shape, as the data set has it."""
     args: dict[str, JsonValue] = Field(default={})
     """Keyword arguments of the callable; `package:<module>/<path>` becomes the path of a file that
     is shipped inside a Python package."""
@@ -128,6 +132,12 @@ class PythonTeacher(AnyOutput):
     """Submodule whose output [B, K] is also stored: output `logits`."""
     precision: Precision = "float32"
     """Type of the forward pass (autocast below float32)."""
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        if (self.preprocessing is None) == (self.array is None):
+            raise ValueError("give one of preprocessing (of images) and array")
+        return self
 
 
 class RunTeacher(NetworkTeacher):

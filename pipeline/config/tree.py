@@ -4,6 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from egapipe.pipeline.config.arrays import check_arrays, with_array_views
 from egapipe.pipeline.config.base import Section
 from egapipe.pipeline.config.compare import CompareConfig
 from egapipe.pipeline.config.data import DatasetConfig, SourceConfig, StoreConfig, ViewsConfig
@@ -65,6 +66,16 @@ class Config(Section):
         if not isinstance(tree, dict) or not isinstance(tree.get("distill", {}), dict):
             return tree
         return {**tree, "distill": filled(tree.get("distill", {}))}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _views_of_arrays(cls, tree: Any) -> Any:
+        return with_array_views(tree)
+
+    @model_validator(mode="after")
+    def _of_images_or_arrays(self) -> Self:
+        check_arrays(self)
+        return self
 
     @model_validator(mode="after")
     def _mixed_when_resized(self) -> Self:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from egapipe.pipeline.datasets.arrays.stored import Arrays
 from egapipe.pipeline.datasets.images import Divisor
 
 UNLABELLED = -1
@@ -15,7 +16,7 @@ Labels = npt.NDArray[np.int64]
 
 
 class Images(Protocol):
-    """Images by row, with stable keys: what a worker needs of a data set.
+    """Images, or arrays, by row, with stable keys: what a worker needs of a data set.
 
     Reading is safe from several threads. Pickling is cheap: paths travel, never pixels, and the
     receiving process opens the files itself.
@@ -49,6 +50,19 @@ class Images(Protocol):
         divisor: by what its size may be divided, see `images.decode`; whole without one. Raises
         ImageError, its text a short reason, if the image is missing or damaged; MachineError if the
         machine cannot read it; IndexError for a row outside 0..N-1.
+        """
+        ...
+
+    @property
+    def arrays(self) -> Arrays | None:
+        """What its samples are, where they are arrays and no images."""
+        ...
+
+    def array(self, row: int) -> npt.NDArray[Any]:
+        """The variants of a row of arrays, [V, *shape] of int64 or float32.
+
+        Raises as `image`, for numbers that are not finite too; UsageError where samples are images,
+        as `image` does where they are arrays.
         """
         ...
 

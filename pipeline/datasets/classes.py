@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from egapipe.pipeline.datasets.arrays.stored import Arrays
 from egapipe.pipeline.datasets.base import UNLABELLED, Dataset, Images, Labels
 from egapipe.pipeline.datasets.images import Divisor
 from egapipe.pipeline.errors import UsageError
@@ -137,6 +138,15 @@ class Relabelled:
     def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
         """See `Dataset`."""
         return self._dataset.image(row, divisor)
+
+    @property
+    def arrays(self) -> Arrays | None:
+        """See `Images`."""
+        return self._dataset.arrays
+
+    def array(self, row: int) -> npt.NDArray[Any]:
+        """See `Images`."""
+        return self._dataset.array(row)
 
     def for_workers(self, keys: Sequence[str]) -> Images:
         """See `Dataset`: images have no labels."""

@@ -1,4 +1,4 @@
-"""The row groups of parquet files: an image column, decoded a group at a time."""
+"""The row groups of parquet files: a column of them, decoded a group at a time."""
 
 import threading
 from collections import OrderedDict
@@ -48,10 +48,8 @@ class Groups:
 
     def read(self, row: int) -> tuple[bytes | None, str | None]:
         """Bytes and path of a row of the files. Raises ImageError if its group is damaged."""
-        # An empty group has its start in common with the next: the last one has the row.
-        number = int(np.searchsorted(self._starts, row, side="right")) - 1
         try:
-            value = self._group(number)[row - int(self._starts[number])].as_py()
+            value = self.value(row).as_py()
         except UnicodeDecodeError:
             raise ImageError("the row's path is no UTF-8") from None
         if isinstance(value, bytes):
@@ -59,6 +57,12 @@ class Groups:
         if isinstance(value, str):
             return None, value
         return (None, None) if value is None else (value.get("bytes"), value.get("path"))
+
+    def value(self, row: int) -> pa.Scalar:
+        """What the column has in a row of the files. Raises ImageError if its group is damaged."""
+        # An empty group has its start in common with the next: the last one has the row.
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._group(number)[row - int(self._starts[number])]
 
     def paths_without_bytes(self) -> Iterator[str]:
         """Of all rows; only groups that may have such rows are read."""

@@ -10,7 +10,7 @@ import datasets
 import pyarrow.parquet as pq
 from datasets.exceptions import DatasetNotFoundError
 
-from egapipe.pipeline.config.data import HubSource, ParquetSource
+from egapipe.pipeline.config.data import ArraysSource, HubSource, ParquetSource
 from egapipe.pipeline.datasets.datafile import RemoteFile
 from egapipe.pipeline.datasets.patterns import matches
 from egapipe.pipeline.errors import EgapipeError, MachineError, UsageError, one_line
@@ -82,7 +82,7 @@ def load_hub(source: HubSource) -> tuple[datasets.Dataset, HubSource]:
     return table, source.model_copy(update={"revision": commit})
 
 
-def parquet_files(source: ParquetSource) -> list[File]:
+def parquet_files(source: ParquetSource | ArraysSource) -> list[File]:
     """The files of a source that have rows, absolute, with their footers. Raises UsageError."""
     found = [file for pattern in source.files for file in _matches(pattern)]
     files = [file for file in at_once(_with_footer, found) if file.footer.num_rows]

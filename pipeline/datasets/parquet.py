@@ -47,7 +47,7 @@ class ParquetDataset(RowsDataset):
         key = columns.key_column(features, source.key_column)
         with explained(where):
             wanted = [name for name in (label, key) if name is not None]
-            table = _read(files, [*wanted, self._image], wanted).take(self._places.array())
+            table = read_columns(files, [*wanted, self._image], wanted).take(self._places.array())
         name = f"parquet/{source.split}"
         if key is not None:
             keys = columns.keys(table.column(key), key)
@@ -148,7 +148,7 @@ def split_spec(split: str) -> str:
     return split_name(split) if split == "all" else split
 
 
-def _read(files: Sequence[File], needed: Sequence[str], wanted: Sequence[str]) -> pa.Table:
+def read_columns(files: Sequence[File], needed: Sequence[str], wanted: Sequence[str]) -> pa.Table:
     """Some columns of all files, one after the other. Raises ValueError, Arrow's errors, OSError.
 
     needed: columns that every file must have.

@@ -7,9 +7,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy.typing as npt
 from PIL import Image
 
 from egapipe.pipeline.config.data import Source
+from egapipe.pipeline.datasets.arrays.stored import Arrays
 from egapipe.pipeline.datasets.base import UNLABELLED, Images, Labels
 from egapipe.pipeline.datasets.choice import choose, notes
 from egapipe.pipeline.datasets.fingerprint import (
@@ -67,6 +69,8 @@ class RowImages(ABC):
     chosen: int64 [N], the row of the listing for each row; None for all.
     """
 
+    arrays: Arrays | None = None
+
     def __init__(self, name: str, keys: Sequence[str], chosen: Labels | None = None) -> None:
         self.name = name
         self.keys = keys
@@ -107,9 +111,15 @@ class RowImages(ABC):
 
     def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
         """The RGB image of a row, see `images.decode`. Raises ImageError, MachineError."""
+        if self.arrays is not None:
+            raise UsageError(f"data set {self.name} holds arrays, and this is for images")
         data, number = self.encoded(row), self._row(row)
         with naming(self.name, number, self.keys[number]):
             return self.decoded(self._listed(number), data, divisor)
+
+    def array(self, row: int) -> npt.NDArray[Any]:
+        """See `Images`."""
+        raise UsageError(f"data set {self.name} holds images, and this is for arrays")
 
     def _listed(self, number: int) -> int:
         """The row of the listing."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from egapipe.pipeline.config.data import SeveralSource
@@ -14,6 +15,7 @@ from egapipe.pipeline.datasets.base import Images, Labels
 from egapipe.pipeline.datasets.classes import union
 from egapipe.pipeline.datasets.images import Divisor
 from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset
+from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.keys import JoinedKeys, Keys
 
 
@@ -31,6 +33,11 @@ class _Parted(RowImages):
             inside.setdefault(part, []).append(inner)
         found = {part: self._parts[part].extents(inner) for part, inner in inside.items()}
         return {part: extents for part, extents in found.items() if extents is not None}
+
+    def array(self, row: int) -> npt.NDArray[Any]:
+        """See `Images`."""
+        part, inner = self._place(self._listed(self._row(row)))
+        return self._parts[part].array(inner)
 
     def _read(self, row: int) -> bytes:
         part, inner = self._place(row)
@@ -62,6 +69,13 @@ class SeveralDataset(_Parted, RowsDataset):
         super().__init__(source, Rows("+".join(prefixes), keys, labels, classes, numbers, said))
         self._parts = parts
         self._ends = list(accumulate(len(part) for part in parts))
+        self.arrays = parts[0].arrays
+        for part in parts:
+            if part.arrays != self.arrays:
+                raise UsageError(
+                    f"data sets {parts[0].name} and {part.name} are not of one kind: images go "
+                    "with images, arrays with arrays of one shape, type and number of variants"
+                )
 
     def __reduce__(self) -> tuple[type["SeveralDataset"], tuple[object, ...]]:
         """The parts travel as each of them does."""
@@ -100,6 +114,7 @@ class SeveralImages(_Parted):
     ) -> None:
         super().__init__(name, keys, chosen)
         self._parts, self._ends = parts, ends
+        self.arrays = parts[0].arrays
 
     def learn(self, extents: dict[int, Any]) -> None:
         """See `Images`."""

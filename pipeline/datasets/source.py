@@ -2,6 +2,7 @@
 
 from egapipe.pipeline.config.data import (
     ArchiveSource,
+    ArraysSource,
     DigitsSource,
     FolderSource,
     OneSource,
@@ -65,6 +66,10 @@ def _open_one(source: OneSource) -> RowsDataset:
         from egapipe.pipeline.datasets.archives import open_archive
 
         return open_archive(source)
+    if isinstance(source, ArraysSource):
+        from egapipe.pipeline.datasets.arrays.dataset import ArraysDataset
+
+        return ArraysDataset(source)
     if isinstance(source, ParquetSource):
         from egapipe.pipeline.datasets.parquet import ParquetDataset
 

@@ -80,6 +80,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     "HeadConfig": {"l2": 0.01, "solver": "sgd"},
     "HubSource": {"outside": False},
     "ParquetSource": {"outside": False},
+    "PythonTeacher": {"array": None},
     "NetworkTeacher": {"outputs": {}},
     "Objective": {"ratio": 1.0, "teacher": None},
     "RunTeacher": {"trust_remote_code": False},

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import pyarrow as pa
 from PIL import Image
 
 from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.datasets.arrays.stored import Arrays
 from egapipe.pipeline.datasets.fingerprint import image_digests
 from egapipe.pipeline.datasets.images import Divisor
 from egapipe.pipeline.keys import NumberedKeys
@@ -25,6 +26,7 @@ class Whole(ABC):
     """What a data set says of itself of which all rows are chosen."""
 
     numbered = False
+    arrays: Arrays | None = None
     notes: Sequence[str] = ()
 
     @property
@@ -36,6 +38,10 @@ class Whole(ABC):
     def source_rows(self) -> int:
         """The same."""
         return len(self)
+
+    def array(self, row: int) -> npt.NDArray[Any]:
+        """Raises TypeError: its rows are images."""
+        raise TypeError(f"row {row} is an image")
 
     def for_workers(self, keys: Sequence[str]) -> Self:
         """As it is."""

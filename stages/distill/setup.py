@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.config.data import Normalize
+from egapipe.pipeline.config.data import ArrayType, Normalize
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.datasets import Dataset, aligned, open_dataset
 from egapipe.pipeline.errors import UsageError
@@ -142,9 +142,11 @@ def prepare(config: Config, world: World) -> Job:
         torch.set_num_threads(distill.threads)
     sources = open_sources(config)
     dataset, labels = sources.datasets[0], sources.labels
-    normalize = distill.normalize or teacher_normalize(sources.stores[0])
     frame = student_frame(config, dataset, sources.stores[0].manifest.plan)
     loader = make_loader(config, sources, frame, world)
+    normalize = None
+    if isinstance(frame, Frame):
+        normalize = distill.normalize or teacher_normalize(sources.stores[0])
     classes = number_of_classes(dataset, labels)
     test = (
         None if config.dataset.test is None else aligned(open_dataset(config.dataset.test), dataset)
@@ -183,7 +185,7 @@ def teacher_normalize(store: FeatureStore) -> Normalize:
 
 
 def open_test(
-    config: Config, dataset: Dataset, classes: int, frame: Frame, world: World
+    config: Config, dataset: Dataset, classes: int, frame: Frame | ArrayType, world: World
 ) -> Evaluation:
     """The labelled images of a test data set."""
     labels = dataset.labels
@@ -226,19 +228,21 @@ def student_spec(
     backbone: nn.Module,
     names: list[str] | None,
     classes: int,
-    frame: Frame,
-    normalize: Normalize,
+    seen: Frame | ArrayType,
+    normalize: Normalize | None,
 ) -> StudentSpec:
-    """What the student is made of, its backbone measured."""
+    """What the student is made of, its backbone measured. normalize: of images."""
+    frame, array = (seen, None) if isinstance(seen, Frame) else (None, seen)
     return StudentSpec(
         student=config.distill.student,
-        features=feature_width(backbone, frame.size),
+        features=feature_width(backbone, seen.size if isinstance(seen, Frame) else seen),
         dim=config.distill.head.dim,
         classes=classes,
         class_names=names,
-        size=frame.size,
-        aspect=frame.aspect,
+        size=None if frame is None else frame.size,
+        aspect=None if frame is None else frame.aspect,
         normalize=normalize,
+        array=array,
     )
 
 

@@ -1,5 +1,6 @@
 """A trained student, loaded from its run folder without teacher or store."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.config.data import ArrayType
 from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.datasets.classes import by_name, by_number
 from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.results.runs import RunFolder, open_run
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.data.crops import Size
-from egapipe.stages.distill.data.images import readable
+from egapipe.stages.distill.data.images import Frame, readable
 from egapipe.stages.distill.data.loader import run_ahead
 from egapipe.stages.distill.data.sources import open_images
 from egapipe.stages.distill.model.precision import PRECISIONS, autocast
@@ -78,7 +79,7 @@ class TrainedStudent:
             raise UsageError(f"config {self.config.name} has no dataset.test to measure with")
         dataset = self.numbered(open_dataset(self.config.dataset.test))
         world = World.alone(self.device)
-        test = open_test(self.config, dataset, self.spec.classes, self.spec.frame, world)
+        test = open_test(self.config, dataset, self.spec.classes, self.spec.seen, world)
         return test.accuracy(evaluation_logits(self.student, self.config.distill), world)
 
     def numbered(self, dataset: Dataset) -> Dataset:
@@ -96,9 +97,9 @@ class TrainedStudent:
         rows: int64 [N] of the data set, in any order. Rows whose image cannot be read are left
         out. Raises UsageError if the images are not of one size and the student's is not set.
         """
-        hashes, frame = key_hashes(dataset.keys), self.spec.frame
-        images = open_images(self.config, dataset, hashes, frame, World.alone(self.device))
-        length = _batch_length(frame.size)
+        hashes, seen = key_hashes(dataset.keys), self.spec.seen
+        images = open_images(self.config, dataset, hashes, seen, World.alone(self.device))
+        length = _batch_length(seen)
         chunks = (rows[i : i + length] for i in range(0, len(rows), length))
         jobs = (lambda chunk=chunk: readable(images, chunk) for chunk in chunks)
         for chunk, pixels in run_ahead(jobs, images.threads, self.device):
@@ -178,5 +179,6 @@ def _shapes(folder: Path, *, averaged: bool) -> dict[str, tuple[int, ...]]:
     return {**shapes_in(folder / "student.safetensors", "backbone."), **own}
 
 
-def _batch_length(size: Size) -> int:
-    return max(1, min(_BATCH, _BATCH_PIXELS // (size[0] * size[1])))
+def _batch_length(seen: Frame | ArrayType) -> int:
+    numbers = math.prod(seen.size if isinstance(seen, Frame) else seen.shape)
+    return max(1, min(_BATCH, _BATCH_PIXELS // numbers))

@@ -16,9 +16,9 @@ def check_images(parts: Parts) -> Result:
     """Images of every split are listed, and a few of the training images can be read."""
     counts = {split: len(parts.dataset(split)) for split in parts.config.splits()}
     rows = parts.rows.get()
-    image = parts.dataset("train").image(int(rows[0]))
+    first = _size_of(parts.dataset("train"), int(rows[0]))
     listed = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    said = f"{listed}; {len(rows)} were read, the first has {image.width} x {image.height}"
+    said = f"{listed}; {len(rows)} were read, the first has {first}"
     doubts = [
         note
         for split in parts.config.splits()
@@ -28,10 +28,20 @@ def check_images(parts: Parts) -> Result:
     return warn("; ".join([said, *doubts])) if doubts else ok(said)
 
 
+def _size_of(dataset: Dataset, row: int) -> str:
+    if dataset.arrays is not None:
+        kind, shape = dataset.arrays.type.dtype, " x ".join(map(str, dataset.array(row)[0].shape))
+        return f"{shape} of {kind} in {dataset.arrays.variants} variants"
+    image = dataset.image(row)
+    return f"{image.width} x {image.height}"
+
+
 def check_labels(parts: Parts) -> Result:
     """Heads and student are trained on labels: there are some, as many as are asked for."""
     dataset, asked = parts.dataset("train"), parts.config.distill.labels_per_class
     labelled = dataset.labels[dataset.labels >= 0]
+    if not len(labelled) and not parts.config.distill.learns_labels:
+        return ok("no row has a class, and nothing of distill learns from one")
     if not len(labelled):
         return fail(
             f"{dataset.name} has no labelled image: set dataset.train.label_column, or use "

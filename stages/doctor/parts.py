@@ -181,7 +181,7 @@ class Parts:
 
 def _is_readable(dataset: Dataset, row: int) -> bool:
     try:
-        dataset.image(row)
+        dataset.image(row) if dataset.arrays is None else dataset.array(row)
     except ImageError:
         return False
     return True

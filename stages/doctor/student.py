@@ -1,8 +1,9 @@
 """Checks of the student."""
 
+import numpy as np
 import torch
 
-from egapipe.pipeline.config.data import Normalize
+from egapipe.pipeline.config.data import ArrayType, Normalize, holds_arrays
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill.data.images import Frame, StreamedImages
@@ -19,26 +20,32 @@ def check_student(parts: Parts) -> Result:
     """It is built, and its fresh weights give finite, different logits for real images."""
     config, dataset = parts.config, parts.dataset("train")
     check_milestones(config.distill)
-    backbone, frame = parts.backbone.get(), _frame(parts)
+    backbone, seen = parts.backbone.get(), _seen(parts)
     classes = max(1, number_of_classes(dataset, dataset.labels))
-    try:
-        normalize = config.distill.normalize or teacher_normalize(parts)
-    except MissingError:
-        # Only finite numbers are asked for.
-        normalize = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    spec = student_spec(config, backbone, dataset.classes, classes, frame, normalize)
+    normalize = _normalize(parts) if isinstance(seen, Frame) else None
+    spec = student_spec(config, backbone, dataset.classes, classes, seen, normalize)
     student = spec.build(backbone).eval()
-    nodes, logits = student(_images(parts, frame))
+    nodes, logits = student(_images(parts, seen))
     for name, output in {"nodes": nodes, "logits": logits}.items():
         if not bool(torch.isfinite(output).all()):
             return fail(f"{name} of the untrained student are not finite: check its architecture")
     if bool((logits == logits[:1]).all()):
         return fail("the untrained student gives the same logits for different images")
-    return ok(_described(student, config.distill.student.name, nodes.shape[1], classes, frame.size))
+    return ok(_described(student, config.distill.student.name, nodes.shape[1], classes, seen))
+
+
+def _normalize(parts: Parts) -> Normalize:
+    """Of the student's images; where nobody knows it, any: only finite numbers are asked for."""
+    try:
+        return parts.config.distill.normalize or teacher_normalize(parts)
+    except MissingError:
+        return Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def check_student_normalisation(parts: Parts) -> Result:
     """Images are normalised for the student as they are for the teacher."""
+    if holds_arrays(parts.config.dataset.train):
+        return ok("arrays are seen as they are")
     own = parts.config.distill.normalize
     theirs = teacher_normalize(parts)
     if own is None or own == theirs:
@@ -58,7 +65,7 @@ def teacher_normalize(parts: Parts) -> Normalize:
     return Normalize(mean=used["mean"], std=used["std"])
 
 
-def _frame(parts: Parts) -> Frame:
+def _seen(parts: Parts) -> Frame | ArrayType:
     """What the student sees; where there is no store yet, as the configuration says."""
     try:
         plan = parts.store("train").manifest.plan
@@ -67,16 +74,21 @@ def _frame(parts: Parts) -> Frame:
     return student_frame(parts.config, parts.dataset("train"), plan)
 
 
-def _images(parts: Parts, frame: Frame) -> torch.Tensor:
-    """The clean views of the sampled rows at the student's size, uint8 [B, 3, H, W]."""
-    dataset = parts.dataset("train")
-    images = StreamedImages(dataset, key_hashes(dataset.keys), frame, torch.device("cpu"), 1)
-    return images.clean(parts.rows.get())
+def _images(parts: Parts, seen: Frame | ArrayType) -> torch.Tensor:
+    """The clean views of the sampled rows at the student's size, uint8 [B, 3, H, W], or arrays."""
+    dataset, rows = parts.dataset("train"), parts.rows.get()
+    if not isinstance(seen, Frame):
+        return torch.from_numpy(np.stack([dataset.array(int(row))[0] for row in rows]))
+    images = StreamedImages(dataset, key_hashes(dataset.keys), seen, torch.device("cpu"), 1)
+    return images.clean(rows)
 
 
-def _described(student: Student, name: str, nodes: int, classes: int, size: tuple[int, int]) -> str:
+def _described(
+    student: Student, name: str, nodes: int, classes: int, seen: Frame | ArrayType
+) -> str:
     millions = sum(p.numel() for p in student.backbone.parameters()) / 1e6
+    sides = " x ".join(map(str, seen.size if isinstance(seen, Frame) else seen.shape))
+    of = f"{'images' if isinstance(seen, Frame) else 'arrays'} of {sides}"
     return (
-        f"{name}: {millions:.2f} M parameters, images of {size[0]} x {size[1]} to {nodes} nodes "
-        f"and {classes} classes, finite"
+        f"{name}: {millions:.2f} M parameters, {of} to {nodes} nodes and {classes} classes, finite"
     )

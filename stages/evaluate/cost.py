@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from egapipe.pipeline.config.data import ArrayType
 from egapipe.pipeline.mathematics.timing import median_time, one_thread
+from egapipe.stages.distill.data.images import Frame
+from egapipe.stages.distill.data.inputs import drawn_inputs
 
 BATCHES = (1, 64)
 
@@ -35,8 +38,8 @@ class Cost:
     latency: tuple[Latency, ...]
 
 
-def measure_cost(student: nn.Module, backbone: nn.Module, size: tuple[int, int]) -> Cost:
-    """The cost of a student that takes uint8 images [B, 3, *size], in evaluation mode.
+def measure_cost(student: nn.Module, backbone: nn.Module, seen: Frame | ArrayType) -> Cost:
+    """The cost of a student that takes rows as `drawn_inputs` draws them, in evaluation mode.
 
     It is copied: its device, mode and gradients are left as they are.
     """
@@ -44,15 +47,9 @@ def measure_cost(student: nn.Module, backbone: nn.Module, size: tuple[int, int])
     return Cost(
         parameters=count_parameters(student),
         backbone_parameters=count_parameters(backbone),
-        macs=count_macs(on_cpu, random_images(1, size)),
-        latency=tuple(measure_latency(on_cpu, random_images(b, size)) for b in BATCHES),
+        macs=count_macs(on_cpu, drawn_inputs(seen, 1)),
+        latency=tuple(measure_latency(on_cpu, drawn_inputs(seen, b)) for b in BATCHES),
     )
-
-
-def random_images(batch: int, size: tuple[int, int]) -> Tensor:
-    """uint8 [batch, 3, *size], the same at every call."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, generator=generator)
 
 
 def count_parameters(module: nn.Module) -> int:

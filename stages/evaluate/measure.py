@@ -53,7 +53,7 @@ def run(
         checkpoint=student.checkpoint.name,
         student=student.spec.student.name,
         # First, before anything else has started threads in this process.
-        cost=measure_cost(student.student, student.student.backbone, student.spec.size),
+        cost=measure_cost(student.student, student.student.backbone, student.spec.seen),
     )
     images = bare.left_out.attempt(
         lambda: _test_images(student), "predictions", "embeddings", "graphs"

@@ -80,7 +80,7 @@ def _title(student: TrainedStudent) -> str:
 
 
 def _what(student: TrainedStudent) -> str:
-    height, width = student.spec.size
+    height, width = student.spec.frame.size
     teacher, name = student.config.teacher, markdown(student.spec.student.name)
     return (
         f"A {name} for {student.spec.classes} classes, distilled from the stored embeddings of "

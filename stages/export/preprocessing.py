@@ -14,7 +14,7 @@ KEY = "preprocessing"
 
 def preprocessing(spec: StudentSpec) -> dict[str, Any]:
     """The steps from an image file to a row of the input, as JSON, in their order."""
-    height, width = spec.size
+    height, width = spec.frame.size
     return {
         "orientation": "turned as EXIF says",
         "transparency": {"laid_on": [255, 255, 255]},

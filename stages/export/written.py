@@ -40,7 +40,7 @@ class Order:
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
         """The student's graph for any batch size. Raises EgapipeError if it cannot be traced."""
-        example = torch.zeros(2, 3, *self.spec.size, dtype=torch.uint8)
+        example = torch.zeros(2, 3, *self.spec.frame.size, dtype=torch.uint8)
         try:
             with quiet(), torch.no_grad():
                 shapes = {INPUT: {0: _BATCH}}

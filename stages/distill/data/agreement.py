@@ -22,6 +22,7 @@ from egapipe.pipeline.views import (
     partners,
     view_params,
 )
+from egapipe.stages.distill.data.arrays import variant_numbers
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.crops import Size
 from egapipe.stages.distill.data.entries import first_views, student_views
@@ -55,16 +56,27 @@ class Origin:
         first = int(first_views(config, plan, key_hashes([self.key]), epoch, draws)[0])
         return CLEAN if first == CLEAN else first + entry
 
-    def image(
-        self, epoch: int, draws: int, entry: int, config: DistillConfig, size: Size
-    ) -> tuple[Pixels, bool]:
-        """The view that the student must see, uint8 [H, W, 3], and whether it was resized."""
+    def is_seen(
+        self, found: torch.Tensor, epoch: int, draws: int, entry: int, config: DistillConfig
+    ) -> bool:
+        """Whether an image, uint8 [3, H, W], or an array [*shape], is what the student must see."""
         plan = student_plan(config, self.store.manifest.plan)
         if config.student_view == "paired":
             view = self.teacher_view(epoch, draws, entry, config)
         else:
             number = draws * config.views_per_row + entry
             view = int(student_views(epoch, np.array([number]))[0])
+        if self.dataset.arrays is not None:
+            hashes, variants = key_hashes([self.key]), self.dataset.arrays.variants
+            [number] = variant_numbers(plan, hashes, view, variants).tolist()
+            return bool((self.dataset.array(self.row)[number] == found.numpy()).all())
+        height, width = found.shape[1:]
+        wanted, resized = self._image(plan, view, (height, width))
+        pixels = found.permute(1, 2, 0).numpy().astype(np.int64)
+        return bool(np.abs(pixels - wanted).max() <= (RESIZED if resized else 0))
+
+    def _image(self, plan: ViewsConfig, view: int, size: Size) -> tuple[Pixels, bool]:
+        """A view, uint8 [H, W, 3], and whether it was resized."""
         found, resized = self._seen(self.row, plan, view, size)
         if plan.mix is None:
             return found, resized
@@ -105,15 +117,13 @@ def check_agreement(batch: Batch, epoch: int, sources: Sources, config: DistillC
     [known] = origin.store.keys([origin.row])
     if known != origin.key:
         raise TrainingError(f"{where} is {known} in store {origin.store.url}: extract it again")
-    height, width = batch.images.shape[2:]
     draws = 0 if batch.draws is None else int(batch.draws[place])
     entry = place % config.views_per_row
-    wanted, resized = origin.image(epoch, draws, entry, config, (height, width))
-    found = batch.images[place].permute(1, 2, 0).cpu().numpy().astype(np.int64)
-    if np.abs(found - wanted).max() > (RESIZED if resized else 0):
+    if not origin.is_seen(batch.images[place].cpu(), epoch, draws, entry, config):
+        what = "image" if origin.dataset.arrays is None else "array"
         raise TrainingError(
-            f"{where}: the image in the batch is not that of {origin.dataset.name} in its view: "
-            "remove `pixels` in the cache folder, where decoded images are kept"
+            f"{where}: the {what} in the batch is not that of {origin.dataset.name} in its view: "
+            f"remove `pixels` in the cache folder, where decoded {what}s are kept"
         )
     view = origin.teacher_view(epoch, draws, entry, config)
     for output, values in {config.teacher_output: batch.features, **batch.outputs}.items():

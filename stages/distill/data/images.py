@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.config.data import ArrayType, ViewsConfig
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.views import CLEAN, Hashes, apply_view, settled, view_boxes
@@ -30,12 +30,18 @@ class Frame:
 
 
 class Images(Protocol):
-    """Views of a data set's images at the student's resolution."""
+    """Views of a data set's images at the student's resolution, or of its arrays.
+
+    What is uint8 [B, 3, H, W] here is [B, *shape] of arrays, int64 or float32.
+    """
 
     threads: int
     """Threads that may prepare batches ahead; 0 where preparing costs next to nothing."""
-    frame: Frame
-    """Of every view."""
+
+    @property
+    def frame(self) -> Frame | ArrayType:
+        """Of every view."""
+        ...
 
     def clean(self, rows: Ints) -> Tensor:
         """The clean view of each row: uint8 [B, 3, H, W] on the device. Raises ImageError."""
@@ -59,8 +65,15 @@ def readable(images: Images, rows: Ints) -> tuple[Ints, Tensor]:
     except ImageError:
         read = [(row, _one_image(images, row)) for row in rows]
     good = [(row, view) for row, view in read if view is not None]
-    views = [view for _, view in good] or [torch.empty(0, 3, *images.frame.size, dtype=torch.uint8)]
+    views = [view for _, view in good] or [_none(images.frame)]
     return np.array([row for row, _ in good], dtype=np.int64), torch.cat(views)
+
+
+def _none(seen: Frame | ArrayType) -> Tensor:
+    if isinstance(seen, Frame):
+        return torch.empty(0, 3, *seen.size, dtype=torch.uint8)
+    kind: torch.dtype = getattr(torch, seen.dtype)
+    return torch.empty(0, *seen.shape, dtype=kind)
 
 
 def _one_image(images: Images, row: np.int64) -> Tensor | None:

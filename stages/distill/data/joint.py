@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from egapipe.pipeline.config.data import ViewsConfig
-from egapipe.stages.distill.data.images import Images
+from egapipe.pipeline.config.data import ArrayType, ViewsConfig
+from egapipe.stages.distill.data.images import Frame, Images
 
 Ints = npt.NDArray[np.int64]
 
@@ -73,7 +73,7 @@ class JointImages:
         self.parts = parts
         self._offsets = Offsets.of(lengths)
         self.threads = max(part.threads for part in parts)
-        self.frame = parts[0].frame
+        self.frame: Frame | ArrayType = parts[0].frame
 
     def clean(self, rows: Ints) -> Tensor:
         """The clean view of each row: uint8 [B, 3, H, W] on the device. Raises ImageError."""

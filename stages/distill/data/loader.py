@@ -17,7 +17,7 @@ from egapipe.stages.distill.data.ahead import free_rows, read_ahead
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.changes import Changes
 from egapipe.stages.distill.data.entries import Entries, entries_of, plain_views
-from egapipe.stages.distill.data.images import Images
+from egapipe.stages.distill.data.images import Frame, Images
 from egapipe.stages.distill.data.joint import Embeddings
 from egapipe.stages.distill.data.mixing import blended
 from egapipe.stages.distill.data.order import UNLABELLED, Plain, Plan, at_random, drawn_before
@@ -111,7 +111,10 @@ class Loader:
     @property
     def changes(self) -> Changes:
         """What becomes of the student's images behind crop and flip."""
-        return Changes(self.config, self.hashes, self.images.frame.size)
+        frame = self.images.frame
+        # Arrays are not changed.
+        size = frame.size if isinstance(frame, Frame) else (0, 0)
+        return Changes(self.config, self.hashes, size)
 
     def entries(self, rows: Ints, draws: Ints, epoch: int) -> Entries:
         """What stands in a batch for rows, int64 [N], that came up so often in the epoch before."""

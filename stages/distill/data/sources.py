@@ -1,5 +1,6 @@
 """What a student learns from: the labelled split and the unlabelled ones, checked and as one."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.config.data import ArrayType, ViewsConfig
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.features import pair_names
 from egapipe.pipeline.config.tree import Split
@@ -19,6 +20,7 @@ from egapipe.pipeline.results.images import content_of
 from egapipe.pipeline.results.pairing import check_one_teacher, copied_views, open_pair
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import Hashes, key_hashes
+from egapipe.stages.distill.data.arrays import ResidentArrays, StreamedArrays
 from egapipe.stages.distill.data.choice import held_out
 from egapipe.stages.distill.data.entries import check_views
 from egapipe.stages.distill.data.images import Frame, Images, ResidentImages, StreamedImages
@@ -29,6 +31,7 @@ from egapipe.stages.distill.data.order import UNLABELLED, Mixed, Plain, Plan
 from egapipe.stages.distill.data.partners import joint_partners
 from egapipe.stages.distill.data.pixels import (
     SizeMismatchError,
+    decoded_arrays,
     decoded_images,
     first_size,
     image_size,
@@ -158,7 +161,7 @@ def training_labels(config: Config, dataset: Dataset, features: Features, held: 
     return labels
 
 
-def make_loader(config: Config, sources: Sources, frame: Frame, world: World) -> Loader:
+def make_loader(config: Config, sources: Sources, frame: Frame | ArrayType, world: World) -> Loader:
     """The loader of all sources.
 
     Raises UsageError if the rows cannot be drawn as the configuration says.
@@ -201,7 +204,7 @@ def epoch_plan(config: Config, sources: Sources, world: World) -> Plan:
 
 
 def _joint(
-    config: Config, sources: Sources, hashes: list[Hashes], frame: Frame, world: World
+    config: Config, sources: Sources, hashes: list[Hashes], frame: Frame | ArrayType, world: World
 ) -> Images:
     """All sources' images; those of the unlabelled ones may have any size."""
     each = zip(sources.datasets, sources.stores, hashes, strict=True)
@@ -212,8 +215,10 @@ def _joint(
     return joint_images(parts, [len(dataset) for dataset in sources.datasets])
 
 
-def student_frame(config: Config, dataset: Dataset, plan: ViewsConfig) -> Frame:
-    """What the student sees of an image. plan: the teacher's views."""
+def student_frame(config: Config, dataset: Dataset, plan: ViewsConfig) -> Frame | ArrayType:
+    """What the student sees of an image, or of an array. plan: the teacher's views."""
+    if dataset.arrays is not None:
+        return dataset.arrays.type
     aspect, side = student_plan(config.distill, plan).aspect, config.distill.image_size
     if side is not None:
         return Frame((side, side), _kept(aspect))
@@ -231,7 +236,7 @@ def open_images(
     config: Config,
     dataset: Dataset,
     hashes: Hashes,
-    frame: Frame,
+    frame: Frame | ArrayType,
     world: World,
     *,
     store: FeatureStore | None = None,
@@ -244,6 +249,8 @@ def open_images(
     Nothing is decoded where others train.
     """
     distill = config.distill
+    if not isinstance(frame, Frame):
+        return _open_arrays(distill, dataset, hashes, frame, world, store)
     height, width = first_size(dataset)
     fits = len(dataset) * height * width * 3 <= distill.resident_bytes
     resident = distill.data == "resident" or (distill.data == "auto" and fits)
@@ -251,7 +258,7 @@ def open_images(
         try:
             content = None if store is None else content_of(dataset, store.manifest)
             decoded = decoded_images(dataset, content)
-            return ResidentImages(decoded.pixels, hashes, frame, world.device, decoded.unreadable)
+            return ResidentImages(decoded.values, hashes, frame, world.device, decoded.unreadable)
         except SizeMismatchError as error:
             if distill.data == "resident":
                 raise UsageError(f"distill.data is resident, but {error}") from None
@@ -260,6 +267,32 @@ def open_images(
             f"images of {dataset.name} differ in size: set distill.image_size, the student's input"
         )
     return StreamedImages(dataset, hashes, frame, world.device, decoding_threads(distill))
+
+
+def _open_arrays(
+    distill: DistillConfig,
+    dataset: Dataset,
+    hashes: Hashes,
+    seen: ArrayType,
+    world: World,
+    store: FeatureStore | None,
+) -> Images:
+    """Arrays on the device if they fit, else streamed. Raises UsageError for others than those that
+    the student sees."""
+    arrays = dataset.arrays
+    if arrays is None or arrays.type != seen:
+        found = "images" if arrays is None else f"{arrays.type.dtype} {list(arrays.type.shape)}"
+        raise UsageError(
+            f"{dataset.name} holds {found}, the student sees arrays {seen.dtype} {list(seen.shape)}"
+        )
+    numbers = len(dataset) * arrays.variants * math.prod(seen.shape)
+    fits = numbers * np.dtype(seen.dtype).itemsize <= distill.resident_bytes
+    resident = distill.data == "resident" or (distill.data == "auto" and fits)
+    if resident and world.trains(distill.workers):
+        content = None if store is None else content_of(dataset, store.manifest)
+        rows = decoded_arrays(dataset, arrays, content)
+        return ResidentArrays(rows, hashes, arrays, world.device)
+    return StreamedArrays(dataset, hashes, arrays, world.device, decoding_threads(distill))
 
 
 def decoding_threads(distill: DistillConfig) -> int:

@@ -120,14 +120,14 @@ def measured(distill: DistillConfig, spec: StudentSpec, backbone: nn.Module) -> 
     taps = [pair.student for pair in distill.pairs.values()]
     taps += [tap for pair in distill.live_pairs.values() for tap in pair]
     names = list(dict.fromkeys(taps))
-    shapes = tap_shapes(backbone, names, spec.size) if names else {}
+    shapes = tap_shapes(backbone, names, spec.array or spec.frame.size) if names else {}
     return Measured(spec, spec.build(backbone), shapes)
 
 
 def build_peer(distill: DistillConfig, spec: StudentSpec, chosen: StudentConfig) -> Measured:
     """Another student of the same images and classes. spec: of the student."""
     backbone = build_student(chosen.name, chosen.args)
-    width = feature_width(backbone, spec.size)
+    width = feature_width(backbone, spec.array or spec.frame.size)
     return measured(
         distill, spec.model_copy(update={"student": chosen, "features": width}), backbone
     )

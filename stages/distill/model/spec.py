@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import ValidationError, model_validator
+from pydantic import (
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from egapipe.pipeline.config.base import Positive, Section
-from egapipe.pipeline.config.data import Normalize
+from egapipe.pipeline.config.data import ArrayType, Normalize
 from egapipe.pipeline.config.distill import StudentConfig
 from egapipe.pipeline.config.explain import explain
 from egapipe.pipeline.datasets.images import MAX_PIXELS
@@ -36,21 +41,50 @@ class StudentSpec(Section):
     """Outputs of the classifier."""
     class_names: list[str] | None
     """Their names, where known."""
-    size: tuple[Positive, Positive]
-    """(height, width) of the input."""
-    normalize: Normalize
-    """Input normalisation, part of the module."""
+    size: tuple[Positive, Positive] | None = None
+    """(height, width) of the images that are its input."""
+    normalize: Normalize | None = None
+    """Their normalisation, part of the module."""
+    array: ArrayType | None = None
+    """In place of both: its input is an array of this shape."""
     aspect: Literal["keep"] | None = None
     """Of clean images that are not square the middle square is seen; None: they are stretched, as
     by all students of before."""
 
     @property
+    def seen(self) -> Frame | ArrayType:
+        """What the student sees of a row."""
+        return self.frame if self.array is None else self.array
+
+    @property
     def frame(self) -> Frame:
-        """What the student sees of an image."""
+        """What the student sees of an image. Raises UsageError where it sees none."""
+        if self.size is None:
+            raise self._sees_none()
         return Frame(self.size, self.aspect)
+
+    @property
+    def levels(self) -> Normalize:
+        """How its images are normalised. Raises UsageError where it sees none."""
+        if self.normalize is None:
+            raise self._sees_none()
+        return self.normalize
+
+    def _sees_none(self) -> UsageError:
+        return UsageError(f"student {self.student.name} was trained on arrays, this is for images")
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = write(self)
+        absent = ("array",) if self.array is None else ("size", "normalize", "aspect")
+        return {key: value for key, value in tree.items() if key not in absent}
 
     @model_validator(mode="after")
     def _an_image(self) -> Self:
+        if (self.size is None, self.normalize is None) != (self.array is not None,) * 2:
+            raise ValueError("give size and normalize, or array")
+        if self.size is None:
+            return self
         height, width = self.size
         if height * width > MAX_PIXELS:
             raise ValueError(f"size {height} x {width} is more than {MAX_PIXELS:,} pixels")

@@ -83,17 +83,22 @@ class Seen(NamedTuple):
 
 
 class Student(nn.Module):
-    """A backbone with a head: uint8 images to nodes and logits."""
+    """A backbone with a head: uint8 images, or arrays, to nodes and logits."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, head: Head, normalize: Normalize) -> None:
+    def __init__(self, backbone: nn.Module, head: Head, normalize: Normalize | None) -> None:
+        """normalize: of images; None: the backbone sees arrays as they are."""
         super().__init__()
         self.backbone = backbone
         self.head = head
         self._taps: Taps | None = None
         self._gives_features = False
+        self._normalizes = normalize is not None
+        self._memory_format = torch.contiguous_format
+        if normalize is None:
+            return
         self.set_memory_format(torch.channels_last)
         # Part of the module so that it follows the device; not of the weights.
         # NumPy scales: on the meta device torch would import its compiler to multiply.
@@ -102,7 +107,10 @@ class Student(nn.Module):
             self.register_buffer(name, scaled.view(1, 3, 1, 1), persistent=False)
 
     def set_memory_format(self, memory_format: torch.memory_format) -> None:
-        """Order in memory of images and of the weights of convolutions; the values stay."""
+        """Order in memory of images and of the weights of convolutions; the values stay. Arrays,
+        and what is made for them, stay as they are."""
+        if not self._normalizes:
+            return
         self.backbone.to(memory_format=memory_format)  # type: ignore[call-overload]
         self._memory_format = memory_format
 
@@ -114,7 +122,7 @@ class Student(nn.Module):
         return self
 
     def features(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] to the backbone's features [B, F]."""
+        """uint8 [B, 3, H, W], or arrays [B, *shape], to the backbone's features [B, F]."""
         return cast(Tensor, self.backbone(self._pixels(images)))
 
     def tap(self, names: Sequence[str], *, features: bool = False) -> None:
@@ -124,7 +132,7 @@ class Student(nn.Module):
         self._gives_features = features
 
     def forward(self, images: Tensor, *, tapped: bool = False) -> tuple[Any, ...]:
-        """uint8 [B, 3, H, W] to nodes [B, D] and logits [B, C].
+        """uint8 [B, 3, H, W], or arrays [B, *shape], to nodes [B, D] and logits [B, C].
 
         tapped: the features or None, and what each tap gives by its name, come behind them: the
         fields of `Seen`.
@@ -139,5 +147,7 @@ class Student(nn.Module):
         return (*self.head(features), features if self._gives_features else None, found)
 
     def _pixels(self, images: Tensor) -> Tensor:
+        if not self._normalizes:
+            return images
         pixels = (images.float() - self.mean) / self.std
         return pixels.contiguous(memory_format=self._memory_format)

@@ -7,20 +7,23 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from egapipe.pipeline.config.sources import ArrayType
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.machine.imports import typed_line
 from egapipe.stages.distill.students.taps import MAPS, Taps
 
+Seen = int | tuple[int, int] | ArrayType
 
-def feature_width(module: nn.Module, image_size: int | tuple[int, int]) -> int:
-    """F of the features [B, F] that a student gives for images [B, 3, H, W].
 
-    image_size: H and W, or the side of a square. Runs one forward pass over two black images in
-    evaluation mode; parameters, buffers, training flags and the random state stay as they were.
-    Raises UsageError: the student fails on such images, its output is not a floating [B, F], or F
-    is not the `num_features` it declares.
+def feature_width(module: nn.Module, seen: Seen) -> int:
+    """F of the features [B, F] that a student gives for images [B, 3, H, W], or arrays.
+
+    seen: H and W, or the side of a square, or what an array is. Runs one forward pass over two
+    black images, or arrays of zeros, in evaluation mode; parameters, buffers, training flags and
+    the random state stay as they were. Raises UsageError: the student fails on such images, its
+    output is not a floating [B, F], or F is not the `num_features` it declares.
     """
-    output, what = _output(module, module, image_size)
+    output, what = _output(module, module, seen)
     if not isinstance(output, Tensor):
         raise UsageError(f"{what} gives {type(output).__name__}: it must give one tensor [B, F]")
     shape = list(output.shape)
@@ -35,17 +38,15 @@ def feature_width(module: nn.Module, image_size: int | tuple[int, int]) -> int:
     return shape[1]
 
 
-def tap_shapes(
-    module: nn.Module, names: Sequence[str], image_size: int | tuple[int, int]
-) -> dict[str, tuple[int, ...]]:
-    """What each tap of a student gives of one image [3, H, W], see `Taps`.
+def tap_shapes(module: nn.Module, names: Sequence[str], seen: Seen) -> dict[str, tuple[int, ...]]:
+    """What each tap of a student gives of one image [3, H, W], or array, see `Taps`.
 
     As `feature_width`. Raises UsageError: there is no such tap, the student fails on such images,
     or a tap gives no floating [B, ...].
     """
     taps = Taps(module, names)
     try:
-        output, what = _output(module, _Tapped(module, taps), image_size)
+        output, what = _output(module, _Tapped(module, taps), seen)
     finally:
         taps.remove()
     found = cast(dict[str, Tensor], output)
@@ -71,22 +72,33 @@ class _Tapped(nn.Module):
         return self._taps.run(images)[1]
 
 
-def _output(
-    student: nn.Module, module: nn.Module, image_size: int | tuple[int, int]
-) -> tuple[object, str]:
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    what = f"student {type(student).__name__} on images [2, 3, {height}, {width}]"
+def _output(student: nn.Module, module: nn.Module, seen: Seen) -> tuple[object, str]:
+    kind = "arrays" if isinstance(seen, ArrayType) else "images"
+    shape = _shape(seen)
+    what = f"student {type(student).__name__} on {kind} {[2, *shape]}"
     try:
-        return _evaluate(module, height, width), what
+        return _evaluate(module, shape, whole=_whole(seen)), what
     except UsageError:
         raise
     except Exception as error:  # a network of the user's own raises anything
         raise UsageError(f"{what} fails: {typed_line(error)}") from error
 
 
-def _evaluate(module: nn.Module, height: int, width: int) -> object:
+def _shape(seen: Seen) -> tuple[int, ...]:
+    """Of what the network is given for a row."""
+    if isinstance(seen, ArrayType):
+        return seen.shape
+    return (3, seen, seen) if isinstance(seen, int) else (3, *seen)
+
+
+def _whole(seen: Seen) -> bool:
+    return isinstance(seen, ArrayType) and seen.dtype == "int64"
+
+
+def _evaluate(module: nn.Module, shape: tuple[int, ...], *, whole: bool) -> object:
     parameter = next(module.parameters(), torch.empty(0))
-    images = torch.zeros(2, 3, height, width, dtype=parameter.dtype, device=parameter.device)
+    kind = torch.int64 if whole else parameter.dtype
+    images = torch.zeros(2, *shape, dtype=kind, device=parameter.device)
     # Copies, since a module may write its buffers in evaluation mode too.
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     with torch.no_grad(), _evaluation_mode(module), torch.random.fork_rng():

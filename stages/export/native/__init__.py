@@ -53,7 +53,7 @@ def write_native(order: Order) -> Written:
     folder = order.folder / native.library
     folder.mkdir()
     network = native.write(order, str(folder)).eval()
-    normalize = order.spec.normalize
+    normalize = order.spec.levels
     mean, std = (
         order.module.student.mean.new_tensor(levels).view(1, 3, 1, 1)
         for levels in (normalize.mean, normalize.std)

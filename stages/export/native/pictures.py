@@ -15,15 +15,15 @@ def processor(spec: StudentSpec) -> dict[str, Any]:
     and the image is to be cropped before. `pipeline` turns pictures as EXIF says, and drops
     transparency instead of laying it on white.
     """
-    height, width = spec.size
+    height, width = spec.frame.size
     both = {"height": height, "width": width}
     common = {
         "do_convert_rgb": True,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(spec.normalize.mean),
-        "image_std": list(spec.normalize.std),
+        "image_mean": list(spec.levels.mean),
+        "image_std": list(spec.levels.std),
         "do_resize": True,
         "resample": _BILINEAR,
     }
@@ -40,7 +40,7 @@ def processor(spec: StudentSpec) -> dict[str, Any]:
 
 def cropped(spec: StudentSpec) -> bool:
     """Whether a library resizes the shortest side and crops the middle; else it stretches."""
-    return spec.aspect == "keep" and spec.size[0] == spec.size[1]
+    return spec.aspect == "keep" and spec.frame.size[0] == spec.frame.size[1]
 
 
 def class_names(spec: StudentSpec) -> list[str]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from egapipe.pipeline.config.data import ViewsConfig
+from egapipe.pipeline.config.data import ArrayType, ViewsConfig
 from egapipe.pipeline.datasets import Images
 from egapipe.pipeline.datasets.images import IN_FLIGHT
 from egapipe.pipeline.datasets.passing import Passed, passing
 from egapipe.pipeline.datasets.reading import naming
-from egapipe.pipeline.errors import ImageError
+from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.store import Failure
 from egapipe.pipeline.views import (
     Boxes,
@@ -26,6 +26,7 @@ from egapipe.pipeline.views import (
 )
 from egapipe.stages.extract.decoding.crew import Decoded
 from egapipe.stages.extract.decoding.reduced import Reduced, divisor_of, scaled
+from egapipe.stages.extract.teachers.array_input import ArrayInput
 from egapipe.stages.extract.teachers.preprocessing import Pixels, Preparation
 
 
@@ -36,6 +37,9 @@ class Reader:
     dataset: Images
     preprocessing: Preparation
     plan: ViewsConfig
+
+    def __post_init__(self) -> None:
+        require_samples(self.dataset, self.preprocessing, self.plan)
 
     @property
     def view_count(self) -> int:
@@ -88,6 +92,9 @@ class Reader:
             return None
 
     def _unmixed(self, row: int) -> list[Pixels]:
+        if isinstance(self.preprocessing, ArrayInput):
+            variants = self.dataset.array(row)[: self.view_count]
+            return [self.preprocessing.bytes_of(one) for one in variants]
         size: tuple[int, int] | None = None
 
         def divisor(height: int, width: int) -> int:
@@ -141,6 +148,26 @@ class Reader:
             except ImageError:
                 return {}
         return {row: hashlib.sha256(data).digest()}
+
+
+def require_samples(dataset: Images, preprocessing: Preparation, plan: ViewsConfig) -> None:
+    """Raise UsageError unless a teacher sees what the rows of a data set are, in so many views."""
+    seen = preprocessing.kind if isinstance(preprocessing, ArrayInput) else None
+    found = None if dataset.arrays is None else dataset.arrays.type
+    if found != seen:
+        raise UsageError(
+            f"data set {dataset.name} holds {_words(found)}, the teacher sees {_words(seen)}: set "
+            "teacher.array to what the data set holds"
+        )
+    if dataset.arrays is not None and plan.count >= dataset.arrays.variants:
+        raise UsageError(
+            f"data set {dataset.name} has {dataset.arrays.variants} variants a row, the clean one "
+            f"among them: views.count is {plan.count}, and must be less"
+        )
+
+
+def _words(kind: ArrayType | None) -> str:
+    return "images" if kind is None else f"arrays {kind.dtype} {list(kind.shape)}"
 
 
 def with_partners(plan: ViewsConfig, dataset: Images, rows: Sequence[int]) -> Sequence[int]:

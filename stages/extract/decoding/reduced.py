@@ -36,6 +36,10 @@ class Reduced:
         """See `Preparation`; the view is of the image as it is given."""
         return self._whole.view(image, view)
 
+    def noise(self, count: int) -> Pixels:
+        """See `Preparation`."""
+        return self._whole.noise(count)
+
     def to_json(self) -> dict[str, Any]:
         """What makes another store of it."""
         return {**self._whole.to_json(), "jpeg": "reduced"}

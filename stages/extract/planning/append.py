@@ -12,6 +12,7 @@ from egapipe.pipeline.store.format.index import first_difference
 from egapipe.pipeline.store.format.manifest import Parent
 from egapipe.pipeline.store.growth import next_state
 from egapipe.pipeline.store.records.snapshot import Snapshot
+from egapipe.stages.extract.decoding.reader import require_samples
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
 from egapipe.stages.extract.planning.plan import StorePlan, copied_count, plan_store
 from egapipe.stages.extract.teachers import Teacher
@@ -25,6 +26,7 @@ def plan_append(config: Config, split: Split, dataset: Dataset, teacher: Teacher
     done again with the new ones. Raises StoreError if the store is not complete, or the data set
     does not begin with its rows; of images are looked at those that `require_images` looks at.
     """
+    require_samples(dataset, teacher.preprocessing, config.view_plan(split))
     url = config.store_url(split)
     if not FeatureStore.exists(url):
         return plan_store(config, split, dataset, teacher)

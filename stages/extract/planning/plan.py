@@ -21,6 +21,7 @@ from egapipe.pipeline.store.format.layout import chunk_bytes
 from egapipe.pipeline.store.objects.base import Objects
 from egapipe.pipeline.store.objects.location import open_objects
 from egapipe.pipeline.store.records.snapshot import Snapshot
+from egapipe.stages.extract.decoding.reader import require_samples
 from egapipe.stages.extract.planning.manifest import Origin, index_of, manifest_for
 from egapipe.stages.extract.teachers import Teacher
 
@@ -101,6 +102,7 @@ def plan_store(config: Config, split: Split, dataset: Dataset, teacher: Teacher)
     Reads no image: of an existing store everything but the images' bytes is compared. Raises
     StoreError if another store is there, or it cannot be read.
     """
+    require_samples(dataset, teacher.preprocessing, config.view_plan(split))
     objects, origin = open_objects(config.store_url(split)), Origin.of(teacher)
     copied = copied_count(config, split)
     if not FeatureStore.exists(objects):

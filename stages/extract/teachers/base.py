@@ -78,9 +78,7 @@ def probe(teacher: Teacher, device: torch.device = CPU) -> dict[str, tuple[int, 
     Raises TeacherError if an output is not finite, is the same for different images, or differs
     between two passes over the same ones: nothing could be resumed or reproduced with it.
     """
-    rng = np.random.default_rng(0)
-    shape = (_PROBE_IMAGES, *teacher.preprocessing.shape)
-    noise = torch.from_numpy(rng.integers(0, 256, shape, np.uint8))
+    noise = torch.from_numpy(teacher.preprocessing.noise(_PROBE_IMAGES))
     first, second = (_on_host(teacher.forward(noise.to(device))) for _ in range(2))
     for name, output in first.items():
         _check_finite(teacher, name, output)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.views import View, apply_view
-from egapipe.stages.extract.teachers.preprocessing import Pixels, Preprocessing
+from egapipe.stages.extract.teachers.preprocessing import Pixels, Preprocessing, random_pixels
 
 FILTERS = ("bilinear", "bicubic", "lanczos", "hamming")
 """Of Pillow's, those that are the same on a device: the others decide by where a pixel begins."""
@@ -54,6 +54,10 @@ class Canvas:
     def view(self, image: Image.Image, view: View) -> Pixels:
         """The view's crop and flip of an RGB image, to be resized to the input size."""
         return self._packed(apply_view(image, view), self.inner.input_size, (0, 0))
+
+    def noise(self, count: int) -> Pixels:
+        """See `Preparation`."""
+        return random_pixels(count, self.shape)
 
     def to_json(self) -> dict[str, Any]:
         """The teacher's own, and where it is done."""

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from egapipe.pipeline.views import View
-from egapipe.stages.extract.teachers.preprocessing import Pixels, Preparation
+from egapipe.stages.extract.teachers.preprocessing import Pixels, Preparation, random_pixels
 
 
 class JointPreprocessing:
@@ -61,6 +61,10 @@ class JointPreprocessing:
             name: pixels[:, starts[part] : starts[part + 1]].unflatten(1, self._members[name].shape)
             for name, part in self._part.items()
         }
+
+    def noise(self, count: int) -> Pixels:
+        """See `Preparation`."""
+        return random_pixels(count, self.shape)
 
     def to_json(self) -> dict[str, Any]:
         """Each member's, and the mean and standard deviation of the first for everybody who asks

@@ -83,7 +83,8 @@ class Pooled:
         found = self._network(x)
         output, taps = found if isinstance(found, Raw) else (found, {})
         outputs = {"embedding": pool(output, self._pooling, self._prefix)}
-        height, width = x.shape[2:]
+        # Only patches on a grid need it.
+        height, width = (x.shape[2], x.shape[3]) if x.ndim == 4 else (0, 0)
         for name, other in self._others.items():
             given = output if other.at is None else taps[other.at]
             outputs[name] = shaped(given, other, self._prefix, (height, width))

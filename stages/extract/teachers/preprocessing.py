@@ -36,9 +36,18 @@ class Preparation(Protocol):
         images are not resized."""
         ...
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON for a manifest; `mean` and `std` are lists of three."""
+    def noise(self, count: int) -> Pixels:
+        """uint8 [count, *shape] of inputs that differ, the same at every call."""
         ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON for a manifest; `mean` and `std` of images are lists of three."""
+        ...
+
+
+def random_pixels(count: int, shape: tuple[int, ...]) -> Pixels:
+    """uint8 [count, *shape], the same at every call."""
+    return np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
 
 
 # Beyond this aspect ratio, bringing the shortest edge to the input size would need gigabytes.
@@ -130,6 +139,10 @@ class Preprocessing:
             raise ImageError(f"{width} x {height} pixels are too narrow to be resized")
         edge = int(self.resize * long / short)
         return (edge, self.resize) if height > width else (self.resize, edge)
+
+    def noise(self, count: int) -> Pixels:
+        """See `Preparation`."""
+        return random_pixels(count, self.shape)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON for a manifest; `mean` and `std` are lists of three."""

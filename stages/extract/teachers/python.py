@@ -16,7 +16,7 @@ from egapipe.pipeline.machine.imports import (
 )
 from egapipe.pipeline.results.durable import durable
 from egapipe.stages.extract.teachers.base import UNKNOWN, Loading
-from egapipe.stages.extract.teachers.given import preprocessing_of
+from egapipe.stages.extract.teachers.given import input_of
 from egapipe.stages.extract.teachers.location import PACKAGE, located_file
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.outputs import asked_outputs
@@ -53,7 +53,7 @@ def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:
         others = asked_outputs(settings)
         network = Tapped(module, others, settings.output)
         pooled = Pooled(network, settings.pooling, settings.prefix_tokens, others)
-        return NetworkTeacher(spec, pooled, preprocessing_of(settings.preprocessing), loading)
+        return NetworkTeacher(spec, pooled, input_of(settings), loading)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = typed_line(error)
         raise TeacherError(f"teacher {settings.model} cannot be used: {reason}") from error

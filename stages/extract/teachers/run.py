@@ -9,6 +9,7 @@ from egapipe.pipeline.errors import TeacherError
 from egapipe.pipeline.locations.urls import path_of
 from egapipe.pipeline.results.durable import durable
 from egapipe.stages.distill import TrainedStudent, load_student
+from egapipe.stages.extract.teachers.array_input import ArrayInput
 from egapipe.stages.extract.teachers.base import UNKNOWN, Loading
 from egapipe.stages.extract.teachers.network import NetworkTeacher
 from egapipe.stages.extract.teachers.outputs import asked_outputs
@@ -51,11 +52,13 @@ def _network(trained: TrainedStudent, output: str) -> nn.Module:
     return nn.Sequential(student.backbone, *node).eval().requires_grad_(False)
 
 
-def _preprocessing(trained: TrainedStudent) -> Preprocessing:
-    """As distillation shows clean images to a student: whole, at its size."""
-    normalize = trained.spec.normalize
+def _preprocessing(trained: TrainedStudent) -> Preprocessing | ArrayInput:
+    """As distillation shows clean images to a student: whole, at its size; arrays as they are."""
+    if trained.spec.array is not None:
+        return ArrayInput(trained.spec.array)
+    normalize = trained.spec.levels
     return Preprocessing(
-        resize=trained.spec.size,
+        resize=trained.spec.frame.size,
         crop=None,
         resample="bilinear",
         rescale=1 / 255,

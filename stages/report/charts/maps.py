@@ -82,7 +82,11 @@ def map_figure(sample: Sample, places: Ints) -> Figure | None:
         *panels,
         size=(400, 360),
         series=series,
-        sheet=sheet_of(sample.dataset, sample.rows[places].tolist(), texts),
+        sheet=(
+            sheet_of(sample.dataset, sample.rows[places].tolist(), texts)
+            if sample.dataset.arrays is None
+            else None
+        ),
     )
 
 

@@ -10,7 +10,8 @@ from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages.distill import TrainedStudent, load_student
 from egapipe.stages.distill.data.choice import ON_TEST
-from egapipe.stages.evaluate.cost import count_macs, count_parameters, random_images
+from egapipe.stages.distill.data.inputs import drawn_inputs, shape_words
+from egapipe.stages.evaluate.cost import count_macs, count_parameters
 from egapipe.stages.report.charts.classes import (
     class_figure,
     class_rows,
@@ -123,12 +124,11 @@ def _add_cost(section: Section, student: TrainedStudent) -> None:
     """What can be counted of a student, without a measurement of time."""
     with left_out(section, "the cost"):
         whole = student.student
-        macs = count_macs(copy.deepcopy(whole).cpu().eval(), random_images(1, student.spec.size))
-        size = "x".join(map(str, student.spec.size))
+        macs = count_macs(copy.deepcopy(whole).cpu().eval(), drawn_inputs(student.spec.seen, 1))
         section.tiles(
             {
                 "parameters, head included": f"{count_parameters(whole):,}",
-                f"multiply-accumulates of a {size} image": f"{macs:,}",
+                f"multiply-accumulates of a {shape_words(student.spec.seen)}": f"{macs:,}",
                 "weights, as float32": f"{4 * count_parameters(whole) / 1e6:,.1f} MB",
             }
         )
@@ -170,6 +170,8 @@ def classes_section(sample: Sample) -> Section:
     section.heading("Calibration")
     with left_out(section, "the reliability diagram"):
         section.figure(reliability_figure(sample))
+    if sample.dataset.arrays is not None:
+        return section
     section.heading("Worst images")
     with left_out(section, "the worst images"):
         shown = worst_images(sample)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from egapipe.stages.distill.data.images import Frame
+from egapipe.stages.distill.data.inputs import drawn_inputs
 from egapipe.stages.distill.students import build_student
 from egapipe.stages.evaluate.cost import (
     count_macs,
     count_parameters,
     measure_cost,
     measure_latency,
-    random_images,
 )
 
 
@@ -104,7 +105,7 @@ def test_latency_is_the_median_on_one_thread_without_the_first_call() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        found = measure_latency(module, random_images(3, (4, 4)))
+        found = measure_latency(module, drawn_inputs(Frame((4, 4)), 3))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -128,7 +129,7 @@ def test_a_student_is_left_as_it_was() -> None:
 
     whole = Whole()
     before = {name: value.clone() for name, value in whole.state_dict().items()}
-    cost = measure_cost(whole, student[0], (8, 8))
+    cost = measure_cost(whole, student[0], Frame((8, 8)))
     assert whole.training
     assert student.training
     assert all(torch.equal(before[name], value) for name, value in whole.state_dict().items())

@@ -1,0 +1,1 @@
+"""Rows that are arrays of one shape, not images."""
