@@ -43,7 +43,8 @@ class Pair:
     teacher_features: float [B, F], the teacher's stored features, standardised as configured.
     group: the workers that hold the other parts of the global batch; None: this is all of it.
     repeats: whether `rows` may name a row twice.
-    edges: between rows that belong together, see `distill.edges`.
+    edges: between rows that belong together, see `distill.edges`; of pairs of a data set, from the
+    first to the second.
     turns: entries from one plain view to the next: of 4 the three in between are that view's turned
     copies, by 90, 180 and 270 degrees. They have no label.
     """
@@ -76,6 +77,12 @@ class Pair:
             for name, sides in self.features.items()
         }
         return replace(self, **entries, features=features, turns=1)
+
+    @property
+    def edge_scores(self) -> Tensor | None:
+        """float32 [E]: of each edge the score that the data set's pairs have; 1 where there is none
+        in them, and of the nearest rows."""
+        return None if self.edges is None else self.edges.scores
 
     def need(self, name: str) -> Tensor:
         """A field that must not be None. Raises ValueError if it is."""
