@@ -344,7 +344,8 @@ class DistillConfig(Section):
     @property
     def learns_labels(self) -> bool:
         """Whether it needs any: the student's, or those that the teacher's head stands on."""
-        return self.ce_weight > 0 or "store" in self.sides.values()
+        stored = [name for name, side in self.sides.items() if side == "store"]
+        return self.ce_weight > 0 or any(getattr(self.objective, n).labelled for n in stored)
 
     @property
     def _all_pairs(self) -> dict[str, FeaturesConfig]:

@@ -85,8 +85,9 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     "RunTeacher": {"trust_remote_code": False},
     "ObjectiveConfig": dict.fromkeys(
         (
-            *("at", "cka", "custom", "dist", "dkd", "dogo", "dreamteacher", "gram", "hashing"),
-            *("igsd", "itrd", "iusp", "lsp", "lskd", "rrd", "simkd", "sskd", "unic"),
+            *("at", "cka", "custom", "dist", "dkd", "dogo", "dreamteacher", "embeddistill"),
+            *("gram", "hashing", "igsd", "itrd", "iusp", "lsp", "lskd", "rrd", "simkd", "sskd"),
+            "unic",
         )
     ),
     "SweepConfig": {"seeds": None, "warm_start": None},

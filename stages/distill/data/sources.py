@@ -160,7 +160,7 @@ def training_labels(config: Config, dataset: Dataset, features: Features, held: 
         raise UsageError(
             f"{dataset.name} has no labelled image: heads and student are trained on labels; "
             "set dataset.train.label_column, or use sub-folders as classes; without labels set "
-            "distill.ce_weight=0 and distill.teacher to peers or average"
+            "distill.ce_weight=0 and distill.teacher to peers or average, or learn by embeddistill"
         )
     return labels
 

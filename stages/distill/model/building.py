@@ -220,17 +220,20 @@ def _edges(
 ) -> tuple[Tensor | None, Joined | None]:
     """What edges are made of, where an objective asks for them: int32 [N, k], the nearest rows, or
     the pairs of the data set. Raises UsageError where a batch has rows turned."""
-    asking = [
-        name
-        for name, one in learning[OWN].objective.objectives.items()
-        if "edges" in cast(Objective, one).needs
-    ]
+    every = cast(Mapping[str, Objective], dict(learning[OWN].objective.objectives.items()))
+    asking = [name for name, one in every.items() if "edges" in one.needs]
     if not asking:
         return None, None
     if turns > 1:
         raise UsageError(
             f"objective.{asking[0]} compares rows, and a batch has each of them turned "
             "(views.turns): leave one of both out"
+        )
+    joining = [name for name in asking if every[name].joins_pairs]
+    if distill.edges.of == "nearest" and joining:
+        raise UsageError(
+            f"objective.{joining[0]} is of rows that a data set joins: set dataset.pairs, and "
+            "distill.edges to pairs"
         )
     if distill.edges.of == "nearest":
         nearest = nearest_of(sources.features, distill.edges.nearest, world)

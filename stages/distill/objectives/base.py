@@ -153,7 +153,8 @@ class Objective(nn.Module, ABC):
 
     `fitted`: it begins with what it finds in stored features, and so compares with the store alone.
     `views_per_row`: of a row it compares so many plain views with each other. `local_statistics`:
-    it normalises over a worker's rows, unless `distill.sync_batchnorm` is set.
+    it normalises over a worker's rows, unless `distill.sync_batchnorm` is set. `joins_pairs`: its
+    edges are those of `dataset.pairs`, and no nearest rows.
 
     With several workers each returns the same value, the loss of the global batch, and the MEAN
     over workers of the parameters' gradients, as DistributedDataParallel takes it, is the gradient
@@ -169,6 +170,7 @@ class Objective(nn.Module, ABC):
     fitted: ClassVar[bool] = False
     views_per_row: ClassVar[int] = 1
     local_statistics: ClassVar[bool] = False
+    joins_pairs: ClassVar[bool] = False
 
     @classmethod
     def build(cls, options: Any, facts: Facts | None) -> Self:

@@ -298,6 +298,10 @@ SETS = {
         *("distill.checkpoint_steps=2", "distill.micro_batch_size=60", "distill.graph_batch=700"),
         "distill.objective={lsp: 1.0, ega: 1.0}",
     ],
+    "embeddistill": [
+        *("distill.checkpoint_steps=2", "distill.objective={embeddistill: {temperature: 0.1}}"),
+        *("distill.precision=bfloat16", "distill.micro_batch_size=60", "distill.ce_weight=0"),
+    ],
 }
 
 
@@ -311,11 +315,15 @@ def test_an_interrupted_training_ends_with_the_same_bits(
 
 
 @pytest.mark.slow
-def test_three_workers_learn_what_one_learns(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "objective",
+    ["{lsp: {weight: 100, kernel: cosine}}", "{embeddistill: {weight: 0.1, temperature: 30}}"],
+)
+def test_three_workers_learn_what_one_learns(make: Make, tmp_path: Path, objective: str) -> None:
     """Real processes, whose edges are of all their rows; interrupted once. Without batch norm."""
     config = make(
         *("distill.student.name=torch.nn:Flatten", "distill.lr=0.01", "distill.epochs=2"),
-        *("distill.checkpoint_steps=2", "distill.objective={lsp: {weight: 100, kernel: cosine}}"),
+        *("distill.checkpoint_steps=2", f"distill.objective={objective}"),
     )
     file = tmp_path / "config.yaml"
     file.write_text(to_yaml(config))
