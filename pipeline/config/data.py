@@ -73,6 +73,10 @@ class DatasetConfig(Section):
     validation: ValidationConfig | None = None
     """Labelled images to choose by: the best epoch, a sweep's trials and which of them end early.
     `test` is then measured once, at the end. Without it these choices are made on `test`."""
+    pairs: Url | None = None
+    """Pairs of rows to learn from, by their keys: a parquet file, here or at any fsspec URL, with
+    the columns `first`, `second` and, if wanted, `score`. For `distill.edges` and the sampler
+    `pairs`."""
 
     @field_validator("unlabelled", mode="before")
     @classmethod

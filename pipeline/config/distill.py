@@ -1,6 +1,6 @@
 """Stage two: student, heads, objective, schedule."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -62,11 +62,19 @@ class HeadConfig(Section):
 
 
 class EdgesConfig(Section):
-    """Which rows are joined by an edge."""
+    """Which rows are joined by an edge. `pairs` in its place is short for `{of: pairs}`."""
 
+    of: Literal["nearest", "pairs"] = "nearest"
+    """`nearest`: each row and some that are near it; `pairs`: those of `dataset.pairs`, each an
+    edge from its first row to its second."""
     nearest: Positive = 8
     """Each row and so many that are nearest to it in teacher space, by the cosine of the clean
     views' embeddings."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_alone(cls, value: Any) -> Any:
+        return {"of": value} if isinstance(value, str) else value
 
 
 class DistillConfig(Section):
@@ -186,15 +194,17 @@ class DistillConfig(Section):
     over the labelled rows. Default: rows of both sorts come as they are drawn, and an epoch is one
     pass over all of them."""
     sampler: (
-        Literal["random", "class-balanced", "neighbours"] | Annotated[str, Field(pattern=REFERENCE)]
+        Literal["random", "class-balanced", "neighbours", "pairs"]
+        | Annotated[str, Field(pattern=REFERENCE)]
     ) = "random"
     """Which rows meet in a batch, by name or as `module:callable`. `class-balanced`: the counts of
     two classes differ by one at most; `neighbours`: rows come in groups, a row and those nearest to
-    it in teacher space."""
+    it in teacher space; `pairs`: in groups of rows that `dataset.pairs` joins."""
     sampler_group: Annotated[Positive, Field(ge=2, le=64)] = 8
-    """For `neighbours`: rows of a group."""
+    """For `neighbours` and `pairs`: rows of a group, at most."""
     edges: EdgesConfig = EdgesConfig()
-    """Edges for objectives that compare neighbours (`lsp`); none else looks for them."""
+    """Edges for objectives that compare neighbours (`lsp`) or pairs (`embeddistill`); none else
+    looks for them."""
     data: Literal["auto", "resident", "stream"] = "auto"
     """Images on the device as uint8, or decoded as needed; `auto`: resident if they fit."""
     resident_bytes: Positive = 4 * 2**30
@@ -285,10 +295,10 @@ class DistillConfig(Section):
     def _both_sorts_in_a_batch(self) -> Self:
         if self.unlabelled_ratio is None:
             return self
-        if self.sampler == "neighbours":
+        if self.sampler in ("neighbours", "pairs"):
             raise ValueError(
-                "sampler neighbours groups labelled and unlabelled rows alike: unlabelled_ratio "
-                "must be null"
+                f"sampler {self.sampler} groups labelled and unlabelled rows alike: "
+                "unlabelled_ratio must be null"
             )
         labelled = self.labelled_rows
         missing = "labelled" if labelled == 0 else "unlabelled"
@@ -334,7 +344,8 @@ class DistillConfig(Section):
     @property
     def learns_labels(self) -> bool:
         """Whether it needs any: the student's, or those that the teacher's head stands on."""
-        return self.ce_weight > 0 or "store" in self.sides.values()
+        stored = [name for name, side in self.sides.items() if side == "store"]
+        return self.ce_weight > 0 or any(getattr(self.objective, n).labelled for n in stored)
 
     @property
     def _all_pairs(self) -> dict[str, FeaturesConfig]:

@@ -4,7 +4,7 @@ Weights: the paper's tables take 1 for every objective; the CRD benchmark, whose
 these are, weighs them as each docstring says.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -31,6 +31,8 @@ class Objective(Section):
     its gradient at the student's features at `ratio` times that of the cross-entropy."""
     teacher: Teaching | None = None
     """Whom the student is compared with; default: `distill.teacher`."""
+    labelled: ClassVar[bool] = True
+    """Whether it stands on labels beside a stored teacher, if only those of the teacher's head."""
     ratio: AboveZero = 1.0
     """For `weight: auto`: norm of this objective's gradient over that of the cross-entropy's."""
 
@@ -313,6 +315,28 @@ class HashingOptions(Objective):
     """Weight of the pairs within student and within teacher."""
 
 
+class EmbeddistillOptions(Objective):
+    """Queries and documents as a teacher embeds and scores them, arXiv 2301.12005 (all weights 1;
+    5 for generated queries): rows that `edges: pairs` joins, first to second."""
+
+    labelled: ClassVar[bool] = False
+    query_weight: NonNegative = 1.0
+    """Weight of the queries' distance from the teacher's."""
+    document_weight: NonNegative = 1.0
+    """Weight of the documents' own, where the student embeds them."""
+    label_weight: NonNegative = 1.0
+    """Weight of the cross-entropy of a query's documents among those of the batch."""
+    score_weight: NonNegative = 1.0
+    """Weight of the distance of the student's scores of all documents from the teacher's."""
+    documents: Literal["student", "teacher"] = "student"
+    """Who embeds the documents that the student's queries are compared with: itself, or the teacher
+    (an asymmetric student)."""
+    distance: Literal["l2", "cosine"] = "l2"
+    """Of embeddings: the norm of their difference, or one minus their cosine."""
+    temperature: AboveZero = 1.0
+    """Divides the scores, which are plain products."""
+
+
 class CustomOptions(Objective):
     """An objective of your own."""
 
@@ -387,6 +411,8 @@ class ObjectiveConfig(Section):
     """How near the neighbours of each row are."""
     hashing: HashingOptions | None = None
     """Codes of bits, alike for rows of one class, for student and teacher."""
+    embeddistill: EmbeddistillOptions | None = None
+    """Queries and their documents, as the teacher embeds and scores them."""
     custom: CustomOptions | None = None
     """What a module of yours computes."""
 

@@ -86,6 +86,17 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _pairs_that_there_are(self) -> Self:
+        asked = {
+            "distill.sampler": self.distill.sampler == "pairs",
+            "distill.edges.of": self.distill.edges.of == "pairs",
+        }
+        wanting = [key for key, wants in asked.items() if wants and self.dataset.pairs is None]
+        if wanting:
+            raise ValueError(f"{wanting[0]} is pairs: name the file of them in dataset.pairs")
+        return self
+
     def source(self, split: Split) -> SourceConfig | None:
         """The image source of a split, None if there is no such split."""
         return self._sources().get(split)

@@ -76,7 +76,7 @@ FORMAT_1: Mapping[str, str] = {
 
 LATER: Mapping[str, Mapping[str, Any]] = {
     "Config": {"track": None},
-    "DatasetConfig": {"validation": None},
+    "DatasetConfig": {"pairs": None, "validation": None},
     "HeadConfig": {"l2": 0.01, "solver": "sgd"},
     "HubSource": {"outside": False},
     "ParquetSource": {"outside": False},
@@ -86,14 +86,15 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     "RunTeacher": {"trust_remote_code": False},
     "ObjectiveConfig": dict.fromkeys(
         (
-            *("at", "cka", "custom", "dist", "dkd", "dogo", "dreamteacher", "gram", "hashing"),
-            *("igsd", "itrd", "iusp", "lsp", "lskd", "rrd", "simkd", "sskd", "unic"),
+            *("at", "cka", "custom", "dist", "dkd", "dogo", "dreamteacher", "embeddistill"),
+            *("gram", "hashing", "igsd", "itrd", "iusp", "lsp", "lskd", "rrd", "simkd", "sskd"),
+            "unic",
         )
     ),
     "SweepConfig": {"seeds": None, "warm_start": None},
     "ViewsConfig": {"aspect": None, "mix": None, "turns": 1},
     "ViewMix": {"alpha": 1.0, "among": None, "probability": 1.0},
-    "EdgesConfig": {"nearest": 8},
+    "EdgesConfig": {"nearest": 8, "of": "nearest"},
     "DistillConfig": {
         "beta2": 0.999,
         "cuda_graphs": True,

@@ -58,7 +58,7 @@ def run_identity(config: Config, workers: int | None = None) -> str:
     if config.distill.init is not None:
         tree["distill"]["init"] = initial_sha256(config.distill.init)
     tree["store"] = {"dtype": tree["store"]["dtype"]}
-    tree["dataset"] = {split: _source(source) for split, source in tree["dataset"].items()}
+    tree["dataset"] = _dataset(tree["dataset"])
     tree["teacher"] = _teacher(tree["teacher"])
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -66,13 +66,21 @@ def run_identity(config: Config, workers: int | None = None) -> str:
 def has_places(config: Config) -> bool:
     """Whether a configuration names places that are left out of its run's identity."""
     tree = durable(config)
-    sources = any(_source(source) != source for source in tree["dataset"].values())
-    return sources or _teacher(tree["teacher"]) != tree["teacher"]
+    return (
+        bool(_dataset(tree["dataset"]) != tree["dataset"])
+        or _teacher(tree["teacher"]) != tree["teacher"]
+    )
 
 
 def in_place(source: Tree) -> bool:
     """Whether the images of a source, as plain values, lie at a place that it names."""
     return bool(_source(source) != source)
+
+
+def _dataset(dataset: Tree) -> Tree:
+    """Its sources without their places; of pairs of rows, that there are some."""
+    sources = {split: _source(source) for split, source in dataset.items()}
+    return sources | ({"pairs": True} if "pairs" in sources else {})
 
 
 def _source(source: Any) -> Any:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
+from egapipe.pipeline.datasets.pairs import pairs_digest
 from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError
 from egapipe.pipeline.results.durable import durable
 from egapipe.pipeline.results.identity import in_place
@@ -21,6 +22,7 @@ from egapipe.pipeline.store import FeatureStore, Manifest
 _log = logging.getLogger(__name__)
 
 STORE = "store.json"
+PAIRS = "pairs"
 
 Record = dict[str, Any]
 _SHORT = 12
@@ -32,10 +34,14 @@ _REMEDY = (
 
 
 def features_record(
-    stores: Sequence[FeatureStore], test: Dataset | None, test_store: FeatureStore | None
+    stores: Sequence[FeatureStore],
+    test: Dataset | None,
+    test_store: FeatureStore | None,
+    pairs: str | None = None,
 ) -> Record:
     """The content of store.json. stores: of the training splits, complete, `train` first. test: the
     images that the student is tested on; test_store: complete, where the teacher has seen them.
+    pairs: digest of those of the data set, where there are some.
 
     Raises StoreError if a store is not complete.
     """
@@ -45,7 +51,7 @@ def features_record(
         record["test"] = {"fingerprint": test.fingerprint(), "rows": len(test)}
         if test_store is not None:
             record["test"]["store"] = _record(test_store)
-    return record
+    return record if pairs is None else {**record, PAIRS: pairs}
 
 
 def identity_part(record: Record) -> Record:
@@ -74,6 +80,8 @@ def require_current(run: RunFolder, config: Config) -> None:
         found += _since(record, config, split)
     if config.dataset.test is not None and "test" in then:
         found += _test_since(then["test"], config)
+    if config.dataset.pairs is not None and PAIRS in then:
+        found += _pairs_differences(then[PAIRS], _pairs_now(config.dataset.pairs) or then[PAIRS])
     _refuse(run, found)
 
 
@@ -139,6 +147,8 @@ def _read(run: RunFolder) -> Record:
     if not isinstance(others, list) or not all(isinstance(o, dict) for o in others):
         raise UsageError(f"{run.where}/{STORE} is damaged: unlabelled is no list of stores")
     test = record.get("test", {"fingerprint": ""})
+    if not isinstance(record.get(PAIRS, ""), str):
+        raise UsageError(f"{run.where}/{STORE} is damaged: pairs is no digest")
     if not isinstance(test, dict) or "fingerprint" not in test:
         raise UsageError(f"{run.where}/{STORE} is damaged: test has no fingerprint")
     stores = [record, *others, *([test["store"]] if "store" in test else [])]
@@ -164,6 +174,8 @@ def _differences(then: Record, now: Record) -> Iterator[str]:
         yield from _store_differences(old, new)
     if "test" in then and "test" in now:
         yield from _test_differences(then["test"], now["test"])
+    if PAIRS in then and PAIRS in now:
+        yield from _pairs_differences(then[PAIRS], now[PAIRS])
 
 
 def _store_differences(then: Record, now: Record) -> Iterator[str]:
@@ -187,6 +199,20 @@ def _test_differences(then: Record, now: Record) -> Iterator[str]:
         yield from (
             f"test store: {text}" for text in _store_differences(then["store"], now["store"])
         )
+
+
+def _pairs_differences(then: str, now: str) -> Iterator[str]:
+    if then != now:
+        yield f"the pairs of rows were {then[:_SHORT]}, are {now[:_SHORT]}"
+
+
+def _pairs_now(place: str) -> str | None:
+    """Their digest, if they are there and can be reached."""
+    try:
+        return pairs_digest(place)
+    except EgapipeError as error:
+        _log.warning("a finished run is not compared with its pairs: %s", error)
+        return None
 
 
 def _since(then: Record, config: Config, split: Split) -> Iterator[str]:

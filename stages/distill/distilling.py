@@ -83,7 +83,13 @@ def run(
             return _report(folder, folder.summary(), finished_before=True)
         if restart:
             folder.clear()
-        record = features_record(job.sources.stores, job.test_images, job.test_store)
+        links = job.sources.links
+        record = features_record(
+            job.sources.stores,
+            job.test_images,
+            job.test_store,
+            None if links is None else links.digest,
+        )
         require_features(folder, record)
         folder.begin(config, record)
         folder.write_json(MODEL, job.spec.model_dump(mode="json"))

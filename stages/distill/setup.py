@@ -20,6 +20,7 @@ from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill.data.batches import Batches, LoadedBatches
 from egapipe.stages.distill.data.images import Frame, ResidentImages
 from egapipe.stages.distill.data.joint import JointImages
+from egapipe.stages.distill.data.links import check_one_file
 from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.order import UNLABELLED
 from egapipe.stages.distill.data.resident import ResidentBatches, resident_bytes
@@ -141,6 +142,7 @@ def prepare(config: Config, world: World) -> Job:
     if distill.threads is not None:
         torch.set_num_threads(distill.threads)
     sources = open_sources(config)
+    check_one_file(sources.links, world)
     dataset, labels = sources.datasets[0], sources.labels
     frame = student_frame(config, dataset, sources.stores[0].manifest.plan)
     loader = make_loader(config, sources, frame, world)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ from egapipe.stages.distill.data.entries import check_views
 from egapipe.stages.distill.data.images import Frame, Images, ResidentImages, StreamedImages
 from egapipe.stages.distill.data.joint import joint_embeddings, joint_images
 from egapipe.stages.distill.data.labels import keep_fraction, keep_labels
+from egapipe.stages.distill.data.links import Links, open_links
 from egapipe.stages.distill.data.loader import Loader, student_plan
 from egapipe.stages.distill.data.order import UNLABELLED, Mixed, Plain, Plan
 from egapipe.stages.distill.data.partners import joint_partners
@@ -52,7 +53,8 @@ class Sources:
 
     datasets, stores, features: one a split. labels: int64 [N] of all rows, those that training may
     use; -1 = unlabelled. outputs: what else objectives compare of the teacher, by name, one a split
-    each. held_out: int64, the rows that no training sees.
+    each. held_out: int64, the rows that no training sees. links: edges between rows, where the data
+    set has pairs.
     """
 
     datasets: Sequence[Dataset]
@@ -61,6 +63,7 @@ class Sources:
     labels: Ints
     outputs: Mapping[str, Sequence[Features]] = field(default_factory=dict)
     held_out: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    links: Links | None = None
 
     @property
     def learned(self) -> npt.NDArray[np.bool_]:
@@ -89,7 +92,11 @@ def open_sources(config: Config) -> Sources:
     labels = training_labels(config, datasets[0], features[0], held)
     more = sum(len(dataset) for dataset in datasets[1:])
     labels = np.append(labels, np.full(more, UNLABELLED))
-    return Sources(datasets, stores, features, labels, outputs, held)
+    found = Sources(datasets, stores, features, labels, outputs, held)
+    pairs = config.dataset.pairs
+    return (
+        found if pairs is None else replace(found, links=open_links(pairs, datasets, found.learned))
+    )
 
 
 def open_outputs(config: Config, stores: Sequence[FeatureStore]) -> dict[str, list[Features]]:
@@ -156,7 +163,7 @@ def training_labels(config: Config, dataset: Dataset, features: Features, held: 
         raise UsageError(
             f"{dataset.name} has no labelled image: heads and student are trained on labels; "
             "set dataset.train.label_column, or use sub-folders as classes; without labels set "
-            "distill.ce_weight=0 and distill.teacher to peers or average"
+            "distill.ce_weight=0 and distill.teacher to peers or average, or learn by embeddistill"
         )
     return labels
 
@@ -195,6 +202,8 @@ def epoch_plan(config: Config, sources: Sources, world: World) -> Plan:
         seed=distill.seed,
         group=distill.sampler_group,
         nearest=lambda: nearest_of(sources.features, _CANDIDATES * distill.sampler_group, world),
+        batch=distill.batch_size,
+        links=sources.links,
     )
     order = find_sampler(distill.sampler)(pool)
     if not mixed:

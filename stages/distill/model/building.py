@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,9 @@ from egapipe.stages.distill.model.spec import StudentSpec
 from egapipe.stages.distill.model.standardizer import Standardizer
 from egapipe.stages.distill.model.student import Student, TeacherHead
 from egapipe.stages.distill.model.synchronised import synchronise
-from egapipe.stages.distill.objectives import Facts, WeightedSum, build_objective
+from egapipe.stages.distill.objectives import Facts, Objective, WeightedSum, build_objective
 from egapipe.stages.distill.objectives.base import Shape, no_anchors
+from egapipe.stages.distill.objectives.shared.edges import Joined
 from egapipe.stages.distill.students import build_student, feature_width, tap_shapes
 from egapipe.stages.distill.workers.world import World
 
@@ -84,12 +86,7 @@ def build_model(
         name: Learning(one.student, _objective_of(name, students, distill, known, sources))
         for name, one in students.items()
     }
-    neighbours = _neighbours(distill, [one.objective for one in learning.values()], sources, world)
-    if neighbours is not None and turns > 1:
-        raise UsageError(
-            "objective.lsp compares rows, and a batch has each of them turned (views.turns): leave "
-            "one of both out"
-        )
+    neighbours, joined = _edges(distill, learning, sources, world, turns)
     student, objective = learning.pop(OWN)
     model = Distillation(
         student,
@@ -106,6 +103,7 @@ def build_model(
         mixes_teacher=distill.mix is None or distill.mix.teacher == "mixed",
         turns=turns,
         neighbours=neighbours,
+        joined=joined,
         live=Live(learning, average, distill.live_pairs),
     ).to(world.device)
     # Another machine's arithmetic may have found other axes, or other centres.
@@ -213,13 +211,37 @@ def _live_facts(
     )
 
 
-def _neighbours(
-    distill: DistillConfig, objectives: Sequence[WeightedSum], sources: Sources, world: World
-) -> Tensor | None:
-    """int32 [N, k]: what edges are made of, where an objective asks for them."""
-    if not any("edges" in one.needs | one.live_needs for one in objectives):
-        return None
-    return torch.from_numpy(nearest_of(sources.features, distill.edges.nearest, world).copy())
+def _edges(
+    distill: DistillConfig,
+    learning: Mapping[str, Learning],
+    sources: Sources,
+    world: World,
+    turns: int,
+) -> tuple[Tensor | None, Joined | None]:
+    """What edges are made of, where an objective asks for them: int32 [N, k], the nearest rows, or
+    the pairs of the data set. Raises UsageError where a batch has rows turned."""
+    every = cast(Mapping[str, Objective], dict(learning[OWN].objective.objectives.items()))
+    asking = [name for name, one in every.items() if "edges" in one.needs]
+    if not asking:
+        return None, None
+    if turns > 1:
+        raise UsageError(
+            f"objective.{asking[0]} compares rows, and a batch has each of them turned "
+            "(views.turns): leave one of both out"
+        )
+    joining = [name for name in asking if every[name].joins_pairs]
+    if distill.edges.of == "nearest" and joining:
+        raise UsageError(
+            f"objective.{joining[0]} is of rows that a data set joins: set dataset.pairs, and "
+            "distill.edges to pairs"
+        )
+    if distill.edges.of == "nearest":
+        nearest = nearest_of(sources.features, distill.edges.nearest, world)
+        return torch.from_numpy(nearest.copy()), None
+    links = sources.links
+    if links is None:
+        raise UsageError("distill.edges are pairs: name the file of them in dataset.pairs")
+    return None, Joined(*map(torch.from_numpy, (links.starts, links.targets, links.scores)))
 
 
 def _settle(model: Distillation, distill: DistillConfig) -> None:

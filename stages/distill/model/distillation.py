@@ -16,7 +16,12 @@ from egapipe.stages.distill.model.precision import autocast
 from egapipe.stages.distill.model.standardizer import Standardizer
 from egapipe.stages.distill.model.student import Seen, Student, TeacherHead
 from egapipe.stages.distill.objectives import Objective, Pair, Sides, WeightedSum
-from egapipe.stages.distill.objectives.shared.edges import Edges, edges_among
+from egapipe.stages.distill.objectives.shared.edges import (
+    Edges,
+    Joined,
+    edges_among,
+    edges_joined,
+)
 from egapipe.stages.distill.objectives.shared.features import renamed
 from egapipe.stages.distill.objectives.shared.gather import global_rows
 from egapipe.stages.distill.workers.world import World
@@ -114,6 +119,7 @@ class Distillation(nn.Module):
     """
 
     neighbours: Tensor | None
+    joined_starts: Tensor | None
 
     def __init__(
         self,
@@ -132,6 +138,7 @@ class Distillation(nn.Module):
         mixes_teacher: bool = True,
         turns: int = 1,
         neighbours: Tensor | None = None,
+        joined: Joined | None = None,
         live: Live | None = None,
     ) -> None:
         """memory: of the rows that the objectives' graphs have beside those of a batch. repeats:
@@ -139,7 +146,7 @@ class Distillation(nn.Module):
         store's. standardizers: of the teacher's outputs in them, by name. mixes_teacher: whether
         its outputs are of a mixture where the images are. turns: entries of a batch from one plain
         view to the next, see `Pair`. neighbours: int [N, k] of the data set's rows, -1 = none,
-        where objectives ask for edges."""
+        or joined: its edges, where objectives ask for some."""
         super().__init__()
         self.student = student
         self.teacher_head = teacher_head
@@ -151,6 +158,8 @@ class Distillation(nn.Module):
         self.world = world
         self.repeats = repeats
         self.register_buffer("neighbours", neighbours, persistent=False)
+        for name in Joined._fields:
+            self.register_buffer(f"joined_{name}", getattr(joined, name, None), persistent=False)
         self._live = live = live or Live()
         peers = {name: nn.ModuleDict(peer._asdict()) for name, peer in live.peers.items()}
         # Some names, such as `type`, are those of methods of modules.
@@ -198,7 +207,8 @@ class Distillation(nn.Module):
             for name, peer in self._live.peers.items()
             for buffer in sorted(peer.objective.replicated)
         ]
-        found = [] if self.neighbours is None else ["neighbours"]
+        graph = ("neighbours", *(f"joined_{name}" for name in Joined._fields))
+        found = [name for name in graph if getattr(self, name) is not None]
         return [*own, *peers, *(f"memory.{name}" for name in memory), *found, *self.standards]
 
     @property
@@ -274,10 +284,12 @@ class Distillation(nn.Module):
 
     def _edges(self, batch: Batch) -> Edges | None:
         """Of the rows of all workers."""
-        if self.neighbours is None:
+        if self.neighbours is None and self.joined_starts is None:
             return None
         [rows] = global_rows([batch.rows], self.world.group)
-        return edges_among(rows, self.neighbours)
+        if self.neighbours is not None:
+            return edges_among(rows, self.neighbours)
+        return edges_joined(rows, Joined(*(getattr(self, f"joined_{n}") for n in Joined._fields)))
 
     def _stored_teacher(self, outputs: Forward, batch: Batch) -> Seen:
         """The store's, as every student sees it; in `taps`, what else of it is compared."""

@@ -19,6 +19,7 @@ from egapipe.stages.distill.objectives.dkd import Dkd, dkd_loss
 from egapipe.stages.distill.objectives.dogo import Dogo, dogo_loss, ntxent_loss
 from egapipe.stages.distill.objectives.dreamteacher import Dreamteacher, dreamteacher_loss
 from egapipe.stages.distill.objectives.ega import Ega, ega_loss
+from egapipe.stages.distill.objectives.embeddistill import Embeddistill, embeddistill_loss
 from egapipe.stages.distill.objectives.fitnet import Fitnet, fitnet_loss
 from egapipe.stages.distill.objectives.gram import Gram, gram_loss
 from egapipe.stages.distill.objectives.hashing import Hashing, hashing_loss
@@ -64,6 +65,7 @@ __all__ = [
     "Dogo",
     "Dreamteacher",
     "Ega",
+    "Embeddistill",
     "Facts",
     "Fitnet",
     "Gram",
@@ -100,6 +102,7 @@ __all__ = [
     "dogo_loss",
     "dreamteacher_loss",
     "ega_loss",
+    "embeddistill_loss",
     "find_objective",
     "fitnet_loss",
     "gram_loss",
@@ -152,6 +155,7 @@ REGISTRY: dict[str, type[Objective]] = {
     "igsd": Igsd,
     "lsp": Lsp,
     "hashing": Hashing,
+    "embeddistill": Embeddistill,
 }
 """Field of the configuration's objective section -> class, which is built from that field."""
 

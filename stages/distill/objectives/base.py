@@ -43,7 +43,8 @@ class Pair:
     teacher_features: float [B, F], the teacher's stored features, standardised as configured.
     group: the workers that hold the other parts of the global batch; None: this is all of it.
     repeats: whether `rows` may name a row twice.
-    edges: between rows that belong together, see `distill.edges`.
+    edges: between rows that belong together, see `distill.edges`; of pairs of a data set, from the
+    first to the second.
     turns: entries from one plain view to the next: of 4 the three in between are that view's turned
     copies, by 90, 180 and 270 degrees. They have no label.
     """
@@ -76,6 +77,12 @@ class Pair:
             for name, sides in self.features.items()
         }
         return replace(self, **entries, features=features, turns=1)
+
+    @property
+    def edge_scores(self) -> Tensor | None:
+        """float32 [E]: of each edge the score that the data set's pairs have; 1 where there is none
+        in them, and of the nearest rows."""
+        return None if self.edges is None else self.edges.scores
 
     def need(self, name: str) -> Tensor:
         """A field that must not be None. Raises ValueError if it is."""
@@ -146,7 +153,8 @@ class Objective(nn.Module, ABC):
 
     `fitted`: it begins with what it finds in stored features, and so compares with the store alone.
     `views_per_row`: of a row it compares so many plain views with each other. `local_statistics`:
-    it normalises over a worker's rows, unless `distill.sync_batchnorm` is set.
+    it normalises over a worker's rows, unless `distill.sync_batchnorm` is set. `joins_pairs`: its
+    edges are those of `dataset.pairs`, and no nearest rows.
 
     With several workers each returns the same value, the loss of the global batch, and the MEAN
     over workers of the parameters' gradients, as DistributedDataParallel takes it, is the gradient
@@ -162,6 +170,7 @@ class Objective(nn.Module, ABC):
     fitted: ClassVar[bool] = False
     views_per_row: ClassVar[int] = 1
     local_statistics: ClassVar[bool] = False
+    joins_pairs: ClassVar[bool] = False
 
     @classmethod
     def build(cls, options: Any, facts: Facts | None) -> Self:

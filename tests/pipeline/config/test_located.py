@@ -121,6 +121,7 @@ CHANGES = {
     "dataset.test.files": "dataset.test={{kind: webdataset, files: ['{}']}}",
     "dataset.train.folder": "dataset.train={{kind: archive, name: stl10, folder: '{}'}}",
     "teacher.model": "teacher={{backend: run, model: '{}'}}",
+    "dataset.pairs": "dataset.pairs={}",
     "dataset.validation.source.path": "dataset.validation={{kind: folder, path: '{}'}}",
 }
 
@@ -140,7 +141,7 @@ def test_a_zero_byte_is_refused_with_its_key(key: str) -> None:
         load_config("quickstart", [change])
 
 
-ELSEWHERE = (".path", ".files", "runs")
+ELSEWHERE = (".path", ".files", ".pairs", "runs")
 
 
 @pytest.mark.parametrize("key", ["store.url", *(key for key in CHANGES if key.endswith(ELSEWHERE))])

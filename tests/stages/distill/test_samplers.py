@@ -1,5 +1,6 @@
 """Each sampler's order keeps its promise for any labels, any neighbours, any pass."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -12,8 +13,9 @@ from torch.nn import functional as F
 
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.errors import UsageError
+from egapipe.stages.distill.data.links import Links
 from egapipe.stages.distill.data.order import Plain
-from egapipe.stages.distill.data.samplers import SAMPLERS, Pool
+from egapipe.stages.distill.data.samplers import ONCE, SAMPLERS, Pool
 from egapipe.stages.distill.data.samplers import search as searching
 from egapipe.stages.distill.data.samplers.neighbours import grouped
 from egapipe.stages.distill.data.samplers.search import all_pairs, by_index, nearest_rows
@@ -34,7 +36,18 @@ def pools(draw: st.DrawFn) -> Pool:
     rows = np.flatnonzero(chosen) if any(chosen) else np.arange(len(labels))
     seed, k = draw(st.integers(0, 2**32 - 1)), draw(st.integers(1, 12))
     near = nearest_rows(directions(len(labels), 3, seed % 1000), k, CPU)
-    return Pool(rows, labels, seed, draw(st.integers(2, 8)), lambda: near)
+    number = st.integers(0, len(labels) - 1)
+    joined = draw(st.lists(st.tuples(number, number), max_size=150))
+    batch = draw(st.none() | st.integers(1, 40))
+    size = draw(st.integers(2, 8))
+    return Pool(rows, labels, seed, size, lambda: near, batch, links(len(labels), joined))
+
+
+def links(rows: int, joined: Sequence[tuple[int, int]]) -> Links:
+    """Edges between rows, none twice and none of a row with itself."""
+    edges = np.array(sorted({(a, b) for a, b in joined if a != b}), dtype=np.int64).reshape(-1, 2)
+    starts = np.searchsorted(edges[:, 0], np.arange(rows + 1))
+    return Links(starts, edges[:, 1], np.ones(len(edges), np.float32), "")
 
 
 def test_the_configuration_names_every_sampler_and_no_other() -> None:
@@ -43,7 +56,7 @@ def test_the_configuration_names_every_sampler_and_no_other() -> None:
 
 
 @settings(deadline=None)
-@given(pool=pools(), number=st.integers(0, 50), name=st.sampled_from(["random", "neighbours"]))
+@given(pool=pools(), number=st.integers(0, 50), name=st.sampled_from(ONCE))
 def test_a_pass_has_every_row_once(pool: Pool, number: int, name: str) -> None:
     order = SAMPLERS[name](pool)(pool.rows, number)
     assert order.dtype == np.int64
@@ -61,7 +74,8 @@ def test_an_order_is_a_function_of_seed_and_pass(pool: Pool, number: int, name: 
 @pytest.mark.parametrize("name", [*SAMPLERS])
 def test_passes_and_seeds_have_orders_of_their_own(name: str) -> None:
     near = nearest_rows(directions(90, 4, 0), 8, CPU)
-    pool = Pool(np.arange(90), np.arange(90) % 5, 0, 4, lambda: near)
+    joined = links(90, [(row, row + 1) for row in range(0, 90, 2)])
+    pool = Pool(np.arange(90), np.arange(90) % 5, 0, 4, lambda: near, 16, joined)
     orders = {
         tuple(SAMPLERS[name](replace(pool, seed=seed))(pool.rows, number))
         for seed in range(3)
@@ -119,6 +133,92 @@ def test_neighbours_meet_in_a_batch() -> None:
     for number in range(5):
         order = grouped(np.arange(80), number, near, 8, seed=0)
         assert all(len(set(group)) == 1 for group in cluster[order].reshape(10, 8))
+
+
+def met(pool: Pool, batch: int, name: str, number: int = 0) -> float:
+    """The share of the pairs that meet in a batch."""
+    assert pool.links is not None
+    order = SAMPLERS[name](pool)
+    place = np.full(len(pool.labels), -1)
+    for step, found in enumerate(Plain(pool.rows, batch, order).epoch(number)):
+        place[found] = step
+    one, two = place[pool.links.sources], place[pool.links.targets]
+    return float(((one == two) & (one >= 0)).mean())
+
+
+def joined_pool(rows: int, joined: Sequence[tuple[int, int]], batch: int, size: int = 8) -> Pool:
+    shuffled = np.random.default_rng(1).permutation(rows)
+    given = links(rows, [(int(shuffled[a]), int(shuffled[b])) for a, b in joined])
+    labels = np.full(rows, -1)
+    return Pool(np.arange(rows), labels, 0, size, lambda: np.empty((0, 1), np.int32), batch, given)
+
+
+QUERIES = [(row, row + 1) for row in range(0, 1920, 2)]
+SEVERAL = [(row, row + other) for row in range(0, 1920, 5) for other in range(1, 5)]
+HUBS = [(row, row + other) for row in range(0, 1920, 32) for other in range(1, 32)]
+RING = [(row, (row + 1) % 1920) for row in range(1920)]
+
+
+@pytest.mark.parametrize(
+    ("joined", "shuffled", "least"),
+    [
+        (QUERIES, 0.04, 1.0),  # a question and its answer
+        (SEVERAL, 0.04, 0.95),  # four answers each, in batches that five does not divide
+        (HUBS, 0.04, 7 / 31),  # more than a group holds: those that are in one with the hub
+        (RING, 0.04, 0.75),  # chains of a ring
+    ],
+    ids=["pairs", "several", "hubs", "ring"],
+)
+def test_pairs_meet_in_a_batch(
+    joined: list[tuple[int, int]], shuffled: float, least: float
+) -> None:
+    """Of 1,920 rows in batches of 64, of which all are taken: at random one pair in 30 meets."""
+    pool = joined_pool(1920, joined, 64)
+    for number in range(3):
+        assert met(pool, 64, "random", number) < shuffled + 0.02
+        assert met(pool, 64, "pairs", number) >= least
+
+
+@settings(deadline=None)
+@given(
+    count=st.integers(1, 30),
+    width=st.integers(2, 6),
+    in_batch=st.integers(1, 5),
+    number=st.integers(0, 20),
+)
+def test_of_groups_that_divide_a_batch_every_pair_meets(
+    count: int, width: int, in_batch: int, number: int
+) -> None:
+    """Whatever joins them, a chain here."""
+    rows = count * width * in_batch
+    joined = [(row, row + 1) for row in range(rows) if (row + 1) % width]
+    pool = joined_pool(rows, joined, width * in_batch, size=width)
+    assert met(pool, width * in_batch, "pairs", number) == 1
+
+
+def test_rows_of_no_pair_fill_batches_up_and_divide_none() -> None:
+    """A third of the rows is in no pair, and batches are odd."""
+    pool = joined_pool(900, [(row, row + 1) for row in range(0, 600, 2)], 15)
+    assert met(pool, 15, "pairs") == 1
+
+
+def test_other_pairs_of_a_hub_meet_in_another_pass() -> None:
+    pool = joined_pool(64, [(0, other) for other in range(1, 64)], 16)
+    order = SAMPLERS["pairs"](pool)
+    assert pool.links is not None
+    [hub] = set(pool.links.sources.tolist())
+    seen = set()
+    for number in range(40):
+        for batch in Plain(pool.rows, 16, order).epoch(number):
+            if hub in batch:
+                seen |= set(batch.tolist())
+    assert len(seen) == 64
+
+
+def test_pairs_need_a_file_of_them() -> None:
+    pool = Pool(np.arange(3), np.arange(3), 0, 2, lambda: np.empty((0, 1), np.int32))
+    with pytest.raises(UsageError, match=r"name the file of them in dataset\.pairs"):
+        SAMPLERS["pairs"](pool)
 
 
 @settings(deadline=None)

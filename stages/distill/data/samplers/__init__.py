@@ -8,15 +8,17 @@ from egapipe.stages.distill.data.samplers.base import Pool
 from egapipe.stages.distill.data.samplers.class_balanced import class_balanced_order
 from egapipe.stages.distill.data.samplers.custom import custom_order
 from egapipe.stages.distill.data.samplers.neighbours import neighbours_order
+from egapipe.stages.distill.data.samplers.pairs import pairs_order
 from egapipe.stages.distill.data.samplers.random import random_order
 
 SAMPLERS: dict[str, Callable[[Pool], Order]] = {
     "random": random_order,
     "class-balanced": class_balanced_order,
     "neighbours": neighbours_order,
+    "pairs": pairs_order,
 }
 """`distill.sampler` to what gives the order of each pass."""
-ONCE = ("random", "neighbours")
+ONCE = ("random", "neighbours", "pairs")
 """Those that give every row once a pass."""
 
 __all__ = ["ONCE", "SAMPLERS", "Pool", "find_sampler"]

@@ -14,7 +14,8 @@ neither did the authors publish code. `dreamteacher_mse` is without the attentio
 are of two views of each row, and of the authors' code; both students' losses are added up in
 `dogo_both`. `lsp` is DistillGCN's, `lspedge` efficient-gnns', `hashing_code` that of
 craffel/midi-dataset, `hashing_pairs` the paper's formula,
-`alignahead` GuoJY-eatsTG/Alignahead's.
+`alignahead` GuoJY-eatsTG/Alignahead's. `embeddistill` is sentence-transformers', which is not by
+its authors: query i belongs to document i, and there may be more documents.
 """
 
 import json
@@ -27,7 +28,14 @@ import numpy.typing as npt
 
 FILES = [
     Path(__file__).with_name(f"{name}.npz")
-    for name in ("goldens", "goldens_later", "goldens_views", "goldens_features", "goldens_live")
+    for name in (
+        "goldens",
+        "goldens_later",
+        "goldens_views",
+        "goldens_features",
+        "goldens_live",
+        "goldens_pairs",
+    )
 ]
 
 Golden = dict[str, npt.NDArray[Any]]

@@ -26,7 +26,7 @@ SHAPES = {
 ON_FEATURES = ("gram", "at", "iusp", "dreamteacher")
 ON_VIEWS = [n for n, kind in REGISTRY.items() if kind.turned or kind.views_per_row > 1]
 """Those that compare several views of a row with each other."""
-ON_EDGES = ("lsp",)
+ON_EDGES = ("lsp", "embeddistill")
 ON_VECTORS = [n for n in REGISTRY if n not in (*ON_FEATURES, *ON_VIEWS, *ON_EDGES)]
 """Those that compare embeddings and predictions by themselves."""
 
@@ -58,6 +58,9 @@ CONFIGS = {
         for kernel in ("cosine", "poly", "l2", "rbf")
     },
     "lsp several": {"lsp": {"features": ["grid", "tokens", "pooled"]}},
+    "embeddistill of teacher": {
+        "embeddistill": {"documents": "teacher", "distance": "cosine", "temperature": 0.5}
+    },
     "irg raw": {"irg": {"normalize": False}},
     "dogo of pairs": {"dogo": {"mean": "entries", "hidden": 24, "dim": 6, "peer_weight": 100.0}},
 }

@@ -46,7 +46,7 @@ def test_every_field_of_the_configuration_has_an_objective():
     assert set(REGISTRY) == {
         *("ega", "kd", "fitnet", "sp", "cc", "pkt", "rkd", "nce", "irg", "crd", "ccl"),
         *("lskd", "dkd", "dist", "unic", "rrd", "cka", "itrd", "simkd", "gram", "sskd"),
-        *("at", "iusp", "dreamteacher", "dogo", "igsd", "lsp", "hashing"),
+        *("at", "iusp", "dreamteacher", "dogo", "igsd", "lsp", "hashing", "embeddistill"),
     }
 
 

@@ -22,6 +22,7 @@ COUNTS = {
     "dogo": 9,
     "dreamteacher": 9,
     "ega": 24,
+    "embeddistill": 18,
     "fitnet": 4,
     "hashing": 4,
     "igsd": 3,
@@ -54,6 +55,7 @@ APART = (
     "lsp",
     "lspedge",
     "alignahead",
+    "embeddistill",
 )
 """Those with a test of their own."""
 FORMS = {"ega": ["direct", "factored", "auto"], "sp": ["direct", "factored", "auto"]}
@@ -190,6 +192,47 @@ def test_codes_of_drawn_pairs(case):
     assert_loss_and_gradients(loss, given, arrays)
 
 
+TERMS = {
+    "both": {"query_weight": 0.5, "document_weight": 0.5},
+    "cosine": {"query_weight": 1, "distance": "cosine"},
+    "l2": {"query_weight": 1},
+    "onehot": {"label_weight": 1, "documents": "teacher"},
+    "score_asymmetric": {"score_weight": 1, "documents": "teacher"},
+    "score_symmetric": {"score_weight": 1},
+}
+"""Of `embeddistill`: what counts, where all else is 0."""
+
+
+def queries_and_documents(given, *, all_documents):
+    """Both sides' rows, queries first, and an edge from each query to its document. all_documents:
+    those of no query are to be told from the first one's."""
+    student, teacher = given["student"], given.get("teacher", given["student"].detach())
+    of_teacher = given.get("teacher_document", given.get("document"))
+    if of_teacher is None:
+        of_teacher = torch.zeros_like(teacher)
+    of_student = given.get("student_document", of_teacher.detach())
+    queries = len(student)
+    documents = torch.arange(len(of_teacher) if all_documents else queries)
+    source = torch.where(documents < queries, documents, 0)
+    edges = Edges(source, documents + queries, (documents < queries).double())
+    return torch.cat([student, of_student]), torch.cat([teacher, of_teacher.detach()]), edges
+
+
+@pytest.mark.parametrize("case", of("embeddistill"))
+def test_queries_and_documents(case):
+    """Each term by itself. Two matched sides are added up, where its mean is taken; that of scores
+    has all documents, those of other queries and of none."""
+    arrays, given = golden(case), inputs(golden(case))
+    term = next(term for term in TERMS if case.startswith(f"embeddistill_{term}_"))
+    student, teacher, edges = queries_and_documents(
+        given, all_documents=term.startswith(("onehot", "score"))
+    )
+    none = dict.fromkeys(("query_weight", "document_weight", "label_weight", "score_weight"), 0)
+    options = {**none, **TERMS[term], "temperature": given.get("temperature", 1.0)}
+    loss = objectives.embeddistill_loss(student, teacher, edges, **options)
+    assert_loss_and_gradients(loss, given, arrays)
+
+
 @pytest.mark.parametrize("case", of("dogo"))
 def test_both_students_of_dogo(case):
     """Its code takes the mean over all pairs of rows; over rows a weight is as much smaller."""
@@ -285,7 +328,7 @@ def test_correlation_of_stacked_rows(case):
 
 
 def test_there_are_goldens():
-    """All 150, in files that a plain clone has."""
+    """All 168, in files that a plain clone has."""
     assert {name: len(of(name)) for name in COUNTS} == COUNTS
-    assert sum(COUNTS.values()) == len(cases()) == 150
+    assert sum(COUNTS.values()) == len(cases()) == 168
     assert sum(file.stat().st_size for file in FILES) < 5_600_000

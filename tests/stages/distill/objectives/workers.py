@@ -44,6 +44,7 @@ OF_ROWS = (
     "igsd",
     "lsp",
     "hashing",
+    "embeddistill",
     *samples.ON_FEATURES,
 )
 NEIGHBOURS = torch.randint(-1, ROWS, (ROWS, 7), generator=torch.Generator().manual_seed(2))
