@@ -19,7 +19,7 @@ class ExtractConfig(Section):
 
     batch_size: Positive | Literal["auto"] = 128
     """Views in one forward pass, fewer where memory runs out; `auto` doubles them until memory or
-    speed ends."""
+    speed ends, once for all workers of a kind, and a run that goes on keeps what was found."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the teacher runs; `auto` takes the GPUs of the cluster, else the CPU."""
     min_workers: Positive = 1

@@ -9,16 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from egapipe.pipeline.config.data import FolderSource, ViewsConfig
 from egapipe.pipeline.config.extract import DecodeBy
 from egapipe.pipeline.datasets import open_dataset
+from egapipe.pipeline.mathematics.timing import one_thread
 from egapipe.stages.bench.measure import Paired, paired
 from egapipe.stages.bench.photos import save_photos
 from egapipe.stages.extract.decoding.decode import Decoder
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.decoding.reduced import Reduced
-from egapipe.stages.extract.teachers import Preprocessing
+from egapipe.stages.extract.teachers import Outputs, Preprocessing
+from egapipe.stages.extract.teachers.on_device import OnDevice
 
 _BATCH = 64
 
@@ -38,6 +42,11 @@ class Case:
         """In words."""
         height, width = self.size
         return f"{self.suffix} {height} x {width}, {self.views} views of {self.side} px"
+
+    @property
+    def canvas(self) -> int:
+        """The square that its images fit in, of 512 pixels at most."""
+        return min(512, max(self.size))
 
     @property
     def files(self) -> str:
@@ -61,16 +70,22 @@ RATES = (
 # What is left to do of an image of so few pixels is the interpreter's.
 _TINY = 8
 _TRIES = range(7)
+_RESIZED = 32
 
 
 @dataclass(frozen=True)
 class Rate:
-    """CPU milliseconds a row: all of them, those that one thread of a process has at a time, and
-    with `extract.jpeg: reduced`."""
+    """CPU milliseconds a row: all of them, those that one thread of a process has at a time, with
+    `extract.jpeg: reduced`, and with `extract.canvas`.
+
+    resizing: what that leaves to the device, where the device is one core.
+    """
 
     whole: float
     interpreter: float
     reduced: float
+    canvas: float
+    resizing: float
 
 
 def rate(folder: Path, case: Case) -> Rate:
@@ -78,11 +93,44 @@ def rate(folder: Path, case: Case) -> Rate:
     reader = _reader(folder, case)
     tiny = _reader(folder, replace(case, size=(_TINY, _TINY), side=_TINY))
     small = replace(reader, preprocessing=Reduced(reader.preprocessing))
-    found = [[_milliseconds(one, case.rows) for one in (reader, tiny, small)] for _ in _TRIES]
+    canvas = OnDevice(_Pixels(_preprocessing(case.side)), case.canvas)
+    packed = replace(reader, preprocessing=canvas.preprocessing)
+    readers = (reader, tiny, small, packed)
+    found = [
+        [*(_reading(one, case.rows) for one in readers), _resizing(canvas, packed)] for _ in _TRIES
+    ]
     return Rate(*(statistics.median(column) for column in zip(*found, strict=True)))
 
 
-def _milliseconds(reader: Reader, rows: int) -> float:
+class _Pixels:
+    """A teacher of which only the transform counts."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self.spec = {"backend": "pixels"}
+        self.outputs: dict[str, tuple[int, ...]] = {}
+        self.preprocessing = preprocessing
+
+    def to(self, device: torch.device) -> None:
+        """It has no weights."""
+
+    def forward(self, pixels: Tensor) -> Outputs:
+        """It has no outputs."""
+        del pixels
+        return {}
+
+
+def _resizing(canvas: OnDevice, reader: Reader) -> float:
+    """Milliseconds for the views of a row, of one thread."""
+    views = reader.views(0)
+    batch = torch.from_numpy(np.stack([views[n % len(views)] for n in range(_RESIZED)]))
+    with one_thread():
+        canvas.pixels(batch)
+        began = time.thread_time()
+        canvas.pixels(batch)
+    return 1000 * (time.thread_time() - began) / _RESIZED * len(views)
+
+
+def _reading(reader: Reader, rows: int) -> float:
     slots = list(np.empty(reader.shape, np.uint8))
     began = time.thread_time()
     for row in range(rows):
@@ -111,9 +159,12 @@ def _reader(folder: Path, case: Case) -> Reader:
     if not images.exists():
         save_photos(images, case.rows, case.size, case.suffix)
     dataset = open_dataset(FolderSource(kind="folder", path=str(images)))
-    square = (case.side, case.side)
-    preprocessing = Preprocessing(square, None, "bicubic", 1 / 255, (0, 0, 0), (1, 1, 1))
-    return Reader(dataset, preprocessing, ViewsConfig(count=case.views - 1, crop="scale"))
+    plan = ViewsConfig(count=case.views - 1, crop="scale")
+    return Reader(dataset, _preprocessing(case.side), plan)
+
+
+def _preprocessing(side: int) -> Preprocessing:
+    return Preprocessing((side, side), None, "bicubic", 1 / 255, (0, 0, 0), (1, 1, 1))
 
 
 def report() -> list[str]:
@@ -123,12 +174,16 @@ def report() -> list[str]:
 
 
 def _rates(folder: Path) -> list[str]:
-    lines = ["one core, rows/s by its own clock (of it the interpreter's; jpeg: reduced)"]
+    lines = [
+        "one core, rows/s by its own clock (of it the interpreter's; jpeg: reduced; canvas, and"
+    ]
+    lines += ["what that leaves to the device, were it one core)"]
     for case in RATES:
         found = rate(folder, case)
         lines.append(
             f"  {case.name:36} {1000 / found.whole:7.0f}  {found.whole:7.3f} ms a row  interpreter "
-            f"{found.interpreter / found.whole:4.0%}  reduced {1000 / found.reduced:7.0f}"
+            f"{found.interpreter / found.whole:4.0%}  reduced {1000 / found.reduced:7.0f}  "
+            f"canvas {1000 / found.canvas:7.0f}  {found.resizing:7.3f} ms a row"
         )
     return lines
 

@@ -14,7 +14,7 @@ import transformers
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.machine.quiet import quiet
 from egapipe.pipeline.store import FeatureStore
-from egapipe.stages.bench import forward
+from egapipe.stages.bench import batches, forward
 from egapipe.stages.bench.measure import Paired, paired
 from egapipe.stages.bench.photos import save_photos
 from egapipe.stages.extract import Extraction, ExtractReport, prepare
@@ -114,4 +114,5 @@ def report() -> list[str]:
             f"  speed ratio   {1 / found.seconds.ratio:8.3f}  (aim >= 0.95)",
             "  shares        " + ", ".join(f"{n} {v:.1%}" for n, v in found.shares.items()),
             *forward.report(folder / "teacher", BATCH),
+            *batches.report(),
         ]

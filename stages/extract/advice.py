@@ -30,6 +30,5 @@ def advise(shares: Mapping[str, float], *, working: float, seconds: float) -> st
         )
     return (
         f"the teacher is the bottleneck, busy {infer:.0%} of the time: more devices "
-        "(extract.max_workers), a lower teacher.precision or, on a GPU, a larger "
-        "extract.batch_size are faster"
+        "(extract.max_workers), a lower teacher.precision or extract.batch_size=auto are faster"
     )

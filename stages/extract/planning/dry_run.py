@@ -27,6 +27,7 @@ from egapipe.stages.extract.planning.room import free_bytes, probe_writing, requ
 from egapipe.stages.extract.planning.speed import Speed, measure_speed
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.workers.forward.inference import cpu_threads
+from egapipe.stages.extract.workers.forward.sizing import FIRST
 from egapipe.stages.extract.workers.forward.tuned import open_teacher
 from egapipe.stages.extract.workers.pool.fleet import Fleet, check_fits, plan_fleet
 
@@ -190,8 +191,10 @@ def _most_room(fleet: Fleet, nodes: Sequence[Node]) -> int:
 def _memory(plan: StorePlan, teacher: Teacher, config: Config, fleet: Fleet) -> WorkerMemory:
     settings, device = config.extract, torch.device(fleet.device)
     cores = fleet.usual_cpus if fleet.device == "cpu" else 1
-    decoders = _decoders(settings, fleet)
-    return worker_memory(teacher, plan.manifest, decoders, device, cores, settings.usual_batch)
+    decoders, batch = _decoders(settings, fleet), settings.usual_batch
+    # A worker that looks for its batch begins with the least.
+    batch = FIRST if settings.batch_size == "auto" else batch
+    return worker_memory(teacher, plan.manifest, decoders, device, cores, batch)
 
 
 def _decoders(settings: ExtractConfig, fleet: Fleet) -> Decoders:

@@ -20,11 +20,13 @@ from egapipe.stages.extract.decoding.crew import Limits
 from egapipe.stages.extract.decoding.decoders import decoders_for
 from egapipe.stages.extract.decoding.reader import Reader, with_partners
 from egapipe.stages.extract.planning.manifest import software
-from egapipe.stages.extract.planning.memory import room_of, worker_memory
+from egapipe.stages.extract.planning.memory import room_of
+from egapipe.stages.extract.planning.place import Place
 from egapipe.stages.extract.teachers import Teacher
 from egapipe.stages.extract.workers.forward.inference import computed_on
 from egapipe.stages.extract.workers.forward.passes import Note, unheard
-from egapipe.stages.extract.workers.forward.sizing import batch_for
+from egapipe.stages.extract.workers.forward.sizing import settled_batch
+from egapipe.stages.extract.workers.forward.tuned import TunedTeacher
 from egapipe.stages.extract.workers.worker import Worker
 
 # Of a larger shard a worker holds no more at once.
@@ -60,6 +62,11 @@ class Job:
         """To a worker travel the images, not the listing of all rows, and everything else."""
         return {**self.__dict__, "dataset": self.images}
 
+    def batch(self, teacher: Teacher, device: str) -> int | None:
+        """Views in one forward pass on a device; None where a worker is to find it out."""
+        asked = self.config.extract.batch_size
+        return settled_batch(asked, teacher, torch.device(device), self.before)
+
     def worker(
         self,
         teacher: Teacher,
@@ -68,45 +75,54 @@ class Job:
         moved: Callable[[int], None] = lambda views: None,
         note: Note = unheard,
         share: float | None = None,
+        batch: int | None = None,
     ) -> Worker:
         """A worker of this job on a device; `moved` is told the number of views of every batch.
 
         cores: CPU cores for the teacher, on the CPU; fewer passes run at once where the memory does
         not do for so many. note: told what the user should know. share: of the machine that is the
-        worker's; None: all of it, in the process of the command. Raises UsageError where another
-        device, precision or batch has begun the store and `extract.same_device` forbids that, and
-        where the memory does not do for one pass.
+        worker's; None: all of it, in the process of the command. batch: views in one pass, as a
+        worker of the same kind has found; None: what is settled, or is found here. Raises
+        UsageError where another device, precision or batch has begun the store and
+        `extract.same_device` forbids that, and where the memory does not do for one pass.
         """
-        settings, place = self.config.extract, torch.device(device)
-        like = computed_on(teacher, place)
-        batch = batch_for(settings.batch_size, teacher, place, before=self.before, like=like)
-        if settings.same_device and self.before:
-            here = computed_on(teacher, place, batch)
-            if here not in self.before:
-                raise UsageError(
-                    f"{begun_elsewhere(self.store.url, self.before, here)}: continue it there, or "
-                    "set extract.same_device=false"
-                )
-        # Beside a teacher on the CPU a few threads do.
-        own, part = share is not None and place.type != "cpu", share or 1.0
-        decoders = decoders_for(settings, int(available_cpus() * part), own_process=own)
-        memory = worker_memory(teacher, self.store.manifest, decoders, place, cores, batch)
-        host = socket.gethostname()
-        fitting = memory.within(room_of(total_memory(), part), host)
-        if fitting.passes < cores:
-            note(f"{host} has memory for {fitting.passes} passes at once, and {cores} cores")
+        settings = self.config.extract
+        place = self._place(device, cores, share)
+        batch = batch or self.batch(teacher, device) or place.best_batch(teacher)
+        self._check_begun(computed_on(teacher, place.device, batch))
+        if isinstance(teacher, TunedTeacher):
+            teacher.resize(batch)
+        passes = place.fitting(teacher, batch).passes
+        if passes < cores:
+            host = socket.gethostname()
+            note(f"{host} has memory for {passes} passes at once, and {cores} cores")
         return Worker(
             teacher,
             Reader(self.images, teacher.preprocessing, self.store.manifest.plan),
             self.store,
             batch_size=batch,
-            decoders=decoders,
-            device=place,
-            cores=fitting.passes,
+            decoders=place.decoders,
+            device=place.device,
+            cores=passes,
             limits=Limits(seconds=settings.row_timeout),
             moved=moved,
             note=note,
         )
+
+    def _place(self, device: str, cores: int, share: float | None) -> Place:
+        own, part = share is not None and device != "cpu", share or 1.0
+        # Beside a teacher on the CPU a few threads do.
+        here = int(available_cpus() * part)
+        decoders = decoders_for(self.config.extract, here, own_process=own)
+        room = room_of(total_memory(), part)
+        return Place(torch.device(device), cores, decoders, room, self.store.manifest)
+
+    def _check_begun(self, here: Mapping[str, str]) -> None:
+        if self.config.extract.same_device and self.before and here not in self.before:
+            raise UsageError(
+                f"{begun_elsewhere(self.store.url, self.before, here)}: continue it there, or set "
+                "extract.same_device=false"
+            )
 
 
 def begun_elsewhere(url: str, before: Sequence[Mapping[str, str]], here: Mapping[str, str]) -> str:

@@ -35,6 +35,7 @@ from egapipe.stages.extract.teachers.pooled import Pooled, Raw
 _TYPES = {1: torch.float32, 10: torch.float16}
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ERRORS_ONLY = 3
+_NO_MEMORY = "Failed to allocate memory"
 
 
 class OnnxNetwork:
@@ -142,11 +143,13 @@ class OnnxNetwork:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Turn what onnxruntime raises, of no class but Exception, into a ValueError of one line."""
+    """Turn what onnxruntime raises, of no class but Exception, into a ValueError of one line, or a
+    MemoryError."""
     try:
         yield
     except Exception as error:
-        raise ValueError(one_line(error)) from error
+        kind = MemoryError if _NO_MEMORY in str(error) else ValueError
+        raise kind(one_line(error)) from error
 
 
 def load(settings: Settings, loading: Loading = UNKNOWN) -> NetworkTeacher:

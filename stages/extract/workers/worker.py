@@ -62,6 +62,8 @@ class Worker:
         self._inference = open_inference(teacher, device, cores, batch_size, note)
         self.computed = computed_on(teacher, device, self._inference.passes.size)
         """What else decided the last bits of the last shard, see `Commit`."""
+        self.batch = batch_size
+        """Views in one forward pass, to begin with."""
         pinned = device.type == "cuda"
         self._crew = decoders
 

@@ -1,5 +1,6 @@
 """The teacher on its device, a few batches ahead of the host."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -50,20 +51,29 @@ def cpu_threads() -> int:
     return min(available_cpus(), torch.get_num_threads())
 
 
-def computed_on(teacher: Teacher, device: torch.device, *batch_sizes: int) -> dict[str, str]:
-    """What decides the last bits of a teacher's outputs, for the record of a shard: `device` with
-    its kind, `precision` of the forward pass, and the shape of a `batch`, of which there are
-    several sizes where memory ran out."""
+def kind_of(teacher: Teacher, device: torch.device) -> dict[str, str]:
+    """What decides the last bits of a teacher's outputs, whatever the batch: `device` with its
+    kind, and `precision` of the forward pass."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
         name = torch.backends.cpu.get_cpu_capability()
+    precision = str(teacher.spec.get("precision", "float32"))
+    return {"device": f"{device.type} {name}", "precision": precision}
+
+
+def computed_on(teacher: Teacher, device: torch.device, *batch_sizes: int) -> dict[str, str]:
+    """All that decides them, for the record of a shard: `kind_of` it and the shape of a `batch`, of
+    which there are several sizes where memory ran out."""
     sizes = ", ".join(map(str, batch_sizes))
-    return {
-        "device": f"{device.type} {name}",
-        "precision": str(teacher.spec.get("precision", "float32")),
-        "batch": " x ".join(map(str, (sizes, *teacher.preprocessing.shape))),
-    }
+    batch = " x ".join(map(str, (sizes, *teacher.preprocessing.shape)))
+    return {**kind_of(teacher, device), "batch": batch}
+
+
+def batch_of(computed: Mapping[str, str]) -> int | None:
+    """Views in one pass at the end of a shard, of what its record says; None if it does not."""
+    sizes = computed.get("batch", "").partition(" x ")[0]
+    return int(sizes.rpartition(", ")[2]) if sizes else None
 
 
 def open_inference(
@@ -80,7 +90,7 @@ def open_inference(
     """
     teacher.to(device)
     passes = Passes(teacher, device, batch_size or _ANY, note)
-    return OnCpu(passes, threads) if device.type == "cpu" else OnGpu(passes, device)
+    return OnCpu(passes, threads) if device.type == "cpu" else OnGpu(passes)
 
 
 class OnCpu:
@@ -119,16 +129,15 @@ class OnGpu:
 
     ahead = 1
 
-    def __init__(self, passes: Passes, device: torch.device) -> None:
+    def __init__(self, passes: Passes) -> None:
         self.passes = passes
-        self._device = device
 
     def submit(self, pixels: Tensor) -> Pending:
         """Queue a batch of pinned memory.
 
         Raises TeacherError if not even one of its views fits in the device's memory.
         """
-        outputs = self.passes.forward(pixels.to(self._device, non_blocking=True))
+        outputs = self.passes.forward(pixels)
         host = {name: _to_pinned(output) for name, output in outputs.items()}
         event = torch.cuda.Event()
         event.record()

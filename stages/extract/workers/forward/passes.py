@@ -18,11 +18,15 @@ def unheard(text: str) -> None:
     """Nobody is told."""
 
 
-def out_of_memory(teacher: Teacher, device: torch.device, views: int) -> TeacherError:
-    """What to say of a teacher that so many views at once are too much for."""
+def out_of_memory(teacher: Teacher, device: torch.device) -> TeacherError:
+    """What to say of a teacher that even a single image is too much for."""
+    where, share = "machine", ""
+    if device.type == "cuda":
+        where, share = "GPU", "set extract.gpus_per_worker=1 where workers share one, "
     return TeacherError(
-        f"teacher {teacher.spec['model']} runs out of {device} memory with {views} images at once: "
-        f"set extract.batch_size lower, e.g. {max(1, views // 2)}"
+        f"teacher {teacher.spec['model']} runs out of {device} memory with a single image: end "
+        f"what else uses the {where}, {share}set teacher.precision=bfloat16, or use a {where} with "
+        "more"
     )
 
 
@@ -48,7 +52,7 @@ class Passes:
         self._floor = _Floor()
 
     def forward(self, pixels: Tensor) -> Outputs:
-        """Encode uint8 [B, *shape] of the device, see `Teacher`.
+        """Encode uint8 [B, *shape] of host memory, pinned beside a GPU, see `Teacher`.
 
         Raises TeacherError if even a single view is too much.
         """
@@ -70,12 +74,15 @@ class Passes:
     def _try(self, pixels: Tensor, size: int) -> Outputs | None:
         """None if there is too little memory; the failed pass has let go of its own by then."""
         try:
-            parts = [self._teacher.forward(part) for part in pixels.split(size)]
+            parts = [
+                self._teacher.forward(part.to(self._device, non_blocking=True))
+                for part in pixels.split(size)
+            ]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if size == 1:
-                raise out_of_memory(self._teacher, self._device, size) from error
+                raise out_of_memory(self._teacher, self._device) from error
             return None
         if len(parts) == 1:
             return parts[0]

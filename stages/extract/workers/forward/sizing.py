@@ -2,95 +2,109 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Literal
 
 import torch
 
+from egapipe.pipeline.machine.memory import return_free_memory
 from egapipe.stages.extract.teachers import Teacher
-from egapipe.stages.extract.workers.forward.memory import is_out_of_memory
+from egapipe.stages.extract.workers.forward.inference import (
+    Inference,
+    batch_of,
+    kind_of,
+    open_inference,
+)
 from egapipe.stages.extract.workers.forward.passes import out_of_memory
-from egapipe.stages.extract.workers.forward.tuned import TunedTeacher
 
 FIRST, MOST = 8, 1024
 """Views of the first batch that is tried, and of the last."""
+Room = Callable[[int], int]
+"""Passes at once that there is memory for with batches of a size; 0: not even one."""
+
 _GAIN = 1.1
 """A batch twice as large that is not faster by so much is not worth its memory."""
-_PASSES = 2
+_TRIES = 2
+_IN_FLIGHT = 2
 
 
-def batch_for(
+def settled_batch(
     asked: int | Literal["auto"],
     teacher: Teacher,
     device: torch.device,
-    *,
     before: Sequence[Mapping[str, str]] = (),
-    like: Mapping[str, str],
-) -> int:
-    """Views in one forward pass.
+) -> int | None:
+    """Views in one forward pass; None where that is to be found out.
 
     asked: of the configuration. before: what shards of earlier runs were computed on, see `Commit`:
-    they are continued with their batch. like: `device` and `precision` here. Puts the teacher on
-    its device where something is to be tried. Raises TeacherError if the first batch does not fit.
+    on the same kind of device and in the same precision they are continued with the batch that the
+    last of them ended with.
     """
     if asked != "auto":
         return asked
-    found = _used(before, like) or _tried(teacher, device)
-    if isinstance(teacher, TunedTeacher):
-        teacher.resize(found)
-    return found
+    here = kind_of(teacher, device).items()
+    return next((batch_of(one) for one in reversed(before) if here <= one.items()), None)
 
 
-def _used(before: Sequence[Mapping[str, str]], like: Mapping[str, str]) -> int | None:
-    """The batch that the last shards of the same device and precision ended with."""
-    for computed in reversed(before):
-        if all(computed.get(key) == like[key] for key in ("device", "precision")):
-            return int(computed["batch"].partition(" x ")[0].rpartition(", ")[2])
-    return None
+def best_batch(teacher: Teacher, device: torch.device, room: Room, views: int = MOST) -> int:
+    """The batch at which doubling ends, tried as a worker runs the teacher: on the CPU so many
+    passes side by side as there is room for, of one thread each.
 
+    views: of a shard, which no batch is larger than. Puts the teacher on its device. Raises
+    TeacherError if not even a single image fits.
+    """
 
-def _tried(teacher: Teacher, device: torch.device) -> int:
-    """The batch at which doubling ends, without what compiles for each size."""
-    plain = teacher.plain if isinstance(teacher, TunedTeacher) else teacher
-    plain.to(device)
-    found = found_by_doubling(lambda size: _speed(plain, device, size))
+    def speed(size: int) -> float | None:
+        return _speed(teacher, device, size, room(size))
+
+    found = found_by_doubling(speed, min(MOST, views))
     if found is None:
-        raise out_of_memory(plain, device, FIRST)
+        raise out_of_memory(teacher, device)
     return found
 
 
-def found_by_doubling(speed: Callable[[int], float | None]) -> int | None:
+def found_by_doubling(speed: Callable[[int], float | None], most: int = MOST) -> int | None:
     """The size at which doubling ends: in memory, or because nothing is gained.
 
-    speed: views a second in batches of a size; None if they do not fit. None if not even the first
-    one does.
+    speed: views a second in batches of a size; None if they do not fit. Where the first size does
+    not, it is halved until one does; None if none does.
     """
-    best: int | None = None
-    fastest = 0.0
     size = FIRST
-    while size <= MOST:
-        found = speed(size)
+    fastest = speed(size)
+    while fastest is None and size > 1:
+        size //= 2
+        fastest = speed(size)
+        if fastest is not None:
+            return size
+    if fastest is None:
+        return None
+    while 2 * size <= most:
+        found = speed(2 * size)
         if found is None or found < fastest * _GAIN:
             break
-        best, fastest, size = size, found, 2 * size
-    return best
+        size, fastest = 2 * size, found
+    return size
 
 
-def _speed(teacher: Teacher, device: torch.device, size: int) -> float | None:
+def _speed(teacher: Teacher, device: torch.device, size: int, passes: int) -> float | None:
+    """Views a second with so many passes at once; None if there is no memory for them."""
+    if passes == 0:
+        return None
     shape = (size, *teacher.preprocessing.shape)
-    try:
-        pixels = torch.zeros(shape, dtype=torch.uint8, device=device)
-        return size / min(_seconds(teacher, pixels) for _ in range(_PASSES))
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
+    with closing(open_inference(teacher, device, passes, size)) as inference:
+        pixels = torch.zeros(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        count = max(_IN_FLIGHT, inference.ahead)
+        seconds = min(_seconds(inference, pixels, count) for _ in range(_TRIES))
+        fits = inference.passes.size == size
+    # Whatever comes next begins with what the process needs, not with what it had.
+    return_free_memory()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    return None
+    return count * size / seconds if fits else None
 
 
-def _seconds(teacher: Teacher, pixels: torch.Tensor) -> float:
+def _seconds(inference: Inference, pixels: torch.Tensor, count: int) -> float:
     began = time.perf_counter()
-    for output in teacher.forward(pixels).values():
-        # Waits for the device.
-        output.cpu()
+    for pending in [inference.submit(pixels) for _ in range(count)]:
+        pending.result()
     return time.perf_counter() - began

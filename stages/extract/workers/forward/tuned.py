@@ -16,7 +16,6 @@ from egapipe.stages.extract.decoding.reduced import Reduced
 from egapipe.stages.extract.teachers import Known, Loading, Outputs, Teacher, load_teacher
 from egapipe.stages.extract.teachers.on_device import OnDevice
 from egapipe.stages.extract.workers.forward.memory import is_out_of_memory
-from egapipe.stages.extract.workers.forward.passes import out_of_memory
 
 
 def open_teacher(config: Config, manifest: Manifest | None = None) -> Teacher:
@@ -50,6 +49,13 @@ def tuned(teacher: Teacher, batch_size: int, *, channels_last: bool, compiled: b
     if not (channels_last or compiled):
         return teacher
     return TunedTeacher(teacher, batch_size, channels_last=channels_last, compiled=compiled)
+
+
+def uncompiled(teacher: Teacher) -> Teacher:
+    """A teacher without code that is compiled for one size of batches."""
+    if isinstance(teacher, TunedTeacher) and teacher.spec.get("compiled"):
+        return teacher.plain
+    return teacher
 
 
 class ReducingTeacher:
@@ -128,7 +134,8 @@ class TunedTeacher:
             self.forward(pixels)
         except RuntimeError as error:
             if is_out_of_memory(error):
-                raise out_of_memory(self, pixels.device, len(pixels)) from error
+                # The first batch runs into it again, and is taken in parts then.
+                return
             reason = next((line for line in str(error).splitlines() if line.strip()), "no reason")
             raise TeacherError(
                 f"teacher {self.spec['model']} cannot be compiled on {pixels.device}: {reason}: "

@@ -3,10 +3,12 @@
 import os
 import pickle
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import ray
+import torch
 
 from egapipe.pipeline.datasets import Images
 from egapipe.pipeline.datasets.reading import explaining
@@ -15,9 +17,10 @@ from egapipe.pipeline.store import Commit
 from egapipe.stages.extract.planning.host import Samples, check_images, check_teacher, named_host
 from egapipe.stages.extract.planning.job import Job
 from egapipe.stages.extract.workers.failures.faults import reported
+from egapipe.stages.extract.workers.forward.inference import kind_of
 from egapipe.stages.extract.workers.forward.tuned import open_teacher
 from egapipe.stages.extract.workers.metrics import Metrics
-from egapipe.stages.extract.workers.pool.member import Encoded, Pulse, Where
+from egapipe.stages.extract.workers.pool.member import Begun, Encoded, Loaded, Pulse, Where
 from egapipe.stages.extract.workers.worker import Worker
 
 
@@ -27,6 +30,7 @@ class ExtractActor:
     # Everything is given to `prepare`: an error in a constructor would come back as the death of an
     # actor instead of as itself.
     _worker: Worker | None = None
+    _open: Callable[[int | None], Worker]
     _metrics: Metrics
     _images: Images
     _views = 0
@@ -43,8 +47,8 @@ class ExtractActor:
 
     def prepare(
         self, job: bytes, samples: Samples, device: str, folder: str, cores: int, share: float
-    ) -> dict[str, str]:
-        """Load the teacher; what it computes on, see `Commit`.
+    ) -> Loaded:
+        """Load the teacher.
 
         job: a pickled `Job`; unpickled here, because an error on Ray's way to an argument comes
         back as text. samples: of its images. folder: working directory of the command, where
@@ -61,13 +65,24 @@ class ExtractActor:
             self._doing = "loads the teacher"
             teacher = open_teacher(work.config, work.store.manifest)
             check_teacher(teacher, work.store.manifest, work.software)
-            self._doing = f"brings the teacher to {device}"
             self._images = work.images
             said = self._notes.append
-            self._worker = work.worker(teacher, device, cores, self._move, said, share)
-        on = self._worker.computed["device"]
-        self._metrics = Metrics(work.config.name, work.split, on)
-        return self._worker.computed
+            self._open = partial(work.worker, teacher, device, cores, self._move, said, share)
+            self._doing = "waits for the batch that another worker looks for"
+            kind = kind_of(teacher, torch.device(device))
+            self._metrics = Metrics(work.config.name, work.split, kind["device"])
+            return Loaded(kind, work.batch(teacher, device))
+
+    def begin(self, batch: int | None) -> Begun:
+        """Bring the teacher to its device, after `prepare`.
+
+        batch: views in one pass; None: as many as are best here. Raises a FaultError.
+        """
+        look = "" if batch else ", and looks for the batch with which it is fastest"
+        self._doing = f"brings the teacher to its device{look}"
+        with reported(), named_host(), explaining("the start of a worker"):
+            self._worker = self._open(batch)
+        return Begun(self._worker.computed, self._worker.batch)
 
     def encode(
         self, shard: int, upcoming: int | None, isolated: bool, extents: Sequence[Any]

@@ -24,6 +24,22 @@ class Where(NamedTuple):
     cores: int
 
 
+class Loaded(NamedTuple):
+    """What a worker says once it has its teacher. kind: what it computes on, see `kind_of`. batch:
+    views in one pass, where that is settled."""
+
+    kind: Mapping[str, str]
+    batch: int | None
+
+
+class Begun(NamedTuple):
+    """What a worker says once it can encode. computed: on what, see `Commit`. batch: views in one
+    pass."""
+
+    computed: Mapping[str, str]
+    batch: int
+
+
 class Pulse(NamedTuple):
     """What a worker says while it works.
 

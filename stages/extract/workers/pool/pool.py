@@ -12,8 +12,16 @@ from egapipe.pipeline.store import Commit
 from egapipe.stages.extract.workers.failures.deaths import own_error
 from egapipe.stages.extract.workers.failures.ledger import Ledger
 from egapipe.stages.extract.workers.failures.setbacks import Setbacks
+from egapipe.stages.extract.workers.pool.agreement import Agreement, Word
 from egapipe.stages.extract.workers.pool.calls import STORE, Call, Calls
-from egapipe.stages.extract.workers.pool.member import Encoded, Member, Stage, Where
+from egapipe.stages.extract.workers.pool.member import (
+    Begun,
+    Encoded,
+    Loaded,
+    Member,
+    Stage,
+    Where,
+)
 from egapipe.stages.extract.workers.pool.pace import Pace
 from egapipe.stages.extract.workers.pool.roster import Hire, Roster
 from egapipe.stages.extract.workers.pool.schedule import Assignment, Schedule
@@ -53,6 +61,7 @@ class Pool:
         self._ledger = Ledger(terms.machine_failures)
         self._pace = Pace(terms.patience)
         self._calls = Calls()
+        self._agreement: Agreement[Member] = Agreement()
         self._schedule: Schedule[Member] = Schedule()
         self._roster = Roster(hire, terms, self._ledger, ground, note)
         self._setbacks = Setbacks(
@@ -189,6 +198,7 @@ class Pool:
             yield from call.answer(member, answered)
         if member not in self._roster.members:
             self._calls.forget(member)
+            self._begin(self._agreement.leave(member))
 
     def _landed(self, member: Member, where: Where) -> Iterator[Commit]:
         """It has its machine."""
@@ -199,9 +209,21 @@ class Pool:
         self._calls.ask(call, member.handle.prepare, *self._arguments(where))
         return iter(())
 
-    def _prepared(self, member: Member, computed: Any) -> Iterator[Commit]:
+    def _prepared(self, member: Member, loaded: Any) -> Iterator[Commit]:
         """It has its teacher."""
-        member.stage, member.computed = Stage.READY, dict(computed)
+        self._begin(self._agreement.come(member, *Loaded(*loaded)))
+        return iter(())
+
+    def _begin(self, words: Sequence[Word[Member]]) -> None:
+        for member, batch in words:
+            member.begin()
+            self._calls.ask(Call(member, self._begun), member.handle.begin, batch)
+
+    def _begun(self, member: Member, begun: Any) -> Iterator[Commit]:
+        """It can be given shards."""
+        begun = Begun(*begun)
+        self._begin(self._agreement.find(member, begun.batch))
+        member.stage, member.computed = Stage.READY, begun.computed
         self._roster.idle.append(member)
         return iter(())
 

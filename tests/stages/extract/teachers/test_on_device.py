@@ -75,6 +75,16 @@ def test_a_batch_of_any_sizes_is_what_decoding_makes_of_each(
         assert difference.mean() < 0.3
 
 
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic", "lanczos", "hamming"])
+def test_an_image_has_the_same_pixels_in_any_batch(resample: str) -> None:
+    """Where memory ran out, images meet in smaller ones."""
+    teacher = OnDevice(Pixels(transform(Preprocessing, resample)), SIDE)  # type: ignore[arg-type]
+    batch = torch.from_numpy(np.stack([teacher.preprocessing.clean(i) for i in images() * 5]))
+    whole = teacher.pixels(batch)
+    for size in (1, 2, 7):
+        assert torch.equal(torch.cat([teacher.pixels(part) for part in batch.split(size)]), whole)
+
+
 def test_a_larger_image_is_brought_to_the_square_before() -> None:
     canvas = Canvas(transform(Preprocessing, "bicubic"), 64)
     image = images()[0]

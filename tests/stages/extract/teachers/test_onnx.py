@@ -25,6 +25,7 @@ from egapipe.pipeline.store import FeatureStore
 from egapipe.stages import extract
 from egapipe.stages.extract.teachers import load_teacher
 from egapipe.stages.extract.workers.forward.inference import open_inference
+from egapipe.stages.extract.workers.forward.passes import Passes
 from tests.stages.extract.teachers import graphs
 
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
@@ -90,6 +91,21 @@ def test_passes_side_by_side_give_the_same_bytes(tmp_path: Path) -> None:
         inference.close()
     for batch, outputs in zip(batches, ours, strict=True):
         assert np.array_equal(outputs["embedding"], teacher.forward(batch)["embedding"].numpy())
+
+
+def test_memory_that_runs_out_halves_the_batch(tmp_path: Path) -> None:
+    """Four images at once ask for a petabyte, two for 64 MiB."""
+    teacher = load_teacher(
+        settings(graphs.save(tmp_path / "hungry", graphs.hungry()), output="sated")
+    )
+    notes: list[str] = []
+    passes = Passes(teacher, torch.device("cpu"), 4, notes.append)
+    images = pixels()[:4]
+    found = passes.forward(images)["embedding"]
+    assert passes.sizes() == [4, 2]
+    assert "4 images at once are too much for the memory of cpu: going on with 2" in notes[0]
+    expected = load_teacher(settings(graphs.save(tmp_path), output="vector"))
+    assert torch.equal(found, expected.forward(images)["embedding"])
 
 
 def test_it_fills_a_store(tmp_path: Path) -> None:

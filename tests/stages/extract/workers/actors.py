@@ -13,8 +13,9 @@ import ray
 
 from egapipe.pipeline.errors import MachineError, StoreError, TeacherError
 from egapipe.pipeline.store import Commit
+from egapipe.stages.extract.workers.failures.faults import reported
 from egapipe.stages.extract.workers.pool.calls import PULSE, STORE
-from egapipe.stages.extract.workers.pool.member import Encoded, Pulse, Where
+from egapipe.stages.extract.workers.pool.member import Begun, Encoded, Loaded, Pulse, Where
 from egapipe.stages.extract.workers.writer import Writer
 
 FAULTS = {
@@ -56,7 +57,9 @@ class Actor:
     then. `die` kills while a shard is encoded and the one before is stored, `torn` while it is
     stored, before its file is written and after the next one was begun, `late` between its file and
     the answer. Each such file kills once. `stillborn` files kill in `prepare`, and `sleeper` files
-    make it last an hour. `hang<N>-<shard>` makes it stop there for an hour, `mute<N>-<shard>` after
+    make it last an hour. With a file `open` a worker has to find its batch, which is its process's
+    number: `lost` files kill it then, `seeker` make that last an hour, and `short` make it fail.
+    `hang<N>-<shard>` makes it stop there for an hour, `mute<N>-<shard>` after
     the shard's file is written, once. While there is a file `gate-<shard>`, all shards from that
     one on wait. `<kind><N>-<shard>`, of FAULTS, makes it raise that, once, and `<kind><N>+<shard>`
     while it stores the shard. `say<N>-<shard>` makes it say something. A shard that it is given
@@ -75,7 +78,7 @@ class Actor:
     def pulse(self) -> Pulse:
         return Pulse(self.moved, self.moved, self.doing)
 
-    def prepare(self, folder: str, slow: float = 0.0) -> dict[str, str]:
+    def prepare(self, folder: str, slow: float = 0.0) -> Loaded:
         self.folder, self.slow = Path(folder), slow
         self.doing = "loads the teacher"
         self._die_if_told("stillborn*")
@@ -83,9 +86,22 @@ class Actor:
             time.sleep(3600)
         if (self.folder / "refuse").exists():
             raise TeacherError("teacher is not the manifest's: give every host the same")
-        (self.folder / f"ready-{os.getpid()}").touch()
+        return Loaded({"device": "actor"}, None if (self.folder / "open").exists() else 4)
+
+    def begin(self, batch: int | None) -> Begun:
+        if batch is None:
+            self.doing = "looks"
+            self._die_if_told("lost*")
+            if self._obeys("seeker*"):
+                time.sleep(3600)
+            if self._obeys("short*"):
+                with reported():
+                    raise TeacherError("not even one image fits") from MemoryError()
+        (self.folder / f"ready-{os.getpid()}").write_text(str(batch))
         self.doing = "moves"
-        return {"device": "actor"}
+        # What it finds is its own.
+        found = batch or os.getpid()
+        return Begun({"device": "actor", "batch": str(found)}, found)
 
     def encode(self, shard: int, upcoming: int | None, isolated: bool) -> Encoded:
         self.moved += 1

@@ -15,11 +15,19 @@ from torch import Tensor
 
 from egapipe.pipeline.errors import TeacherError
 from egapipe.pipeline.store import FeatureStore
+from egapipe.pipeline.store.format.layout import commit_key
 from egapipe.stages import extract
 from egapipe.stages.extract.teachers import Outputs, Preprocessing
-from egapipe.stages.extract.workers.forward.inference import computed_on
+from egapipe.stages.extract.workers.forward.inference import batch_of, kind_of
+from egapipe.stages.extract.workers.forward.memory import is_out_of_memory
 from egapipe.stages.extract.workers.forward.passes import Passes, smaller
-from egapipe.stages.extract.workers.forward.sizing import FIRST, MOST, batch_for, found_by_doubling
+from egapipe.stages.extract.workers.forward.sizing import (
+    FIRST,
+    MOST,
+    best_batch,
+    found_by_doubling,
+    settled_batch,
+)
 from tests.stages.extract.conftest import MakeConfig, Sets
 from tests.stages.extract.contents import content
 from tests.stages.extract.workers import hungry
@@ -127,8 +135,30 @@ def test_a_part_divides_the_batch(batch: int, data: st.DataObject) -> None:
 
 
 def test_a_view_that_does_not_fit_alone_is_said_in_one_line() -> None:
-    with pytest.raises(TeacherError, match="runs out of cpu memory with 1 images at once"):
-        Passes(Room(0), CPU, 8).forward(views(8))
+    room = Room(0)
+    said = r"runs out of cpu memory with a single image: end what .* set teacher\.precision="
+    with pytest.raises(TeacherError, match=said) as error:
+        Passes(room, CPU, 8).forward(views(8))
+    assert "\n" not in str(error.value)
+    assert room.passes == [8, 4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), False),
+        (RuntimeError("shape mismatch"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_says_that_memory_ran_out(error: Exception, is_memory: bool) -> None:
+    assert is_out_of_memory(error) is is_memory
 
 
 def test_threads_that_share_the_memory_take_turns() -> None:
@@ -157,22 +187,85 @@ def rate(best: int, fits: int) -> Callable[[int], float | None]:
 
 @pytest.mark.parametrize(
     ("best", "fits", "expected"),
-    [(64, 10**9, 64), (10**9, 10**9, MOST), (10**9, 100, 64), (1, 10**9, FIRST), (9, 7, None)],
+    [
+        (64, 10**9, 64),
+        (10**9, 10**9, MOST),
+        (10**9, 100, 64),
+        (1, 10**9, FIRST),
+        (9, 7, 4),
+        (9, 1, 1),
+        (9, 0, None),
+    ],
 )
 def test_doubling_ends_with_speed_or_memory(best: int, fits: int, expected: int | None) -> None:
     assert found_by_doubling(rate(best, fits)) == expected
 
 
+def test_no_batch_is_larger_than_a_shard() -> None:
+    assert found_by_doubling(rate(10**9, 10**9), most=100) == 64
+    assert found_by_doubling(rate(10**9, 10**9), most=3) == FIRST
+
+
+def test_a_batch_is_tried_as_it_is_run_and_only_where_there_is_room() -> None:
+    """Eight images do not fit, and of four there is room for two passes of the three asked for."""
+    room, asked = Room(10**6), list[int]()
+
+    def passes(size: int) -> int:
+        asked.append(size)
+        return 2 if size <= 4 else 0
+
+    assert best_batch(room, CPU, passes) == 4
+    assert asked == [8, 4]
+    assert room.passes == [4, 4] * 2
+
+
+def test_what_does_not_fit_although_there_seemed_to_be_room_is_left() -> None:
+    assert best_batch(Room(5), CPU, lambda size: 1) == 4
+    with pytest.raises(TeacherError, match="with a single image"):
+        best_batch(Room(0), CPU, lambda size: 1)
+
+
+class Threads(Room):
+    """Remembers with how many threads torch computes in a pass."""
+
+    def forward(self, pixels: Tensor) -> Outputs:
+        self.spec["threads"] = torch.get_num_threads()
+        return super().forward(pixels)
+
+
+def test_a_pass_that_is_timed_has_one_thread_as_a_workers_have() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        teacher = Threads(10**6)
+        best_batch(teacher, CPU, lambda size: 2, views=FIRST)
+        assert teacher.spec["threads"] == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_batch_is_found_and_recorded_and_kept_by_a_resumed_run(quick: MakeConfig) -> None:
-    config = quick("extract.batch_size=auto")
-    report = extract.run(config, split="test", local=True)
-    commit = FeatureStore.open(report.url).commits()[0]
-    size = int(commit.computed["batch"].partition(" x ")[0])
-    assert FIRST <= size <= MOST
+    config = quick("extract.batch_size=auto", "extract.same_device=true")
+    report = extract.run(config, split="train", local=True)
+    store = FeatureStore.open(report.url)
+    [size] = {batch_of(commit.computed) for commit in store.commits().values()}
+    assert FIRST <= (size or 0) <= MOST
+    alone = content(report.url)
+    # Whatever would be found now, the missing shards are of that size.
+    for shard in (1, 3):
+        Path(report.url, commit_key(shard)).unlink()
+    assert extract.run(config, split="train", local=True).extracted == 32
+    assert content(report.url) == alone
+
+
+def test_a_found_batch_is_that_of_the_last_shards_of_the_same_kind() -> None:
     room = Room(10**6)
-    like = computed_on(room, CPU)
+    like = kind_of(room, CPU)
     before = [{**like, "batch": "7 x 3 x 2 x 2"}, {**like, "batch": "64, 32 x 3 x 2 x 2"}]
-    assert batch_for("auto", room, CPU, before=before, like=like) == 32
-    other = {**like, "precision": "bfloat16"}
-    assert batch_for("auto", room, CPU, before=before, like=other) >= FIRST
-    assert batch_for(5, room, CPU, like=like) == 5
+    assert settled_batch("auto", room, CPU, before) == 32
+    other = [{**one, "precision": "bfloat16"} for one in before]
+    assert settled_batch("auto", room, CPU, other) is None
+    # Of an egapipe that recorded less.
+    assert settled_batch("auto", room, CPU, [{}, {"device": like["device"]}]) is None
+    assert settled_batch(5, room, CPU, before) == 5

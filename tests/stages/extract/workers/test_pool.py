@@ -179,6 +179,27 @@ def test_workers_that_die_at_their_start_are_given_up_too(run: Run) -> None:
     assert "\n" not in str(error.value)
 
 
+def batches(run: Run) -> set[str]:
+    """With which the workers began that have done anything."""
+    return {file.read_text() for file in run.folder.glob("ready-*")}
+
+
+@pytest.mark.parametrize("trouble", ["", "lost1", "short1"])
+def test_one_worker_finds_the_batch_of_all(run: Run, trouble: str) -> None:
+    """Each would find another one. If the one that looks dies or gives up, another does."""
+    run.order(*filter(None, ["open", trouble]))
+    assert shards_of(run(list(range(9)), slow=0.2, size=3, minimum=3)) == list(range(9))
+    found = [file for file in run.folder.glob("ready-*") if file.read_text() == "None"]
+    assert len(found) == 1
+    assert batches(run) == {"None", found[0].name.removeprefix("ready-")}
+
+
+def test_a_worker_that_looks_for_ever_is_replaced(run: Run) -> None:
+    run.order("open", "seeker1")
+    assert shards_of(run([0, 1, 2], size=2, minimum=2, start_timeout=2)) == [0, 1, 2]
+    assert len(batches(run)) == 2
+
+
 def test_a_few_deaths_at_the_start_are_survived(run: Run) -> None:
     run.order("stillborn1", "stillborn2")
     assert shards_of(run([0, 1])) == [0, 1]

@@ -18,6 +18,7 @@ from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.format.layout import commit_key
 from egapipe.pipeline.terminal.progress import Progress, Silence, Value
 from egapipe.stages import extract
+from egapipe.stages.extract.workers.forward.inference import batch_of
 from tests.stages.extract import models
 from tests.stages.extract.conftest import MakeConfig
 from tests.stages.extract.contents import content, every_byte
@@ -148,3 +149,32 @@ def test_what_another_batch_has_begun_is_refused_by_a_worker_too(quick: MakeConf
     with pytest.raises(UsageError, match=r"20 x .* 7 x .*set extract\.same_device=false"):
         extract.run(quick("extract.same_device=true", "extract.batch_size=7"), split="test")
     assert not missing.exists()
+
+
+@pytest.mark.slow  # Ray starts three workers, and one of them two more times
+def test_all_workers_take_the_batch_that_one_of_them_finds_whoever_dies(quick: MakeConfig) -> None:
+    """Also those that come later, and those of a run that goes on."""
+    many = ["dataset.train.limit=240", "views.count=9", "store.shard_rows=16"]
+    many += ["store.dtype=float32", "extract.batch_size=auto"]
+    config = quick(*many, "extract.min_workers=3", "extract.max_workers=3")
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        killed.append(workers_below(os.getpid(), "ExtractActor")[0].pid)
+        os.kill(killed[0], signal.SIGKILL)
+
+    watching = Watching(kill_one)
+    url = extract.run(config, split="train", progress=watching).url
+    assert killed
+    assert not [note for note in watching.notes if "were computed on" in note]
+    store = FeatureStore.open(url)
+    [size] = {batch_of(commit.computed) for commit in store.commits().values()}
+    assert len(store.commits()) == 15
+    before = content(url)
+    for shard in range(0, 15, 2):
+        Path(url, commit_key(shard)).unlink()
+    assert extract.run(config, split="train").extracted == 128
+    assert content(url) == before
+    # As with that size from the start.
+    alone = quick(*many, f"extract.batch_size={size}", f"store.url={Path(url).parent}-alone")
+    assert content(extract.run(alone, split="train", local=True).url) == before
