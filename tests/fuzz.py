@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import save
 
 from egapipe.pipeline.config import syntax
-from egapipe.pipeline.config.data import ParquetSource
+from egapipe.pipeline.config.data import ArraysSource, ParquetSource
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.datasets.tarscan import scan
 from egapipe.pipeline.datasets.zips import Zip
@@ -137,6 +137,13 @@ def _read_images(path: Path) -> None:
             dataset.encoded(row)
 
 
+def _read_arrays(path: Path) -> None:
+    dataset = open_dataset(ArraysSource(kind="arrays", files=[str(path)]))
+    for row in range(min(len(dataset), 4)):
+        with suppress(ImageError):
+            dataset.array(row)
+
+
 def _experiment() -> bytes:
     """The record of a sweep with a trial in every state that has a value or a reason."""
     settings = [Setting(name=f"lr={lr}", label=f"lr={lr}", changes={_LR: lr}) for lr in (0.1, 0.2)]
@@ -214,6 +221,11 @@ def readers() -> dict[str, Reader]:
             file_reader("a.parquet", lambda f: read_embeddings(str(f))),
         ),
         "parquet images": Reader(_images(), file_reader("a.parquet", _read_images)),
+        "npy arrays": Reader(_npy(), file_reader("a.npy", _read_arrays)),
+        "parquet arrays": Reader(
+            _parquet(pa.table({"x": [[1.0, 2.0], [3.0, 4.0]]})),
+            file_reader("a.parquet", _read_arrays),
+        ),
         "safetensors": Reader(
             save({"a": torch.ones(2, 2)}), file_reader("a.safetensors", shapes_in)
         ),

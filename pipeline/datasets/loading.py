@@ -160,6 +160,13 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _with_footer(path: str) -> File:
+    file = _read_footer(path)
+    if sum(file.rows_of_groups) != file.footer.num_rows:
+        raise UsageError(f"{path} is not a readable parquet file: its row groups have other rows")
+    return file
+
+
+def _read_footer(path: str) -> File:
     try:
         if not is_remote(path):
             return File(path, pq.read_metadata(path), "")
