@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from egapipe.stages.extract.teachers.base import Outputs
 from egapipe.stages.extract.teachers.outputs import Output, places, shaped
-from egapipe.stages.extract.teachers.taps import Taps, submodule
+from egapipe.stages.extract.teachers.taps import KeptOutputs, submodule
 
 
 class Raw(NamedTuple):
@@ -42,7 +42,7 @@ class Tapped:
         self._output = output
         own = {} if output is None else {output: "teacher.output"}
         self._places = {**places(others), **own}
-        self._taps = Taps({path: submodule(module, path) for path in self._places})
+        self._taps = KeptOutputs({path: submodule(module, path) for path in self._places})
 
     def to(self, device: torch.device) -> Any:
         """Move the weights to a device."""

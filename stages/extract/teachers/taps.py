@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 
-class Taps:
+class KeptOutputs:
     """The outputs of some submodules, of each thread's own latest forward pass.
 
     On the CPU, several threads run a network at once.

@@ -28,7 +28,7 @@ from egapipe.stages.extract.teachers.outputs import (
 from egapipe.stages.extract.teachers.pooling import before_patches, embed, resolve_pooling
 from egapipe.stages.extract.teachers.precision import narrow, widen
 from egapipe.stages.extract.teachers.processor import read_preprocessing
-from egapipe.stages.extract.teachers.taps import Taps, submodule
+from egapipe.stages.extract.teachers.taps import KeptOutputs, submodule
 from egapipe.stages.extract.teachers.weights import weights_sha256_of
 
 # What the library raises, depending on which file is wrong.
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         inner = {name: one for name, one in self._others.items() if one.shape != LOGITS}
         self._places = places(inner)
         tapped = {path: submodule(self.vision, path) for path in self._places}
-        self._taps = Taps({_TOWER: self.vision} | tapped if settings.logits else tapped)
+        self._taps = KeptOutputs({_TOWER: self.vision} | tapped if settings.logits else tapped)
         self.projection: nn.Module | None = getattr(model, "visual_projection", None)
         self._patches = _patches(self.vision.config, input_size)
         self.pooling = pooling or self._resolved(settings, input_size)
