@@ -1,9 +1,12 @@
 """Students that learn queries and documents of pairs, with labels and without."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch.nn import functional as F
 
@@ -65,6 +68,16 @@ def test_a_student_of_no_label_learns_to_find_what_the_teacher_finds(
         lines = [line["train/embeddistill"] for line in read_metrics(RunFolder(report.run))]
         assert lines[-1] < 0.8 * lines[0], name
         assert "objectives.embeddistill.projector.weight" not in weights(report.run)
+
+
+def test_the_lines_in_the_documentation_need_no_label(unlabelled: MakeConfig) -> None:
+    page = Path(__file__).parents[3] / "docs" / "systems.md"
+    [lines] = re.findall(r"```yaml\n(dataset:.+?)```", page.read_text("utf-8"), re.DOTALL)
+    tree = yaml.safe_load(lines)
+    assert set(tree) == {"dataset", "distill"}
+    sets = [f"distill.{key}={json.dumps(value)}" for key, value in tree["distill"].items()]
+    line = read_metrics(RunFolder(distill.run(unlabelled("distill.epochs=1", *sets)).run))[-1]
+    assert line["train/embeddistill"] > 0
 
 
 def test_labels_are_asked_for_where_something_else_stands_on_them(unlabelled: MakeConfig) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.links import Links, check_one_file, open_links
 from egapipe.stages.distill.objectives.shared.edges import Joined, edges_joined
 from egapipe.stages.distill.setup import Job, prepare
+from egapipe.stages.distill.workers.together import agreed
 from egapipe.stages.distill.workers.world import World
 from tests.stages.distill import workers
 from tests.stages.distill.conftest import MakeConfig
@@ -418,24 +420,38 @@ def test_a_run_of_before_there_were_pairs_is_found_and_finished(
 
 
 def look(rank: int, size: int, folder: str) -> None:
-    """What each of the workers says of its file, the last one's is another."""
+    """What each of the workers says; the last one's file is the same, another, or not there."""
     with workers.together(rank, size, Path(folder)):
         world = World.current(CPU)
-        for name, odd in (("same", False), ("other", rank == size - 1)):
+        last = rank == size - 1
+        for name in ("same", "other", "gone"):
             empty = np.zeros(0, np.int64)
-            links = Links(empty, empty, np.zeros(0, np.float32), ("1" if odd else "0") * 64)
+            digest = ("1" if last and name == "other" else "0") * 64
+            links = Links(empty, empty, np.zeros(0, np.float32), digest)
             said = "nothing"
             try:
-                check_one_file(links, world)
+                agreed(world, partial(opens, links, world, there=not last or name != "gone"))
             except EgapipeError as error:
                 said = str(error)
             (Path(folder) / f"{name}{rank}").write_text(said)
 
 
+def opens(links: Links, world: World, *, there: bool) -> None:
+    if not there:
+        raise UsageError("it is not there")
+    check_one_file(links, world)
+
+
 def test_workers_of_different_files_end_all_of_them(tmp_path: Path) -> None:
+    """At once: a worker that another one waited for would be seen by the time-out."""
     multiprocessing.set_forkserver_preload(["torch._dynamo", __name__])
     args = (3, str(tmp_path))
     mp.start_processes(look, args=args, nprocs=3, start_method="forkserver")  # type: ignore[attr-defined]
-    assert {(tmp_path / f"same{rank}").read_text() for rank in range(3)} == {"nothing"}
-    [said] = {(tmp_path / f"other{rank}").read_text() for rank in range(3)}
-    assert said.startswith("dataset.pairs is not the same file on all workers")
+    said = {
+        name: [(tmp_path / f"{name}{rank}").read_text() for rank in range(3)]
+        for name in ("same", "other", "gone")
+    }
+    assert said["same"] == ["nothing"] * 3
+    assert len({*said["other"]}) == 1
+    assert said["other"][0].startswith("dataset.pairs is not the same file on all workers")
+    assert said["gone"] == [*["another worker stopped"] * 2, "it is not there"]
