@@ -8,6 +8,8 @@ class EgapipeError(Exception):
     """
 
     exit_code = 1
+    agreed = False
+    """Whether all workers of a training know already that one of them stops."""
 
     def __init__(self, *args: object) -> None:
         # Below this module's errors, which that one raises.

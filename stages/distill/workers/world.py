@@ -61,12 +61,15 @@ class World:
             # They agreed within: the others know.
             raise
         except EgapipeError as found:
+            if found.agreed:
+                raise
             error = found
         failed = 0
         if self.group is not None:
             flag = torch.full((), int(error is not None), device=self.device)
             failed = int(self.total(flag))
         if error is not None:
+            error.agreed = self.group is not None
             raise error
         if failed:
             raise OtherWorkerError("another worker stopped")

@@ -353,6 +353,16 @@ def without_neighbours(config: Config, run: Path, world: World) -> None:
     without_a_store(config, run, world)
 
 
+def within_what_they_agree_on(config: Config, run: Path, world: World) -> None:
+    """Who fails knows as well as the others that all of them know."""
+
+    def fail() -> None:
+        if world.rank == UNLUCKY:
+            raise StoreError("no store here")
+
+    agreed(world, lambda: agreed(world, fail))
+
+
 def with_a_damaged_checkpoint(config: Config, run: Path, world: World) -> None:
     own = run / str(world.rank == UNLUCKY)
     if world.rank == UNLUCKY:
@@ -389,6 +399,7 @@ FAILURES: dict[str, Callable[[Config, Path, World], None]] = {
     "is gone, later batch": partial(without_images, batches=2),
     "no store": without_a_store,
     "no store, after others agreed": without_neighbours,
+    "no store, within": within_what_they_agree_on,
     "is damaged": with_a_damaged_checkpoint,
     "is gone, in the test": without_test_images,
     "cannot write a checkpoint": without_room,
