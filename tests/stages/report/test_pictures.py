@@ -201,6 +201,7 @@ class Noise:
     """10,000 images of 32 x 32 that no format makes smaller, of 100 classes."""
 
     name = "noise"
+    arrays = None
     labels = np.arange(10_000, dtype=np.int64) % 100
 
     @property
