@@ -1,6 +1,6 @@
 """From a configuration to everything a training needs, checked before anything is written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -17,6 +17,7 @@ from egapipe.pipeline.datasets import Dataset, aligned, open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import key_hashes
+from egapipe.stages.distill.data.arrays import ResidentArrays
 from egapipe.stages.distill.data.batches import Batches, LoadedBatches
 from egapipe.stages.distill.data.images import Frame, ResidentImages
 from egapipe.stages.distill.data.joint import JointImages
@@ -89,12 +90,16 @@ def make_batches(job: Job) -> Batches:
     return agreed(world, make)
 
 
-def _resident_images(job: Job) -> list[ResidentImages] | None:
-    """The images of all sources, if this worker's device can hold them and their features."""
+def _resident_images(job: Job) -> Sequence[ResidentImages | ResidentArrays] | None:
+    """The images, or arrays, of all sources, if this worker's device can hold them and their
+    features."""
     loader, images = job.loader, job.loader.images
     parts = images.parts if isinstance(images, JointImages) else [images]
-    resident = [part for part in parts if isinstance(part, ResidentImages)]
-    one_shape = len({tuple(part.source) for part in resident}) == 1
+    pixels = [part for part in parts if isinstance(part, ResidentImages)]
+    arrays = [part for part in parts if isinstance(part, ResidentArrays)]
+    resident = arrays or pixels
+    # Arrays are of one shape, or were refused.
+    one_shape = len({tuple(part.source) for part in pixels}) <= 1
     if len(resident) < len(parts) or not one_shape:
         return None
     if job.world.device.type != "cuda":
@@ -158,7 +163,8 @@ def prepare(config: Config, world: World) -> Job:
     if distill.init is not None:
         load_initial(backbone, distill.init)
     spec = student_spec(config, backbone, dataset.classes, classes, frame, normalize)
-    model = build_model(config, spec, backbone, sources, world)
+    steps = loader.steps * distill.epochs
+    model = build_model(config, spec, backbone, sources, world, steps)
     check_optimizers(model, distill)
     return Job(
         config=config,

@@ -15,7 +15,7 @@ from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.images import Frame, ResidentImages
 from egapipe.stages.distill.data.resident import ResidentBatches
 from egapipe.stages.distill.objectives import Facts, Pair, build_objective
-from egapipe.stages.distill.setup import make_batches, prepare
+from egapipe.stages.distill.setup import Job, make_batches, prepare
 from egapipe.stages.distill.training.meters import epoch_means
 from egapipe.stages.distill.workers.totals import over_workers
 from egapipe.stages.distill.workers.world import World
@@ -107,6 +107,11 @@ def test_batches_made_on_the_device_are_the_loaders(make: Make, options: list[st
     config = make(*(f"distill.{option}" for option in options))
     device = config.distill.device
     job = prepare(config, World.alone(torch.device(device, 0) if device == "cuda" else CPU))
+    assert_batches_are_the_loaders(job)
+
+
+def assert_batches_are_the_loaders(job: Job) -> None:
+    """Those of the device and those of the host are equal to the bit."""
     batches = make_batches(job)
     assert isinstance(batches, ResidentBatches)
     for epoch, first in ((0, 0), (3, 2)):

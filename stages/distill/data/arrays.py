@@ -39,10 +39,13 @@ class ResidentArrays:
     ) -> None:
         """rows: [N, V, *shape]. hashes: uint64 [N] of `key_hashes`."""
         self.frame: ArrayType = arrays.type
-        self._variants = arrays.variants
+        self.values = torch.from_numpy(np.array(rows.values)).to(device)
+        """[N, V, *shape]."""
         self._unreadable = rows.unreadable
-        self._values = torch.from_numpy(np.array(rows.values)).to(device)
         self._hashes = hashes
+
+    def __len__(self) -> int:
+        return len(self.values)
 
     def clean(self, rows: Ints) -> Tensor:
         """The first variant of each row, [B, *shape]. Raises ImageError."""
@@ -50,12 +53,16 @@ class ResidentArrays:
 
     def batch(self, rows: Ints, plan: ViewsConfig, k: int | Ints) -> Tensor:
         """View `k` of each row, [B, *shape], see `variant_numbers`. Raises ImageError."""
+        self.check_readable(rows)
+        numbers = variant_numbers(plan, self._hashes[rows], k, self.values.shape[1])
+        device = self.values.device
+        index, variant = (torch.from_numpy(one).to(device) for one in (rows, numbers))
+        return self.values[index, variant]
+
+    def check_readable(self, rows: Ints) -> None:
+        """Raise ImageError if one of the rows has no array."""
         for row in self._unreadable.keys() & set(rows.tolist()) if self._unreadable else ():
             raise ImageError(self._unreadable[row])
-        numbers = variant_numbers(plan, self._hashes[rows], k, self._variants)
-        device = self._values.device
-        index, variant = (torch.from_numpy(one).to(device) for one in (rows, numbers))
-        return self._values[index, variant]
 
 
 class StreamedArrays:

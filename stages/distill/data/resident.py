@@ -16,20 +16,21 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.store import Features
-from egapipe.pipeline.views import WHOLE, margins, view_boxes
+from egapipe.pipeline.views import WHOLE
+from egapipe.stages.distill.data.arrays import ResidentArrays
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.batches import Check
-from egapipe.stages.distill.data.crops import crop_and_resize, crop_within
+from egapipe.stages.distill.data.drawing import bytes_beside, drawn_views, joined
 from egapipe.stages.distill.data.entries import Entries
 from egapipe.stages.distill.data.images import ResidentImages
 from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.mixing import blended
 
 Ints = npt.NDArray[np.int64]
-# Columns of an epoch's table: row, label, the teacher's view and its place, box, flip, turns and
-# draws; where views are mixed the partner, what is its own, the partner's label, box and flip; then
-# those of `Changes`.
-_COLUMNS, _MIXED = 11, 8
+# Columns of an epoch's table: row, label, the teacher's view, its place and draws; those of
+# `DrawnViews`; where views are mixed the partner, what is its own, the partner's label, and its
+# view's; then those of `Changes`.
+_COLUMNS, _MIXED = 5, 3
 
 
 class ResidentBatches:
@@ -45,32 +46,28 @@ class ResidentBatches:
     def __init__(
         self,
         loader: Loader,
-        images: Sequence[ResidentImages],
+        images: Sequence[ResidentImages | ResidentArrays],
         features: Sequence[Features],
         outputs: Mapping[str, Sequence[Features]] | None = None,
     ) -> None:
         """images, features, outputs of each name: one a source, behind each other, images all of
-        one size.
+        one size, arrays of one shape.
 
         Raises ImageError for a row to train on whose image, or partner's, cannot be read.
         """
         device = loader.world.device
         self._loader = loader
-        self._plan = loader.student_plan
+        self._seen = drawn_views(images, loader.student_plan)
         self._changes = loader.changes
         self._mixed = loader.mixed_in is not None
-        self._width = _COLUMNS + _MIXED * self._mixed
-        self._source, self._size = images[0].source, images[0].frame.size
-        self._margin = margins(self._plan, self._source)
-        self._canvas = _joined([part.canvas(self._margin) for part in images])
+        columns = self._seen.columns
+        self._width = _COLUMNS + columns + (_MIXED + columns) * self._mixed
         starts = np.cumsum([0, *(len(part) for part in images)])
         seen = loader.rows
         if loader.mixed_in is not None:
             seen = np.append(seen, loader.mixed_in[seen])
         for part, start in zip(images, starts, strict=False):
             part.check_readable(seen - start)
-        turned = self._plan.turns > 1 and self._size[0] != self._size[1]
-        self._resized = self._plan.crop == "scale" or tuple(self._source) != self._size or turned
         # A node may have all views of one source, and fewer of another.
         named = dict(outputs or {})
         every = [part for parts in (features, *named.values()) for part in parts]
@@ -125,30 +122,24 @@ class ResidentBatches:
 
     def _made(self, drawn: Tensor) -> Batch:
         """The rows of a table before they are changed."""
-        rows, labels, views, places = drawn[:, :4].unbind(dim=1)
-        box, flip = drawn[:, 4:8], drawn[:, 8] > 0
-        turns = drawn[:, 9] if self._plan.turns > 1 else None
+        rows, labels, views, places, draws = drawn[:, :_COLUMNS].unbind(dim=1)
+        own = _COLUMNS + self._seen.columns
         entries = rows * self._views + places
         batch = Batch(
-            images=self._cropped(rows, box, flip, turns),
+            images=self._seen.make(rows, drawn[:, _COLUMNS:own]),
             features=self._features.index_select(0, entries),
             labels=labels,
             rows=rows,
             views=views,
-            draws=drawn[:, 10],
+            draws=draws,
             outputs={n: o.index_select(0, entries) for n, o in self._outputs.items()},
         )
         if not self._mixed:
             return batch
-        mixed = drawn[:, _COLUMNS : self._width]
-        partners, shares, labels = mixed[:, :3].unbind(dim=1)
-        others = self._cropped(partners, mixed[:, 3:7], mixed[:, 7] > 0, turns)
+        partners, shares, labels = drawn[:, own : own + _MIXED].unbind(dim=1)
+        others = self._seen.make(partners, drawn[:, own + _MIXED : self._width])
         images = blended(batch.images, others, shares)
         return replace(batch, images=images, others=labels, share=shares.float() / WHOLE)
-
-    def _cropped(self, rows: Tensor, box: Tensor, flip: Tensor, turns: Tensor | None) -> Tensor:
-        make = crop_and_resize if self._resized else crop_within
-        return make(self._canvas, rows, box, flip, self._size, self._margin, turns)
 
     def _draw(self, epoch: int) -> Tensor:
         """int64 [S, B * columns] of an epoch, in pinned memory for a GPU."""
@@ -157,11 +148,10 @@ class ResidentBatches:
         rows, draws = (np.concatenate(column) for column in zip(*shares, strict=True))
         entries = loader.entries(rows, draws, epoch)
         rows, views, k = entries.rows, entries.views, loader.shown(entries)
-        boxes = view_boxes(self._plan, loader.hashes[rows], k, self._source[None])
         changes = self._changes.draw(rows, entries.own)
-        seen = (rows, loader.labels_of(entries), views, self._places[views])
-        drawn = (*seen, *boxes.box.T, boxes.flip, boxes.turns, entries.draws)
-        columns = (*drawn, *self._mixtures(entries), *changes.T)
+        known = (rows, loader.labels_of(entries), views, self._places[views], entries.draws)
+        seen = self._seen.draw(loader.hashes[rows], k)
+        columns = (*known, *seen, *self._mixtures(entries), *changes.T)
         table = np.stack(columns, axis=1, dtype=np.int64).reshape(len(shares), -1)
         made = torch.from_numpy(table)
         return made.pin_memory() if self.step.device.type == "cuda" else made
@@ -171,24 +161,17 @@ class ResidentBatches:
         mixture = self._loader.mixture(entries)
         if mixture is not None:
             hashes, k = self._loader.hashes[mixture.partners], self._loader.shown(entries)
-            boxes = view_boxes(self._plan, hashes, k, self._source[None])
-            yield from (*mixture, *boxes.box.T, boxes.flip)
+            yield from (*mixture, *self._seen.draw(hashes, k))
 
 
 def resident_bytes(
-    images: Sequence[ResidentImages], loader: Loader, features: Sequence[Features]
+    images: Sequence[ResidentImages | ResidentArrays], loader: Loader, features: Sequence[Features]
 ) -> int:
     """Bytes that `ResidentBatches` takes on the device beside the images as they are."""
-    around = margins(loader.student_plan, images[0].source)
-    height, width = images[0].source + 2 * np.array(around)
-    padded = len(loader.hashes) * height * width * 3 if around != (0, 0) else 0
-    return int(padded) + sum(part.tensor().nbytes for part in features)
+    beside = sum(bytes_beside(part, loader.student_plan) for part in images)
+    return beside + sum(part.tensor().nbytes for part in features)
 
 
 def _on_device(parts: Sequence[Features], views: Sequence[int], device: torch.device) -> Tensor:
     # On a CPU a single part stays where it is, in the mapped file.
-    return _joined([part.tensor(views).to(device) for part in parts])
-
-
-def _joined(tensors: list[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+    return joined([part.tensor(views).to(device) for part in parts])

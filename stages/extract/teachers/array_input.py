@@ -51,11 +51,14 @@ class ArrayInput:
         return packed.contiguous().view(kind).view(len(packed), *self.kind.shape)
 
     def noise(self, count: int) -> Pixels:
-        """uint8 [count, P], the same at every call: normal numbers, or zeros and ones, which any
-        vocabulary has."""
-        rng, shape = np.random.default_rng(0), (count, *self.kind.shape)
-        drawn = rng.integers(0, 2, shape) if self.kind.dtype == "int64" else rng.normal(size=shape)
-        return np.stack([self.bytes_of(one) for one in drawn.astype(self.kind.dtype)])
+        """uint8 [count, P], the same at every call: normal numbers, or one array of the ids 0 and
+        1, which any vocabulary has, again and again. One of these may be a padding, and a network
+        blind to the order of words: it need not tell two such arrays apart."""
+        rng, shape = np.random.default_rng(0), self.kind.shape
+        if self.kind.dtype == "int64":
+            return np.stack([self.bytes_of(rng.integers(0, 2, shape))] * count)
+        drawn = rng.normal(size=(count, *shape)).astype(self.kind.dtype)
+        return np.stack([self.bytes_of(one) for one in drawn])
 
     def to_json(self) -> dict[str, Any]:
         """See `Preparation`; arrays have no mean and no std."""

@@ -37,7 +37,8 @@ class Preparation(Protocol):
         ...
 
     def noise(self, count: int) -> Pixels:
-        """uint8 [count, *shape] of inputs that differ, the same at every call."""
+        """uint8 [count, *shape], the same at every call: inputs that a teacher tells apart, or
+        equal ones where none is known to be."""
         ...
 
     def to_json(self) -> dict[str, Any]:

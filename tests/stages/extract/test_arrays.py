@@ -31,6 +31,12 @@ def test_every_variant_has_the_embedding_of_its_numbers(tmp_path: Path, decode: 
     assert verify_store(config, split="train").ok
 
 
+def test_a_network_blind_to_padding_and_order_is_a_teacher(tmp_path: Path) -> None:
+    """What it is tried with has few ids, among which it need not see a difference."""
+    config = of_words(tmp_path, "teacher.model=tests.stages.words:bag_of_some_words")
+    assert extract.run(config, split="train", local=True).failures == 0
+
+
 def test_a_row_that_is_not_finite_is_a_failure(tmp_path: Path) -> None:
     write_words(tmp_path, "train", 32)
     values = np.load(tmp_path / "train.npy").astype(np.float32)
