@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.config.load import override
+from egapipe.pipeline.config.objectives import unsaid_ratio
 from egapipe.pipeline.config.recipes import filled
 
 _STAGE = "distill."
@@ -31,8 +32,9 @@ def followed(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
     tree: of a configuration, as plain values. Empty where the changes do not fit it.
     """
+    ratios = _ratios(tree, changes)
     if not any(_touches(path, _STAGE + cause) for path in changes for cause in _CAUSES):
-        return {}
+        return ratios
     free = [
         key
         for key in _unsaid(json.dumps(tree["distill"]))
@@ -41,9 +43,25 @@ def followed(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     before, after = tree["distill"], override(tree, changes)["distill"]
     said = _resolved(_without(after, free))
     if said is None:
-        return {}
+        return ratios
     pairs = {key: (_at(before, key), _at(said, key)) for key in free}
-    return {_STAGE + key: new for key, (old, new) in pairs.items() if old != new}
+    return ratios | {_STAGE + key: new for key, (old, new) in pairs.items() if old != new}
+
+
+def _ratios(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The ratios that nobody said, of objectives whose weight becomes automatic or a number."""
+    found = {}
+    for path, value in changes.items():
+        objective, _, key = path.rpartition(".")
+        where, _, name = objective.rpartition(".")
+        if (where, key) != (_STAGE + "objective", "weight"):
+            continue
+        was = tree["distill"]["objective"].get(name) or {}
+        old, new = (unsaid_ratio(weight) for weight in (was.get("weight"), value))
+        ratio = f"{objective}.ratio"
+        if was.get("ratio") == old != new and not any(_touches(path, ratio) for path in changes):
+            found[ratio] = new
+    return found
 
 
 def _touches(path: str, key: str) -> bool:

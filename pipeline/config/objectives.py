@@ -23,6 +23,12 @@ Teaching = Literal["store", "peers", "average"]
 """Stored features, students that learn in the same steps, or the student's moving average."""
 
 
+def unsaid_ratio(weight: Any) -> float | str:
+    """What `ratio` is beside a weight where it is not said. Beside a number it means nothing, and
+    is what it was before there was another."""
+    return "auto" if weight == "auto" else 1.0
+
+
 class Objective(Section):
     """What every objective has."""
 
@@ -33,8 +39,16 @@ class Objective(Section):
     """Whom the student is compared with; default: `distill.teacher`."""
     labelled: ClassVar[bool] = True
     """Whether it stands on labels beside a stored teacher, if only those of the teacher's head."""
-    ratio: AboveZero = 1.0
-    """For `weight: auto`: norm of this objective's gradient over that of the cross-entropy's."""
+    ratio: AboveZero | Literal["auto"] = 1.0
+    """For `weight: auto`: norm of this objective's gradient over that of the cross-entropy's.
+    `auto`, which it is where it is not said: 1, and less in a training of few steps."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ratio_of_an_automatic_weight(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {"ratio": unsaid_ratio(value.get("weight")), **value}
 
 
 class GraphObjective(Objective):

@@ -54,9 +54,10 @@ def build_model(
     backbone: nn.Module,
     sources: Sources,
     world: World,
+    steps: int,
 ) -> Distillation:
-    """Student, heads and objective, and its peers. Raises UsageError where they do not fit the
-    sources, or each other."""
+    """Student, heads and objective, and its peers. steps: of the whole training. Raises UsageError
+    where they do not fit the sources, or each other."""
     distill, features = config.distill, sources.features[0].dim
     if spec.dim is None and spec.features != features:
         raise UsageError(
@@ -80,6 +81,7 @@ def build_model(
         teacher_features=features,
         turns=turns,
         views_per_row=distill.views_per_row,
+        steps=steps,
         anchors=partial(anchors_of, sources, teacher_head.standardized, distill.seed, world),
     )
     learning = {

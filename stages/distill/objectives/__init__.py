@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from egapipe.pipeline.config.objectives import GraphObjective
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.objectives.at import At, at_loss
+from egapipe.stages.distill.objectives.balance import ratio_within
 from egapipe.stages.distill.objectives.base import Facts, Objective, Pair, Sides, WeightedSum
 from egapipe.stages.distill.objectives.cc import Cc, cc_loss
 from egapipe.stages.distill.objectives.ccl import Ccl, ccl_loss
@@ -202,9 +203,15 @@ def build_objective(
         built,
         {name: options.weight for name, options in chosen.items()},
         {name for name, options in chosen.items() if isinstance(options, GraphObjective)},
-        {name: options.ratio for name, options in chosen.items()},
+        {name: _ratio(options, facts) for name, options in chosen.items()},
         sides,
     )
+
+
+def _ratio(options: Any, facts: Facts | None) -> float:
+    if options.ratio != "auto":
+        return float(options.ratio)
+    return 1.0 if facts is None else ratio_within(facts.steps)
 
 
 def _built(name: str, options: Any, facts: Facts | None) -> Objective:

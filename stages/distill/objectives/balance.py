@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 CE = "cross-entropy"
 HORIZON = 1000
 """Steps that the running means look back; in the first ones all steps so far."""
+ENOUGH = 800
+"""Steps of a training whose objectives pull as strongly as its cross-entropy; see `ratio_within`.
+"""
 FIRST = 1e-3
 """Weight until both gradients were seen: in the first step, and while no row has had a label."""
 
@@ -105,6 +109,13 @@ class Balance(nn.Module):
         if all(grad is None for grad in grads):
             return torch.zeros((), device=self.norms.device)
         return to_features(*grads).square().sum()
+
+
+def ratio_within(steps: int) -> float:
+    """The ratio of a training of so many steps where nobody names one: sqrt(steps / ENOUGH), 1 at
+    most. In few steps a student learns little of its labels beside a strong pull (docs/recipes.md).
+    """
+    return math.sqrt(min(1.0, steps / ENOUGH))
 
 
 def _alias(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, cast
 import torch
 from torch import Tensor, nn
 
-from egapipe.stages.distill.objectives.balance import Balance
+from egapipe.stages.distill.objectives.balance import ENOUGH, Balance
 from egapipe.stages.distill.objectives.shared.edges import Edges
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class Facts:
     teacher_features: width F of the teacher's stored features.
     turns: of the entries of a batch, see `Pair`.
     views_per_row: entries of a row, behind each other.
+    steps: of the whole training.
     anchors: ("queue" or "kmeans", count) to rows of such features [M, F], M at most the count, see
     `egapipe.stages.distill.data.anchors`; the same on every worker.
     """
@@ -130,6 +131,7 @@ class Facts:
     teacher_features: int = 0
     turns: int = 1
     views_per_row: int = 1
+    steps: int = ENOUGH
     anchors: Callable[[str, int], Tensor] = no_anchors
 
 

@@ -46,8 +46,22 @@ def test_what_is_said_stays() -> None:
     assert found.objective == base.distill.objective
 
 
+@pytest.mark.parametrize("before", ["1.0", "auto", "{weight: auto, ratio: 0.5}", "null"])
+@pytest.mark.parametrize("after", [0.3, "auto"])
+def test_a_ratio_that_nobody_said_goes_with_the_weight(before: str, after: float | str) -> None:
+    base = of(f"distill.objective={{ega: {before}, kd: 1}}")
+    found = changed(base, {"distill.objective.ega.weight": after}, "variant").distill.objective.ega
+    assert found is not None
+    said = 0.5 if "ratio" in before else "auto" if after == "auto" else 1.0
+    assert (found.weight, found.ratio) == (after, said)
+    both = {"distill.objective.ega.weight": after, "distill.objective.ega.ratio": 0.7}
+    told = changed(base, both, "variant").distill.objective.ega
+    assert told is not None
+    assert told.ratio == 0.7
+
+
 def test_nothing_follows_from_what_no_recipe_looks_at() -> None:
     tree = of().model_dump(mode="json")
-    assert followed(tree, {"distill.objective.ega.weight": 3.0, "distill.seed": 1}) == {}
+    assert followed(tree, {"distill.objective.ega.edge_weight": 3.0, "distill.seed": 1}) == {}
     # What does not fit is explained where it is checked.
     assert followed(tree, {"distill.batch_size": "many"}) == {}

@@ -8,11 +8,14 @@ from torch import Tensor
 
 from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.pipeline.errors import UsageError
+from egapipe.pipeline.results.durable import durable
 from egapipe.stages.distill.model.distillation import OWN, Distillation
 from egapipe.stages.distill.model.student import Seen
 from egapipe.stages.distill.objectives import build_objective
-from egapipe.stages.distill.objectives.balance import FIRST, Balance
+from egapipe.stages.distill.objectives.balance import ENOUGH, FIRST, Balance, ratio_within
+from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.training.gradient import OnePass, TwoPasses
+from egapipe.stages.distill.workers.world import World
 from tests.stages.distill.conftest import MakeConfig
 from tests.stages.distill.objectives import samples
 from tests.stages.distill.test_gradient import ALONE, IDLE, batch, distillation
@@ -135,3 +138,26 @@ def test_what_can_be_said_of_a_weight(quick: MakeConfig) -> None:
         quick("distill.objective.ega=automatic")
     with pytest.raises(UsageError, match=r"distill\.objective\.ega\.ratio must be greater than 0"):
         quick("distill.objective.ega={weight: auto, ratio: 0}")
+
+
+def test_a_training_of_few_steps_is_pulled_less(quick: MakeConfig) -> None:
+    """Where nobody says the ratio; a number is a number."""
+    ratios = [ratio_within(steps) for steps in (1, ENOUGH // 2, ENOUGH, 10 * ENOUGH)]
+    assert ratios == sorted(ratios)
+    assert 0 < ratios[0] < ratios[1] < ratios[2] == ratios[3] == 1
+    alone = World.alone(torch.device("cpu"))
+    terms = "distill.objective={ega: auto, kd: {weight: auto, ratio: 0.7}, rkd: 1}"
+    job = prepare(quick(terms, "distill.batch_size=512"), alone)
+    steps = job.loader.steps * job.config.distill.epochs
+    assert steps < ENOUGH
+    balance = job.model.objective.balance
+    assert balance is not None
+    assert balance.ratios == {"ega": ratio_within(steps), "kd": 0.7}
+
+
+def test_a_ratio_beside_a_number_is_no_part_of_what_a_run_is(quick: MakeConfig) -> None:
+    terms = {weight: quick(f"distill.objective={{ega: {weight}}}") for weight in ("0.5", "auto")}
+    ratios = {
+        w: durable(config.distill.objective)["ega"].get("ratio") for w, config in terms.items()
+    }
+    assert ratios == {"0.5": None, "auto": "auto"}
