@@ -9,6 +9,8 @@ from egapipe.pipeline.config import Config, load_config
 from egapipe.pipeline.config.data import ArchiveSource, HubSource, ParquetSource
 from egapipe.pipeline.config.files import description, is_part, read_tree, shipped
 from egapipe.pipeline.config.teachers import OpenClipTeacher, TransformersTeacher
+from egapipe.pipeline.store import FeatureStore
+from egapipe.stages import distill, extract
 from egapipe.stages.distill.students import build_student, tap_shapes
 from tests.markdown import blocks, page
 
@@ -59,7 +61,7 @@ def check_protocol(config: Config) -> None:
 
 def test_every_shipped_file_has_a_place_here() -> None:
     known = {*DATASETS, *TEACHERS, *STUDENTS, *HEADS, "vgg13-64", "common", "paper"}
-    known |= {"objectives", "grids", "proof", "sskd", "stkd", "dogo"}
+    known |= {"objectives", "grids", "proof", "sskd", "stkd", "dogo", "alone"}
     assert set(shipped()) == known | OTHERS
     assert {name for name in shipped() if not is_part(name)} == {*DATASETS, *OTHERS}
 
@@ -111,6 +113,16 @@ def test_the_students_build_at_the_size_of_the_images(dataset: str, student: str
     )["maps"]
     assert channels == STUDENTS[student][0]
     assert student != "vgg13" or (height, width) == (4, 4)
+
+
+def test_without_a_teacher_two_students_learn_from_each_other(tmp_path: Path) -> None:
+    """Neither labels nor features of any network are in it."""
+    sets = [f"store.url={tmp_path}/stores", f"runs={tmp_path}/runs", "distill.epochs=1"]
+    config = load_config("quickstart+dogo+alone", sets)
+    for split in config.splits():
+        extract.run(config, split=split, local=True)
+    assert FeatureStore.open(config.store_url("train")).manifest.outputs == {"embedding": (12,)}
+    assert distill.run(config).summary["objective"].keys() == {"dogo"}
 
 
 def test_another_student_forgets_the_arguments_of_the_one_before() -> None:
