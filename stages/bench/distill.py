@@ -18,7 +18,7 @@ from egapipe.pipeline.views import key_hashes
 from egapipe.stages.bench.measure import paired
 from egapipe.stages.bench.synthetic import MEAN, STD, NoiseImages, noise_store
 from egapipe.stages.distill.data.batches import Batches, LoadedBatches
-from egapipe.stages.distill.data.images import Frame, Images, ResidentImages, StreamedImages
+from egapipe.stages.distill.data.inputs.images import Frame, Images, ResidentImages, StreamedImages
 from egapipe.stages.distill.data.loader import Loader
 from egapipe.stages.distill.data.resident import ResidentBatches
 from egapipe.stages.distill.model.building import compile_step

@@ -39,7 +39,7 @@ def distill(
 
 def describe(summary: Mapping[str, object]) -> str:
     """The results of a run in one line."""
-    from egapipe.stages.distill.data.choice import ON_TEST
+    from egapipe.stages.distill.data.rows.choice import ON_TEST
 
     shown = {
         "top1": "top-1 {:.2f} %",

@@ -21,7 +21,7 @@ from egapipe.pipeline.results.learned import (
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
-from egapipe.stages.distill.data.choice import chosen_on
+from egapipe.stages.distill.data.rows.choice import chosen_on
 from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.model.spec import MODEL
 from egapipe.stages.distill.setup import Job, pick_device, prepare

@@ -17,14 +17,14 @@ from egapipe.pipeline.datasets import Dataset, aligned, open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.data.arrays import ResidentArrays
 from egapipe.stages.distill.data.batches import Batches, LoadedBatches
-from egapipe.stages.distill.data.images import Frame, ResidentImages
+from egapipe.stages.distill.data.inputs.arrays import ResidentArrays
+from egapipe.stages.distill.data.inputs.images import Frame, ResidentImages
 from egapipe.stages.distill.data.joint import JointImages
-from egapipe.stages.distill.data.links import check_one_file
 from egapipe.stages.distill.data.loader import Loader
-from egapipe.stages.distill.data.order import UNLABELLED
 from egapipe.stages.distill.data.resident import ResidentBatches, resident_bytes
+from egapipe.stages.distill.data.rows.links import check_one_file
+from egapipe.stages.distill.data.rows.order import UNLABELLED
 from egapipe.stages.distill.data.sources import (
     Sources,
     make_loader,

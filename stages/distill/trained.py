@@ -21,7 +21,7 @@ from egapipe.pipeline.disk.paths import use_cache
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.results.runs import RunFolder, open_run
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.data.images import Frame, readable
+from egapipe.stages.distill.data.inputs.images import Frame, readable
 from egapipe.stages.distill.data.loader import run_ahead
 from egapipe.stages.distill.data.sources import open_images
 from egapipe.stages.distill.model.precision import PRECISIONS, autocast

@@ -6,7 +6,7 @@ import torch
 from egapipe.pipeline.config.data import ArrayType, Normalize, holds_arrays
 from egapipe.pipeline.config.teachers import ImportedTeacher
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.data.images import Frame, StreamedImages
+from egapipe.stages.distill.data.inputs.images import Frame, StreamedImages
 from egapipe.stages.distill.data.sources import student_frame
 from egapipe.stages.distill.model.student import Student
 from egapipe.stages.distill.setup import number_of_classes, student_spec

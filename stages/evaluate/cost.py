@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from egapipe.pipeline.config.data import ArrayType
 from egapipe.pipeline.mathematics.timing import median_time, one_thread
-from egapipe.stages.distill.data.images import Frame
-from egapipe.stages.distill.data.inputs import drawn_inputs
+from egapipe.stages.distill.data.inputs.blank import drawn_inputs
+from egapipe.stages.distill.data.inputs.images import Frame
 
 BATCHES = (1, 64)
 

@@ -12,7 +12,7 @@ from egapipe.pipeline.datasets import Dataset, open_dataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill import TrainedStudent
-from egapipe.stages.distill.data.images import StreamedImages, readable
+from egapipe.stages.distill.data.inputs.images import StreamedImages, readable
 from egapipe.stages.export.written import Run
 
 MOST = 2000

@@ -23,7 +23,7 @@ from egapipe.pipeline.results.runs import RunFolder, open_run
 from egapipe.pipeline.terminal.progress import OpenProgress, silent_progress
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages.distill import TrainedStudent, load_student
-from egapipe.stages.distill.data.images import StreamedImages, readable
+from egapipe.stages.distill.data.inputs.images import StreamedImages, readable
 from egapipe.stages.export import FORMATS, NATIVE
 from egapipe.stages.export.agreement import Agreement, agreement
 from egapipe.stages.export.card import model_card

@@ -9,7 +9,7 @@ from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.terminal.progress import OpenProgress
 from egapipe.stages.distill import TrainedStudent
-from egapipe.stages.distill.data.choice import ON_TEST
+from egapipe.stages.distill.data.rows.choice import ON_TEST
 from egapipe.stages.distill.setup import pick_device
 from egapipe.stages.evaluate import predictions_of
 

@@ -12,7 +12,7 @@ from egapipe.pipeline.datasets.images import decode, upright_rgb
 from egapipe.pipeline.datasets.reading import read_bytes
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.views import clean_part
-from egapipe.stages.distill.data.images import Frame, fitted
+from egapipe.stages.distill.data.inputs.images import Frame, fitted
 
 Picture = str | Path | Image.Image | npt.NDArray[np.uint8]
 """A file; a PIL image of any mode; or an array, uint8 [H, W, 3], [H, W, 4] or [H, W]."""

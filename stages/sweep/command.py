@@ -58,7 +58,7 @@ def _run(config: "Config", restart: bool, retry_failed: bool) -> "SweepReport":
 def lines(config: "Config", report: "SweepReport") -> list[str]:
     """The trials as lines of text, the best first, and where everything is."""
     from egapipe.pipeline.results.labels import setting_names, short_name
-    from egapipe.stages.distill.data.choice import ON_TEST
+    from egapipe.stages.distill.data.rows.choice import ON_TEST
 
     space = list(config.sweep.space)
     rows = [["trial", *map(short_name, space), "epochs", report.metric, ""]]

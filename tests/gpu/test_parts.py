@@ -12,7 +12,7 @@ from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages import extract
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.data.images import Frame, ResidentImages
+from egapipe.stages.distill.data.inputs.images import Frame, ResidentImages
 from egapipe.stages.distill.data.resident import ResidentBatches
 from egapipe.stages.distill.objectives import Facts, Pair, build_objective
 from egapipe.stages.distill.setup import Job, make_batches, prepare

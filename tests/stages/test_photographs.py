@@ -15,7 +15,7 @@ from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.views import key_hashes, view_params
 from egapipe.stages import distill, export, extract, predict
-from egapipe.stages.distill.data.images import Frame, ResidentImages, StreamedImages
+from egapipe.stages.distill.data.inputs.images import Frame, ResidentImages, StreamedImages
 from egapipe.stages.extract.planning.manifest import Origin, manifest_for
 from egapipe.stages.extract.teachers import load_teacher
 from egapipe.stages.extract.verifying.verify import verify_store

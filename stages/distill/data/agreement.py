@@ -22,13 +22,13 @@ from egapipe.pipeline.views import (
     partners,
     view_params,
 )
-from egapipe.stages.distill.data.arrays import variant_numbers
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.data.crops import Size
-from egapipe.stages.distill.data.entries import first_views, student_views
+from egapipe.stages.distill.data.inputs.arrays import variant_numbers
+from egapipe.stages.distill.data.inputs.crops import Size
 from egapipe.stages.distill.data.joint import Offsets
 from egapipe.stages.distill.data.loader import student_plan
-from egapipe.stages.distill.data.partners import without_image
+from egapipe.stages.distill.data.rows.entries import first_views, student_views
+from egapipe.stages.distill.data.rows.partners import without_image
 from egapipe.stages.distill.data.sources import Sources
 
 Pixels = npt.NDArray[np.uint8]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.config.data import ArrayType, ViewsConfig
-from egapipe.stages.distill.data.images import Frame, Images
+from egapipe.stages.distill.data.inputs.images import Frame, Images
 
 Ints = npt.NDArray[np.int64]
 

@@ -15,13 +15,13 @@ from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.views import WHOLE, Hashes, own_shares, quarter_turns, settled
 from egapipe.stages.distill.data.ahead import free_rows, read_ahead
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.data.changes import Changes
-from egapipe.stages.distill.data.entries import Entries, entries_of, plain_views
-from egapipe.stages.distill.data.images import Frame, Images
+from egapipe.stages.distill.data.inputs.changes import Changes
+from egapipe.stages.distill.data.inputs.images import Frame, Images
+from egapipe.stages.distill.data.inputs.mixing import blended
 from egapipe.stages.distill.data.joint import Embeddings
-from egapipe.stages.distill.data.mixing import blended
-from egapipe.stages.distill.data.order import UNLABELLED, Plain, Plan, at_random, drawn_before
-from egapipe.stages.distill.data.partners import Mixture
+from egapipe.stages.distill.data.rows.entries import Entries, entries_of, plain_views
+from egapipe.stages.distill.data.rows.order import UNLABELLED, Plain, Plan, at_random, drawn_before
+from egapipe.stages.distill.data.rows.partners import Mixture
 from egapipe.stages.distill.workers.world import World
 
 Ints = npt.NDArray[np.int64]

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import WHOLE
-from egapipe.stages.distill.data.arrays import ResidentArrays
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.batches import Check
-from egapipe.stages.distill.data.drawing import bytes_beside, drawn_views, joined
-from egapipe.stages.distill.data.entries import Entries
-from egapipe.stages.distill.data.images import ResidentImages
+from egapipe.stages.distill.data.inputs.arrays import ResidentArrays
+from egapipe.stages.distill.data.inputs.drawing import bytes_beside, drawn_views, joined
+from egapipe.stages.distill.data.inputs.images import ResidentImages
+from egapipe.stages.distill.data.inputs.mixing import blended
 from egapipe.stages.distill.data.loader import Loader
-from egapipe.stages.distill.data.mixing import blended
+from egapipe.stages.distill.data.rows.entries import Entries
 
 Ints = npt.NDArray[np.int64]
 # Columns of an epoch's table: row, label, the teacher's view, its place and draws; those of

@@ -20,25 +20,25 @@ from egapipe.pipeline.results.images import content_of
 from egapipe.pipeline.results.pairing import check_one_teacher, copied_views, open_pair
 from egapipe.pipeline.store import Features, FeatureStore
 from egapipe.pipeline.views import Hashes, key_hashes
-from egapipe.stages.distill.data.arrays import ResidentArrays, StreamedArrays
-from egapipe.stages.distill.data.choice import held_out
-from egapipe.stages.distill.data.entries import check_views
-from egapipe.stages.distill.data.images import Frame, Images, ResidentImages, StreamedImages
-from egapipe.stages.distill.data.joint import joint_embeddings, joint_images
-from egapipe.stages.distill.data.labels import keep_fraction, keep_labels
-from egapipe.stages.distill.data.links import Links, open_links
-from egapipe.stages.distill.data.loader import Loader, student_plan
-from egapipe.stages.distill.data.order import UNLABELLED, Mixed, Plain, Plan
-from egapipe.stages.distill.data.partners import joint_partners
-from egapipe.stages.distill.data.pixels import (
+from egapipe.stages.distill.data.inputs.arrays import ResidentArrays, StreamedArrays
+from egapipe.stages.distill.data.inputs.images import Frame, Images, ResidentImages, StreamedImages
+from egapipe.stages.distill.data.inputs.pixels import (
     SizeMismatchError,
     decoded_arrays,
     decoded_images,
     first_size,
     image_size,
 )
-from egapipe.stages.distill.data.samplers import Pool, find_sampler
-from egapipe.stages.distill.data.samplers.nearest import nearest_of
+from egapipe.stages.distill.data.joint import joint_embeddings, joint_images
+from egapipe.stages.distill.data.loader import Loader, student_plan
+from egapipe.stages.distill.data.rows.choice import held_out
+from egapipe.stages.distill.data.rows.entries import check_views
+from egapipe.stages.distill.data.rows.labels import keep_fraction, keep_labels
+from egapipe.stages.distill.data.rows.links import Links, open_links
+from egapipe.stages.distill.data.rows.order import UNLABELLED, Mixed, Plain, Plan
+from egapipe.stages.distill.data.rows.partners import joint_partners
+from egapipe.stages.distill.data.rows.samplers import Pool, find_sampler
+from egapipe.stages.distill.data.rows.samplers.nearest import nearest_of
 from egapipe.stages.distill.workers.world import World
 
 Ints = npt.NDArray[np.int64]

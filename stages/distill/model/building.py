@@ -14,12 +14,12 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.distill import DistillConfig, StudentConfig
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features
-from egapipe.stages.distill.data.anchors import anchors_of
-from egapipe.stages.distill.data.entries import turns_together
-from egapipe.stages.distill.data.samplers import ONCE
-from egapipe.stages.distill.data.samplers.nearest import nearest_of
+from egapipe.stages.distill.data.features.anchors import anchors_of
+from egapipe.stages.distill.data.features.statistics import statistics_of
+from egapipe.stages.distill.data.rows.entries import turns_together
+from egapipe.stages.distill.data.rows.samplers import ONCE
+from egapipe.stages.distill.data.rows.samplers.nearest import nearest_of
 from egapipe.stages.distill.data.sources import Sources
-from egapipe.stages.distill.data.statistics import statistics_of
 from egapipe.stages.distill.model.distillation import OWN, Distillation, Learning, Live
 from egapipe.stages.distill.model.memory import REMEMBERED, GraphMemory
 from egapipe.stages.distill.model.precision import PRECISIONS

@@ -21,7 +21,7 @@ from egapipe.pipeline.config.distill import StudentConfig
 from egapipe.pipeline.config.explain import explain
 from egapipe.pipeline.datasets.images import MAX_PIXELS
 from egapipe.pipeline.errors import UsageError, one_line
-from egapipe.stages.distill.data.images import Frame
+from egapipe.stages.distill.data.inputs.images import Frame
 from egapipe.stages.distill.model.student import Head, Student
 from egapipe.stages.distill.students import build_student
 

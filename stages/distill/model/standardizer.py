@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from egapipe.stages.distill.data.statistics import Statistics, channels_first
+from egapipe.stages.distill.data.features.statistics import Statistics, channels_first
 
 Standard = Literal["scale", "zscore", "phi-s"]
 

@@ -120,7 +120,7 @@ class Facts:
     views_per_row: entries of a row, behind each other.
     steps: of the whole training.
     anchors: ("queue" or "kmeans", count) to rows of such features [M, F], M at most the count, see
-    `egapipe.stages.distill.data.anchors`; the same on every worker.
+    `egapipe.stages.distill.data.features.anchors`; the same on every worker.
     """
 
     student_dim: int

@@ -9,7 +9,7 @@ import torch
 from egapipe.pipeline.mathematics.correlation import correlations
 from egapipe.pipeline.store import Features
 from egapipe.pipeline.views import CLEAN
-from egapipe.stages.distill.data.images import readable
+from egapipe.stages.distill.data.inputs.images import readable
 from egapipe.stages.distill.model.precision import PRECISIONS, autocast
 from egapipe.stages.distill.setup import Job
 from egapipe.stages.distill.training.evaluation import Accuracy, Evaluation

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from egapipe.stages.distill.data.images import Images, readable
+from egapipe.stages.distill.data.inputs.images import Images, readable
 from egapipe.stages.distill.data.loader import run_ahead
 from egapipe.stages.distill.workers.world import World
 

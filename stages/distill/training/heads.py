@@ -7,7 +7,7 @@ from torch import Tensor
 
 from egapipe.pipeline.store import Features
 from egapipe.stages.distill.data.loader import Loader
-from egapipe.stages.distill.data.order import epoch_batches
+from egapipe.stages.distill.data.rows.order import epoch_batches
 from egapipe.stages.distill.model.cross_entropy import masked_cross_entropy
 from egapipe.stages.distill.model.student import Head, TeacherHead
 from egapipe.stages.distill.training.evaluation import Accuracy, as_accuracy, count_hits

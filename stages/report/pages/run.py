@@ -9,8 +9,8 @@ import numpy as np
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages.distill import TrainedStudent, load_student
-from egapipe.stages.distill.data.choice import ON_TEST
-from egapipe.stages.distill.data.inputs import drawn_inputs, shape_words
+from egapipe.stages.distill.data.inputs.blank import drawn_inputs, shape_words
+from egapipe.stages.distill.data.rows.choice import ON_TEST
 from egapipe.stages.evaluate.cost import count_macs, count_parameters
 from egapipe.stages.report.charts.classes import (
     class_figure,

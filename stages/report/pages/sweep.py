@@ -12,7 +12,7 @@ from egapipe.pipeline.results.learned import require_one_source
 from egapipe.pipeline.results.standing import Standing, leading, standings
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.pipeline.terminal.text import visible
-from egapipe.stages.distill.data.choice import ON_TEST
+from egapipe.stages.distill.data.rows.choice import ON_TEST
 from egapipe.stages.report.charts.curves import ACCURACY, TEST_TOP1, trial_curves
 from egapipe.stages.report.charts.figure import Figure
 from egapipe.stages.report.charts.series import Series

@@ -14,7 +14,11 @@ from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.views import key_hashes
 from egapipe.stages import distill, extract
 from egapipe.stages.distill import load_student
-from egapipe.stages.distill.data.arrays import ResidentArrays, StreamedArrays, variant_numbers
+from egapipe.stages.distill.data.inputs.arrays import (
+    ResidentArrays,
+    StreamedArrays,
+    variant_numbers,
+)
 from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.training.checkpoint import checkpoint_folder, load_student_weights

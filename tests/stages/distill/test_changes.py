@@ -17,8 +17,8 @@ from egapipe.pipeline.results.runs import run_folder
 from egapipe.pipeline.views import WHOLE, key_hashes
 from egapipe.stages.distill.data.agreement import check_agreement
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.data.colours import ONE, jitter_factors, jittered
-from egapipe.stages.distill.data.mixing import mixed, mixtures, partners
+from egapipe.stages.distill.data.inputs.colours import ONE, jitter_factors, jittered
+from egapipe.stages.distill.data.inputs.mixing import mixed, mixtures, partners
 from egapipe.stages.distill.model.cross_entropy import batch_cross_entropy, labels_counted
 from egapipe.stages.distill.setup import make_batches, prepare
 from egapipe.stages.distill.workers.world import World

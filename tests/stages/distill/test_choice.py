@@ -15,7 +15,7 @@ from egapipe.pipeline.results.runs import RunFolder, run_folder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
 from egapipe.stages.distill.command import describe
-from egapipe.stages.distill.data.choice import held_out
+from egapipe.stages.distill.data.rows.choice import held_out
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.workers.world import World
 from tests.stages.distill.conftest import MakeConfig

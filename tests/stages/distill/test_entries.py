@@ -14,7 +14,7 @@ from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.views import quarter_turns
 from egapipe.stages import distill
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.data.entries import first_views
+from egapipe.stages.distill.data.rows.entries import first_views
 from egapipe.stages.distill.objectives import REGISTRY
 from egapipe.stages.distill.setup import Job, make_batches, prepare
 from egapipe.stages.distill.training.gradient import make_gradient

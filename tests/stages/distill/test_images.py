@@ -11,7 +11,7 @@ from egapipe.pipeline.config.data import DigitsSource, ViewsConfig
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.views import apply_view, key_hashes, view_boxes
 from egapipe.stages.distill.data.agreement import RESIZED
-from egapipe.stages.distill.data.images import Frame, ResidentImages, StreamedImages, fitted
+from egapipe.stages.distill.data.inputs.images import Frame, ResidentImages, StreamedImages, fitted
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.views import key_hashes
-from egapipe.stages.distill.data.images import Frame, ResidentImages
+from egapipe.stages.distill.data.inputs.images import Frame, ResidentImages
 from egapipe.stages.distill.data.joint import (
     JointEmbeddings,
     Offsets,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.data.labels import keep_fraction, keep_labels
+from egapipe.stages.distill.data.rows.labels import keep_fraction, keep_labels
 
 LABELS = st.lists(st.integers(-1, 4), min_size=1, max_size=200)
 SEEDS = st.integers(0, 99)

@@ -14,8 +14,8 @@ from egapipe.pipeline.views import WHOLE, own_shares
 from egapipe.stages import distill
 from egapipe.stages.distill.data.agreement import check_agreement
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.data.images import ResidentImages
-from egapipe.stages.distill.data.partners import without_image
+from egapipe.stages.distill.data.inputs.images import ResidentImages
+from egapipe.stages.distill.data.rows.partners import without_image
 from egapipe.stages.distill.model.cross_entropy import batch_cross_entropy
 from egapipe.stages.distill.objectives import kd_loss
 from egapipe.stages.distill.setup import make_batches, prepare

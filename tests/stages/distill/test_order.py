@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.data.order import (
+from egapipe.stages.distill.data.rows.order import (
     Mixed,
     Plain,
     at_random,

@@ -22,7 +22,7 @@ from egapipe.pipeline.results.runs import RunFolder, run_folder, run_identity
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.data.links import Links, check_one_file, open_links
+from egapipe.stages.distill.data.rows.links import Links, check_one_file, open_links
 from egapipe.stages.distill.objectives.shared.edges import Joined, edges_joined
 from egapipe.stages.distill.setup import Job, prepare
 from egapipe.stages.distill.workers.together import agreed
@@ -181,7 +181,7 @@ def test_keys_are_those_of_all_images_to_learn_from(tmp_path: Path) -> None:
 def test_many_keys_are_looked_through_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("egapipe.stages.distill.data.links._KEYS", 3)
+    monkeypatch.setattr("egapipe.stages.distill.data.rows.links._KEYS", 3)
     keys = [str(number) for number in range(20)]
     pairs = [(str(a), str((7 * a + 3) % 20)) for a in range(20)]
     links = opened(write_pairs(tmp_path / "p", pairs), keys[:11], keys[11:])

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.data.links import Links
-from egapipe.stages.distill.data.order import Plain
-from egapipe.stages.distill.data.samplers import ONCE, SAMPLERS, Pool
-from egapipe.stages.distill.data.samplers import search as searching
-from egapipe.stages.distill.data.samplers.neighbours import grouped
-from egapipe.stages.distill.data.samplers.search import all_pairs, by_index, nearest_rows
+from egapipe.stages.distill.data.rows.links import Links
+from egapipe.stages.distill.data.rows.order import Plain
+from egapipe.stages.distill.data.rows.samplers import ONCE, SAMPLERS, Pool
+from egapipe.stages.distill.data.rows.samplers import search as searching
+from egapipe.stages.distill.data.rows.samplers.neighbours import grouped
+from egapipe.stages.distill.data.rows.samplers.search import all_pairs, by_index, nearest_rows
 
 CPU = torch.device("cpu")
 

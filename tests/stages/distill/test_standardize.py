@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.results.runs import run_identity
 from egapipe.stages import distill
-from egapipe.stages.distill.data.rotation import equal_variances, hadamard_matrix, levelling
-from egapipe.stages.distill.data.statistics import (
+from egapipe.stages.distill.data.features.rotation import (
+    equal_variances,
+    hadamard_matrix,
+    levelling,
+)
+from egapipe.stages.distill.data.features.statistics import (
     Statistics,
     accumulate,
     statistics_file,

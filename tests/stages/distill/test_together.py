@@ -23,8 +23,8 @@ from egapipe.pipeline.errors import EgapipeError, StoreError, UsageError
 from egapipe.pipeline.results.runs import RunFolder, run_folder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
-from egapipe.stages.distill.data.images import Images
-from egapipe.stages.distill.data.order import Ints
+from egapipe.stages.distill.data.inputs.images import Images
+from egapipe.stages.distill.data.rows.order import Ints
 from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.model.spec import MODEL
 from egapipe.stages.distill.model.synchronised import has_batch_statistics, synchronise

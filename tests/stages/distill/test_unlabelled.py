@@ -25,8 +25,8 @@ from egapipe.stages.distill.data.agreement import check_agreement
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.joint import Embeddings
 from egapipe.stages.distill.data.loader import Loader
-from egapipe.stages.distill.data.order import Ints
-from egapipe.stages.distill.data.samplers.nearest import nearest_file, nearest_of
+from egapipe.stages.distill.data.rows.order import Ints
+from egapipe.stages.distill.data.rows.samplers.nearest import nearest_file, nearest_of
 from egapipe.stages.distill.data.sources import open_sources
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.training.heads import train_teacher_head

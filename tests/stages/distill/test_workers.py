@@ -9,7 +9,7 @@ import torch
 
 from egapipe.pipeline.config import to_yaml
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.data.images import ResidentImages, StreamedImages
+from egapipe.stages.distill.data.inputs.images import ResidentImages, StreamedImages
 from egapipe.stages.distill.folder import training_folder
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.workers.world import World

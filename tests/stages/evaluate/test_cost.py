@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from egapipe.stages.distill.data.images import Frame
-from egapipe.stages.distill.data.inputs import drawn_inputs
+from egapipe.stages.distill.data.inputs.blank import drawn_inputs
+from egapipe.stages.distill.data.inputs.images import Frame
 from egapipe.stages.distill.students import build_student
 from egapipe.stages.evaluate.cost import (
     count_macs,

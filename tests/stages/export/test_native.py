@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import egapipe
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.data.images import Frame
+from egapipe.stages.distill.data.inputs.images import Frame
 from egapipe.stages.distill.model.student import Head
 from egapipe.stages.distill.students import build_student
 from egapipe.stages.export.native import write_native

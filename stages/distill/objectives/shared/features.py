@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from egapipe.pipeline.config.features import pair_names
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.data.statistics import channels_first
+from egapipe.stages.distill.data.features.statistics import channels_first
 from egapipe.stages.distill.objectives.base import Facts, Shape
 from egapipe.stages.distill.objectives.shared.autocast import full_precision
 from egapipe.stages.distill.objectives.shared.averages import averaged_maps, averaged_tokens

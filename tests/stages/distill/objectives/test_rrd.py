@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from egapipe.stages.distill.data.anchors import anchors_of
+from egapipe.stages.distill.data.features.anchors import anchors_of
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.workers.world import World
 from tests.stages.distill.conftest import MakeConfig

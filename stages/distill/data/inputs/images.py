@@ -14,8 +14,8 @@ from egapipe.pipeline.config.data import ArrayType, ViewsConfig
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.views import CLEAN, Hashes, apply_view, settled, view_boxes
-from egapipe.stages.distill.data.crops import Size, crop, crop_and_resize, pad
-from egapipe.stages.distill.data.pixels import Pixels
+from egapipe.stages.distill.data.inputs.crops import Size, crop, crop_and_resize, pad
+from egapipe.stages.distill.data.inputs.pixels import Pixels
 
 Ints = npt.NDArray[np.int64]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.data.order import UNLABELLED, Ints, generator
+from egapipe.stages.distill.data.rows.order import UNLABELLED, Ints, generator
 
 
 def keep_labels(labels: Ints, per_class: int | None, seed: int) -> Ints:

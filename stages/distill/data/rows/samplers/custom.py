@@ -6,8 +6,8 @@ import numpy as np
 
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.machine.imports import call
-from egapipe.stages.distill.data.order import Ints, Order
-from egapipe.stages.distill.data.samplers.base import Pool
+from egapipe.stages.distill.data.rows.order import Ints, Order
+from egapipe.stages.distill.data.rows.samplers.base import Pool
 
 
 def custom_order(name: str, pool: Pool) -> Order:

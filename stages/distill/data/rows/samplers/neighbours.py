@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from egapipe.stages.distill.data.order import Ints, Order, generator
-from egapipe.stages.distill.data.samplers.base import Pool
-from egapipe.stages.distill.data.samplers.search import Nearest
+from egapipe.stages.distill.data.rows.order import Ints, Order, generator
+from egapipe.stages.distill.data.rows.samplers.base import Pool
+from egapipe.stages.distill.data.rows.samplers.search import Nearest
 
 _STREAM = 4
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from egapipe.stages.distill.data.links import Links
-from egapipe.stages.distill.data.order import Ints
-from egapipe.stages.distill.data.samplers.search import Nearest
+from egapipe.stages.distill.data.rows.links import Links
+from egapipe.stages.distill.data.rows.order import Ints
+from egapipe.stages.distill.data.rows.samplers.search import Nearest
 
 
 @dataclass(frozen=True)

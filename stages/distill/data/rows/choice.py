@@ -8,7 +8,7 @@ from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.data import ValidationConfig
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.data.order import UNLABELLED, Ints, generator
+from egapipe.stages.distill.data.rows.order import UNLABELLED, Ints, generator
 
 # A stream of random numbers beside those of the orders.
 _HELD_OUT = 5

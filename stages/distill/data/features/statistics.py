@@ -19,7 +19,7 @@ import numpy.typing as npt
 from egapipe.pipeline.disk.caches import STATISTICS, build_once
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features
-from egapipe.stages.distill.data.rotation import equal_variances
+from egapipe.stages.distill.data.features.rotation import equal_variances
 from egapipe.stages.distill.workers.together import agreed
 from egapipe.stages.distill.workers.world import World
 

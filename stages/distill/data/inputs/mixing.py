@@ -17,7 +17,7 @@ from egapipe.pipeline.config.augment import MixConfig
 from egapipe.pipeline.mathematics.resampling import rounded
 from egapipe.pipeline.views import WHOLE, Hashes, drawn_shares, further_draws
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.data.crops import Size
+from egapipe.stages.distill.data.inputs.crops import Size
 
 Ints = npt.NDArray[np.int64]
 

@@ -13,7 +13,7 @@ import torch
 from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.datasets.pairs import Pairs, read_pairs
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.data.order import Ints
+from egapipe.stages.distill.data.rows.order import Ints
 from egapipe.stages.distill.workers.world import World
 
 _log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.config.data import ArrayType
-from egapipe.stages.distill.data.images import Frame
+from egapipe.stages.distill.data.inputs.images import Frame
 
 
 def drawn_inputs(seen: Frame | ArrayType, count: int) -> Tensor:

@@ -10,7 +10,7 @@ from egapipe.pipeline.datasets import Dataset
 from egapipe.pipeline.datasets.arrays.stored import Arrays
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.views import CLEAN, Hashes, further_draws
-from egapipe.stages.distill.data.pixels import DecodedRows
+from egapipe.stages.distill.data.inputs.pixels import DecodedRows
 
 Ints = npt.NDArray[np.int64]
 

@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.data.links import Links
-from egapipe.stages.distill.data.order import Ints, Order, generator
-from egapipe.stages.distill.data.samplers.base import Pool
+from egapipe.stages.distill.data.rows.links import Links
+from egapipe.stages.distill.data.rows.order import Ints, Order, generator
+from egapipe.stages.distill.data.rows.samplers.base import Pool
 
 _STREAM = 7
 Group = list[int]

@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 
 from egapipe.pipeline.errors import UsageError
-from egapipe.stages.distill.data.order import UNLABELLED, Ints, Order, generator
-from egapipe.stages.distill.data.samplers.base import Pool
+from egapipe.stages.distill.data.rows.order import UNLABELLED, Ints, Order, generator
+from egapipe.stages.distill.data.rows.samplers.base import Pool
 
 _STREAM = 3
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from egapipe.pipeline.config.data import ViewsConfig
 from egapipe.pipeline.views import Hashes, margins, view_boxes
-from egapipe.stages.distill.data.arrays import ResidentArrays, variant_numbers
-from egapipe.stages.distill.data.crops import crop_and_resize, crop_within
-from egapipe.stages.distill.data.images import ResidentImages
+from egapipe.stages.distill.data.inputs.arrays import ResidentArrays, variant_numbers
+from egapipe.stages.distill.data.inputs.crops import crop_and_resize, crop_within
+from egapipe.stages.distill.data.inputs.images import ResidentImages
 
 Ints = npt.NDArray[np.int64]
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.views import Hashes
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.data.colours import FACTORS, jitter_factors, jittered
-from egapipe.stages.distill.data.crops import Size
-from egapipe.stages.distill.data.mixing import COLUMNS, mixed, mixtures, own_half, partners
+from egapipe.stages.distill.data.inputs.colours import FACTORS, jitter_factors, jittered
+from egapipe.stages.distill.data.inputs.crops import Size
+from egapipe.stages.distill.data.inputs.mixing import COLUMNS, mixed, mixtures, own_half, partners
 from egapipe.stages.distill.workers.world import World
 
 Ints = npt.NDArray[np.int64]

@@ -1,7 +1,7 @@
 """Rows at random: every row once a pass."""
 
-from egapipe.stages.distill.data.order import Order, at_random
-from egapipe.stages.distill.data.samplers.base import Pool
+from egapipe.stages.distill.data.rows.order import Order, at_random
+from egapipe.stages.distill.data.rows.samplers.base import Pool
 
 
 def random_order(pool: Pool) -> Order:

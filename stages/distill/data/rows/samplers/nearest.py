@@ -19,7 +19,7 @@ from egapipe.pipeline.disk.arrays import mapped_npy
 from egapipe.pipeline.disk.caches import NEIGHBOURS, build_once
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features
-from egapipe.stages.distill.data.samplers.search import EXACT_ROWS, Nearest, nearest_rows
+from egapipe.stages.distill.data.rows.samplers.search import EXACT_ROWS, Nearest, nearest_rows
 from egapipe.stages.distill.workers.together import agreed
 from egapipe.stages.distill.workers.world import World
 

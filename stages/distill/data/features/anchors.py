@@ -14,7 +14,7 @@ from egapipe.pipeline.disk.arrays import mapped_npy
 from egapipe.pipeline.disk.caches import ANCHORS, build_once
 from egapipe.pipeline.errors import UsageError
 from egapipe.stages.distill.data.joint import joint_embeddings
-from egapipe.stages.distill.data.order import Ints, generator
+from egapipe.stages.distill.data.rows.order import Ints, generator
 from egapipe.stages.distill.data.sources import Sources
 from egapipe.stages.distill.workers.together import agreed
 from egapipe.stages.distill.workers.world import World

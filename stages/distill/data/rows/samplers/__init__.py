@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from functools import partial
 
-from egapipe.stages.distill.data.order import Order
-from egapipe.stages.distill.data.samplers.base import Pool
-from egapipe.stages.distill.data.samplers.class_balanced import class_balanced_order
-from egapipe.stages.distill.data.samplers.custom import custom_order
-from egapipe.stages.distill.data.samplers.neighbours import neighbours_order
-from egapipe.stages.distill.data.samplers.pairs import pairs_order
-from egapipe.stages.distill.data.samplers.random import random_order
+from egapipe.stages.distill.data.rows.order import Order
+from egapipe.stages.distill.data.rows.samplers.base import Pool
+from egapipe.stages.distill.data.rows.samplers.class_balanced import class_balanced_order
+from egapipe.stages.distill.data.rows.samplers.custom import custom_order
+from egapipe.stages.distill.data.rows.samplers.neighbours import neighbours_order
+from egapipe.stages.distill.data.rows.samplers.pairs import pairs_order
+from egapipe.stages.distill.data.rows.samplers.random import random_order
 
 SAMPLERS: dict[str, Callable[[Pool], Order]] = {
     "random": random_order,

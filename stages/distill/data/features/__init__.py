@@ -1,0 +1,1 @@
+"""What is found once in the teacher's stored features: statistics, rotations, anchors."""

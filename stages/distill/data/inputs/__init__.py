@@ -1,0 +1,1 @@
+"""The student's inputs: images or arrays, cropped, coloured and mixed."""

@@ -1,0 +1,1 @@
+"""Which rows, in which views and order, a training learns from."""
