@@ -165,6 +165,8 @@ def test_no_step_of_many_options_waits_for_the_device(gpu: torch.device, make: M
     [
         *(["mix={kind: either}"], ["jitter={}"], ["optimizer=adamw"], ["optimizer=muon"]),
         *([*PEERS], [*AVERAGE, "objective={kd: 1.0}"]),
+        ["graph_batch=160", "objective={ega: {weight: 0.1, form: factored}}"],
+        ["sampler=class-balanced", "labels_per_class=null", "objective={ega: {form: factored}}"],
     ],
     ids=" ".join,
 )

@@ -220,10 +220,9 @@ class Distillation(nn.Module):
     @property
     def steady(self) -> bool:
         """Whether its next steps launch the same operations on tensors of the same shapes."""
-        # Which rows a graph has twice is looked at.
-        graph = not self.repeats and self.memory is None
+        full = self.memory is None or self.memory.full
         sums = (one.objective for one in self.learning.values())
-        return graph and all(o.steady for total in sums for o in total.objectives.values())
+        return full and all(o.steady for total in sums for o in total.objectives.values())
 
     def forward(self, batch: Batch) -> Losses:
         """The losses of this worker's part of a batch."""

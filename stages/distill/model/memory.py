@@ -35,6 +35,11 @@ class GraphMemory(nn.Module):
         # Kept so that a step need not look at the device, which would have to wait for it.
         self._seen: int | None = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether it has as many rows as it will ever have."""
+        return self._count() >= self._room
+
     def forward(self, pair: Pair, world: World) -> Pair:
         """The pair with this worker's share of the remembered rows behind its own.
 

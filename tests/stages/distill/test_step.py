@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from egapipe.stages.distill.objectives.shared import repeats
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.training.learner import make_learner
 from egapipe.stages.distill.training.loop import make_steps
@@ -35,6 +36,8 @@ class Looks(TorchDispatchMode):
         super().__init__()
         self.found: Counter[str] = Counter()
         self.all = 0
+        self.steady = False
+        """Of the model, afterwards."""
 
     def __torch_dispatch__(
         self,
@@ -57,17 +60,18 @@ class Looks(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def watched(quick: MakeConfig, *sets: str) -> Looks:
-    """What the fourth step of a training did: the first ones may make what lasts."""
+def watched(quick: MakeConfig, *sets: str, steps: int = 4) -> Looks:
+    """What the last of some steps of a training did: the first ones may make what lasts."""
     job = prepare(quick(*sets), World.alone(torch.device("cpu")))
-    steps = make_steps(job, make_learner(job.model, job.config.distill, torch.device("cpu")))
+    made = make_steps(job, make_learner(job.model, job.config.distill, torch.device("cpu")))
     job.model.train()
-    steps.begin(0, 0)
-    for step in range(3):
-        steps.run(0, step)
+    made.begin(0, 0)
+    for step in range(steps - 1):
+        made.run(0, step)
     with Looks() as looks:
-        steps.run(0, 3)
+        made.run(0, steps - 1)
     assert looks.all > 50
+    looks.steady = job.model.steady
     return looks
 
 
@@ -93,6 +97,26 @@ OPTIONS = [
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_step_looks_at_no_value(quick: MakeConfig, option: str) -> None:
     assert watched(quick, option).found == {}
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["distill.graph_batch=256"],
+        ["distill.sampler=class-balanced", "distill.labels_per_class=null"],
+        ["distill.sampler=neighbours", "distill.graph_batch=640"],
+    ],
+    ids=" ".join,
+)
+def test_a_graph_of_rows_that_come_again_looks_at_none(
+    quick: MakeConfig, monkeypatch: pytest.MonkeyPatch, sets: list[str]
+) -> None:
+    """As a GPU compares them; and the step may be recorded as soon as the memory is full."""
+    monkeypatch.setattr(repeats, "looking_waits", lambda tensor: True)
+    factored = "distill.objective={ega: {weight: 0.1, form: factored}}"
+    looks = watched(quick, *sets, factored, steps=13)
+    assert looks.found == {}
+    assert looks.steady
 
 
 def test_such_a_look_would_be_found() -> None:
