@@ -1,17 +1,15 @@
 """From a configuration and opened sources to everything that learns."""
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from egapipe.pipeline.config import Config
-from egapipe.pipeline.config.distill import DistillConfig, StudentConfig
+from egapipe.pipeline.config.distill import DistillConfig
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.store import Features
 from egapipe.stages.distill.data.features.anchors import anchors_of
@@ -20,32 +18,19 @@ from egapipe.stages.distill.data.rows.entries import turns_together
 from egapipe.stages.distill.data.rows.samplers import ONCE
 from egapipe.stages.distill.data.rows.samplers.nearest import nearest_of
 from egapipe.stages.distill.data.sources import Sources
-from egapipe.stages.distill.model.distillation import OWN, Distillation, Learning, Live
+from egapipe.stages.distill.model.distillation import Distillation
+from egapipe.stages.distill.model.forward import OWN, Learning, Live
+from egapipe.stages.distill.model.measured import Measured, build_peer, live_average, measured
 from egapipe.stages.distill.model.memory import REMEMBERED, GraphMemory
 from egapipe.stages.distill.model.precision import PRECISIONS
 from egapipe.stages.distill.model.spec import StudentSpec
 from egapipe.stages.distill.model.standardizer import Standardizer
-from egapipe.stages.distill.model.student import Student, TeacherHead
+from egapipe.stages.distill.model.student import TeacherHead
 from egapipe.stages.distill.model.synchronised import synchronise
 from egapipe.stages.distill.objectives import Facts, Objective, WeightedSum, build_objective
-from egapipe.stages.distill.objectives.base import Shape, no_anchors
+from egapipe.stages.distill.objectives.base import no_anchors
 from egapipe.stages.distill.objectives.shared.edges import Joined
-from egapipe.stages.distill.students import build_student, feature_width, tap_shapes
 from egapipe.stages.distill.workers.world import World
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A student, and what each tap gives of one image."""
-
-    spec: StudentSpec
-    student: Student
-    taps: Mapping[str, Shape]
-
-    @property
-    def dim(self) -> int:
-        """Width of its node."""
-        return self.spec.dim or self.spec.features
 
 
 def build_model(
@@ -113,38 +98,6 @@ def build_model(
     world.broadcast(buffers[name] for name in model.replicated)
     _settle(model, distill)
     return model
-
-
-def measured(distill: DistillConfig, spec: StudentSpec, backbone: nn.Module) -> Measured:
-    """A student around a backbone, whose taps are measured by a pass over black images."""
-    taps = [pair.student for pair in distill.pairs.values()]
-    taps += [tap for pair in distill.live_pairs.values() for tap in pair]
-    names = list(dict.fromkeys(taps))
-    shapes = tap_shapes(backbone, names, spec.array or spec.frame.size) if names else {}
-    return Measured(spec, spec.build(backbone), shapes)
-
-
-def build_peer(distill: DistillConfig, spec: StudentSpec, chosen: StudentConfig) -> Measured:
-    """Another student of the same images and classes. spec: of the student."""
-    backbone = build_student(chosen.name, chosen.args)
-    width = feature_width(backbone, spec.array or spec.frame.size)
-    return measured(
-        distill, spec.model_copy(update={"student": chosen, "features": width}), backbone
-    )
-
-
-def live_average(student: Student) -> Student:
-    """A copy of a student that teaches with the moving average of its weights.
-
-    As a student in training it normalises over the batch; its running statistics are averages of
-    the student's, which its own passes leave alone.
-    """
-    average = deepcopy(student)
-    for part in average.modules():
-        if isinstance(part, _BatchNorm):
-            part.momentum = 0.0
-    # Its frozen parts are in evaluation mode from here on.
-    return average.train()
 
 
 def _objective_of(

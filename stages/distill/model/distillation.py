@@ -1,9 +1,9 @@
 """Everything that learns, and one step's loss."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
-from typing import NamedTuple, Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from egapipe.pipeline.config.features import GRID, FeaturesConfig
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.model.cross_entropy import batch_cross_entropy, labels_counted
+from egapipe.stages.distill.model.forward import AVERAGE, OWN, Forward, Learning, Live, Losses
 from egapipe.stages.distill.model.memory import GraphMemory
 from egapipe.stages.distill.model.precision import autocast
 from egapipe.stages.distill.model.standardizer import Standardizer
@@ -26,85 +27,8 @@ from egapipe.stages.distill.objectives.shared.features import renamed
 from egapipe.stages.distill.objectives.shared.gather import global_rows
 from egapipe.stages.distill.workers.world import World
 
-OWN = "student"
-AVERAGE = "average"
 LEAST = 2.0**-16
 """Labels that a batch of mixtures is taken to have where it has none."""
-
-
-class Forward(NamedTuple):
-    """What all make of B rows. students: the student, called `student`, and its peers by their
-    names. node [B, D] and logits [B, C] of the teacher's head. average: of the student's moving
-    average, where that teaches."""
-
-    students: Mapping[str, Seen]
-    teacher_node: Tensor
-    teacher_logits: Tensor
-    average: Seen | None = None
-
-    def named(self) -> dict[str, Tensor]:
-        """All tensors by name, such as `student.logits`."""
-        found = {
-            f"{name}.{key}": v
-            for name, seen in self.students.items()
-            for key, v in seen.named().items()
-        }
-        found |= {"teacher.node": self.teacher_node, "teacher.logits": self.teacher_logits}
-        average = {} if self.average is None else self.average.named()
-        return found | {f"{AVERAGE}.{key}": value for key, value in average.items()}
-
-    @classmethod
-    def of(cls, named: Mapping[str, Tensor]) -> Self:
-        """Of what `named` gives."""
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, value in named.items():
-            owner, _, key = name.partition(".")
-            parts.setdefault(owner, {})[key] = value
-        teacher, average = parts.pop("teacher"), parts.pop(AVERAGE, None)
-        return cls(
-            {name: Seen.of(own) for name, own in parts.items()},
-            teacher["node"],
-            teacher["logits"],
-            None if average is None else Seen.of(average),
-        )
-
-
-@dataclass(frozen=True)
-class Losses:
-    """total: what is differentiated. parts: detached scalars by name, those of a peer behind
-    `peers.` and its name. correct, labelled: of the student's predictions on this worker's labelled
-    rows."""
-
-    total: Tensor
-    parts: Mapping[str, Tensor]
-    correct: Tensor
-    labelled: Tensor
-
-
-class Learning(NamedTuple):
-    """A student, and the objectives that it learns by, with what they learn and remember."""
-
-    student: Student
-    objective: WeightedSum
-
-
-@dataclass(frozen=True)
-class Live:
-    """Teachers beside the store: students that learn in the same steps, and the student's average.
-
-    peers: by name, each with objectives of its own. average: a copy of the student that has the
-    moving average of its weights; no part of the model, as it learns nothing. pairs: of features
-    that objectives compare with a live teacher's, tap of the student and of the teacher by name.
-    """
-
-    peers: Mapping[str, Learning] = field(default_factory=dict)
-    average: Student | None = None
-    pairs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-
-    @property
-    def taps(self) -> list[str]:
-        """What is tapped of every student."""
-        return [tap for pair in self.pairs.values() for tap in pair]
 
 
 class Distillation(nn.Module):

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from egapipe.pipeline.errors import TrainingError
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.model.distillation import Distillation, Losses
+from egapipe.stages.distill.model.distillation import Distillation
+from egapipe.stages.distill.model.forward import Losses
 from egapipe.stages.distill.training.checkpoint import Checkpoints, Position
 from egapipe.stages.distill.training.gradient import gradients
 from egapipe.stages.distill.training.learner import Learner

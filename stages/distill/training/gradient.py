@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.model.distillation import Distillation, Forward, Losses
+from egapipe.stages.distill.model.distillation import Distillation
+from egapipe.stages.distill.model.forward import Forward, Losses
 from egapipe.stages.distill.workers.world import World
 
 

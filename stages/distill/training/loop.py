@@ -10,7 +10,7 @@ from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import Tracker
 from egapipe.stages.distill.data.agreement import check_agreement
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.model.distillation import OWN, Losses
+from egapipe.stages.distill.model.forward import OWN, Losses
 from egapipe.stages.distill.model.student import Student
 from egapipe.stages.distill.setup import Job, evaluation_logits, make_batches
 from egapipe.stages.distill.training.checkpoint import Checkpoints, Position, load_student_weights

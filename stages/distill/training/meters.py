@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.model.distillation import Losses
+from egapipe.stages.distill.model.forward import Losses
 
 
 class Clock:

@@ -12,7 +12,7 @@ from egapipe.pipeline.errors import one_line
 from egapipe.stages.distill.data.batch import Batch
 from egapipe.stages.distill.data.batches import Batches
 from egapipe.stages.distill.model.average import average_weight
-from egapipe.stages.distill.model.distillation import Losses
+from egapipe.stages.distill.model.forward import Losses
 from egapipe.stages.distill.training.gradient import Gradient, OnePass, step_seed
 from egapipe.stages.distill.training.learner import Learner
 from egapipe.stages.distill.training.meters import Clock, Sums

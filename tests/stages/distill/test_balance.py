@@ -9,7 +9,8 @@ from torch import Tensor
 from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.results.durable import durable
-from egapipe.stages.distill.model.distillation import OWN, Distillation
+from egapipe.stages.distill.model.distillation import Distillation
+from egapipe.stages.distill.model.forward import OWN
 from egapipe.stages.distill.model.student import Seen
 from egapipe.stages.distill.objectives import build_objective
 from egapipe.stages.distill.objectives.balance import ENOUGH, FIRST, Balance, ratio_within

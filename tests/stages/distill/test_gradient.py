@@ -15,7 +15,8 @@ from torch import nn
 from egapipe.pipeline.config.data import Normalize
 from egapipe.pipeline.config.objectives import ObjectiveConfig
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.model.distillation import Distillation, Forward, Losses
+from egapipe.stages.distill.model.distillation import Distillation
+from egapipe.stages.distill.model.forward import Forward, Losses
 from egapipe.stages.distill.model.memory import GraphMemory
 from egapipe.stages.distill.model.precision import loss_scaler
 from egapipe.stages.distill.model.student import Head, Student, TeacherHead

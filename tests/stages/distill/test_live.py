@@ -19,8 +19,9 @@ from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
 from egapipe.stages import distill
 from egapipe.stages.distill.data.batch import Batch
-from egapipe.stages.distill.model.building import live_average
-from egapipe.stages.distill.model.distillation import Distillation, Learning, Live
+from egapipe.stages.distill.model.distillation import Distillation
+from egapipe.stages.distill.model.forward import Learning, Live
+from egapipe.stages.distill.model.measured import live_average
 from egapipe.stages.distill.model.precision import loss_scaler
 from egapipe.stages.distill.model.student import Head, Seen, Student, TeacherHead
 from egapipe.stages.distill.objectives import (
