@@ -27,8 +27,8 @@ from safetensors.torch import save
 from egapipe.pipeline.config import syntax
 from egapipe.pipeline.config.data import ArraysSource, ParquetSource
 from egapipe.pipeline.datasets import open_dataset
-from egapipe.pipeline.datasets.tarscan import scan
-from egapipe.pipeline.datasets.zips import Zip
+from egapipe.pipeline.datasets.files.tarscan import scan
+from egapipe.pipeline.datasets.files.zips import Zip
 from egapipe.pipeline.errors import EgapipeError, ImageError
 from egapipe.pipeline.results.experiment import Cell, Experiment, Setting, read_experiment
 from egapipe.pipeline.results.former import TRIALS

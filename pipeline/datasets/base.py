@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from egapipe.pipeline.datasets.arrays.stored import Arrays
-from egapipe.pipeline.datasets.images import Divisor
+from egapipe.pipeline.datasets.decoding.images import Divisor
+from egapipe.pipeline.datasets.kinds.arrays.stored import Arrays
 
 UNLABELLED = -1
 

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from egapipe.pipeline.datasets.arrays.stored import Arrays
 from egapipe.pipeline.datasets.base import UNLABELLED, Dataset, Images, Labels
-from egapipe.pipeline.datasets.images import Divisor
+from egapipe.pipeline.datasets.decoding.images import Divisor
+from egapipe.pipeline.datasets.kinds.arrays.stored import Arrays
 from egapipe.pipeline.errors import UsageError
 
 _LISTED = 8

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from egapipe.pipeline.datasets.datafile import open_data
+from egapipe.pipeline.datasets.files.datafile import open_data
 from egapipe.pipeline.disk.digests import cached_digest
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.locations.urls import absolute_url

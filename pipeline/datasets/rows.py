@@ -11,9 +11,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from egapipe.pipeline.config.data import Source
-from egapipe.pipeline.datasets.arrays.stored import Arrays
 from egapipe.pipeline.datasets.base import UNLABELLED, Images, Labels
 from egapipe.pipeline.datasets.choice import choose, notes
+from egapipe.pipeline.datasets.decoding.images import Divisor, decode
+from egapipe.pipeline.datasets.decoding.passing import passed_on
+from egapipe.pipeline.datasets.decoding.reading import attempt, naming
 from egapipe.pipeline.datasets.fingerprint import (
     DIGESTS_METHOD,
     METHOD,
@@ -23,9 +25,7 @@ from egapipe.pipeline.datasets.fingerprint import (
     image_digests,
     listing_digest,
 )
-from egapipe.pipeline.datasets.images import Divisor, decode
-from egapipe.pipeline.datasets.passing import passed_on
-from egapipe.pipeline.datasets.reading import attempt, naming
+from egapipe.pipeline.datasets.kinds.arrays.stored import Arrays
 from egapipe.pipeline.disk.caches import DIGESTS
 from egapipe.pipeline.disk.digests import cached_digest
 from egapipe.pipeline.disk.paths import moved_cache, use_cache

@@ -43,7 +43,7 @@ def open_dataset(source: SourceConfig) -> Dataset:
     """
     if not isinstance(source, SeveralSource):
         return _open_one(source)
-    from egapipe.pipeline.datasets.several import SeveralDataset
+    from egapipe.pipeline.datasets.kinds.several import SeveralDataset
 
     return SeveralDataset(source, [_open_one(one) for one in source.sources])
 
@@ -51,29 +51,29 @@ def open_dataset(source: SourceConfig) -> Dataset:
 def _open_one(source: OneSource) -> RowsDataset:
     # Imported one by one: scikit-learn and `datasets` take a second each.
     if isinstance(source, DigitsSource):
-        from egapipe.pipeline.datasets.digits import DigitsDataset
+        from egapipe.pipeline.datasets.kinds.digits import DigitsDataset
 
         return DigitsDataset(source)
     if isinstance(source, FolderSource):
-        from egapipe.pipeline.datasets.folder import FolderDataset
+        from egapipe.pipeline.datasets.kinds.folder import FolderDataset
 
         return FolderDataset(source)
     if isinstance(source, WebDatasetSource):
-        from egapipe.pipeline.datasets.webdataset import TarDataset
+        from egapipe.pipeline.datasets.kinds.webdataset import TarDataset
 
         return TarDataset(source)
     if isinstance(source, ArchiveSource):
-        from egapipe.pipeline.datasets.archives import open_archive
+        from egapipe.pipeline.datasets.files.archives import open_archive
 
         return open_archive(source)
     if isinstance(source, ArraysSource):
-        from egapipe.pipeline.datasets.arrays.dataset import ArraysDataset
+        from egapipe.pipeline.datasets.kinds.arrays.dataset import ArraysDataset
 
         return ArraysDataset(source)
     if isinstance(source, ParquetSource):
-        from egapipe.pipeline.datasets.parquet import ParquetDataset
+        from egapipe.pipeline.datasets.kinds.parquet import ParquetDataset
 
         return ParquetDataset(source)
-    from egapipe.pipeline.datasets.tables import TableDataset
+    from egapipe.pipeline.datasets.kinds.tables import TableDataset
 
     return TableDataset(source)

@@ -22,8 +22,8 @@ from PIL import Image
 from torch import nn
 
 from egapipe.pipeline.config import Config
+from egapipe.pipeline.datasets.decoding.images import Divisor
 from egapipe.pipeline.datasets.fingerprint import fingerprint_of, image_digests
-from egapipe.pipeline.datasets.images import Divisor
 from egapipe.pipeline.keys import NumberedKeys
 from egapipe.pipeline.machine.memory import resident_bytes
 from egapipe.pipeline.machine.quiet import quiet

@@ -11,9 +11,9 @@ import pyarrow as pa
 from PIL import Image
 
 from egapipe.pipeline.config.data import ViewsConfig
-from egapipe.pipeline.datasets.arrays.stored import Arrays
+from egapipe.pipeline.datasets.decoding.images import Divisor
 from egapipe.pipeline.datasets.fingerprint import image_digests
-from egapipe.pipeline.datasets.images import Divisor
+from egapipe.pipeline.datasets.kinds.arrays.stored import Arrays
 from egapipe.pipeline.keys import NumberedKeys
 from egapipe.pipeline.store import DatasetRecord, FeatureStore, Manifest
 from egapipe.pipeline.store.format.stored import StoredViews

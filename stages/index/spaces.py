@@ -15,8 +15,8 @@ from PIL import Image
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.tree import Split
 from egapipe.pipeline.datasets import Dataset, open_split
-from egapipe.pipeline.datasets.images import decode
-from egapipe.pipeline.datasets.reading import read_bytes
+from egapipe.pipeline.datasets.decoding.images import decode
+from egapipe.pipeline.datasets.decoding.reading import read_bytes
 from egapipe.pipeline.disk.caches import NODES, build_once
 from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import ImageError, UsageError

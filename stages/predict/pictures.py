@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from egapipe.pipeline.datasets.images import decode, upright_rgb
-from egapipe.pipeline.datasets.reading import read_bytes
+from egapipe.pipeline.datasets.decoding.images import decode, upright_rgb
+from egapipe.pipeline.datasets.decoding.reading import read_bytes
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.views import clean_part
 from egapipe.stages.distill.data.inputs.images import Frame, fitted

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from egapipe.pipeline.datasets.reading import read_slice
-from egapipe.pipeline.datasets.tarscan import scan
-from egapipe.pipeline.datasets.zips import Zip
+from egapipe.pipeline.datasets.decoding.reading import read_slice
+from egapipe.pipeline.datasets.files.tarscan import scan
+from egapipe.pipeline.datasets.files.zips import Zip
 from egapipe.pipeline.disk.files import json_object, read_json_object
 from egapipe.pipeline.errors import EgapipeError, ImageError
 from egapipe.pipeline.results.experiment import RECORD, read_experiment

@@ -19,7 +19,7 @@ from egapipe.pipeline.config.base import Positive, Section
 from egapipe.pipeline.config.data import ArrayType, Normalize
 from egapipe.pipeline.config.distill import StudentConfig
 from egapipe.pipeline.config.explain import explain
-from egapipe.pipeline.datasets.images import MAX_PIXELS
+from egapipe.pipeline.datasets.decoding.images import MAX_PIXELS
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.stages.distill.data.inputs.images import Frame
 from egapipe.stages.distill.model.student import Head, Student

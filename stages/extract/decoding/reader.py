@@ -10,9 +10,9 @@ import numpy as np
 
 from egapipe.pipeline.config.data import ArrayType, ViewsConfig
 from egapipe.pipeline.datasets import Images
-from egapipe.pipeline.datasets.images import IN_FLIGHT
-from egapipe.pipeline.datasets.passing import Passed, passing
-from egapipe.pipeline.datasets.reading import naming
+from egapipe.pipeline.datasets.decoding.images import IN_FLIGHT
+from egapipe.pipeline.datasets.decoding.passing import Passed, passing
+from egapipe.pipeline.datasets.decoding.reading import naming
 from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.store import Failure
 from egapipe.pipeline.views import (

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egapipe.pipeline.config.data import HubSource
-from egapipe.pipeline.datasets.loading import load_hub
+from egapipe.pipeline.datasets.kinds.loading import load_hub
 from egapipe.pipeline.disk.arrays import mapped_npy
 from egapipe.pipeline.errors import EgapipeError, UsageError, one_line
 from egapipe.pipeline.locations.urls import path_of

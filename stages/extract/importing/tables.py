@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from egapipe.pipeline.datasets.columns import keys as key_texts
+from egapipe.pipeline.datasets.kinds.columns import keys as key_texts
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.keys import taken
 from egapipe.stages.extract.importing.spool import Floats, Nulls, spooled

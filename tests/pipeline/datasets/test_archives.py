@@ -14,8 +14,9 @@ import pytest
 from pydantic import ValidationError
 
 from egapipe.pipeline.config.data import ArchiveSource
-from egapipe.pipeline.datasets import UNLABELLED, Dataset, download, open_dataset
-from egapipe.pipeline.datasets.archives import ARCHIVES
+from egapipe.pipeline.datasets import UNLABELLED, Dataset, open_dataset
+from egapipe.pipeline.datasets.files import download
+from egapipe.pipeline.datasets.files.archives import ARCHIVES
 from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import ImageError, UsageError
 from tests.pipeline.datasets.archives import CLASSES, cifar100, squares, stl10, tar_gz, tinyimagenet

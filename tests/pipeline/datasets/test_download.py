@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from egapipe.pipeline.datasets import download
-from egapipe.pipeline.datasets.download import fetch
+from egapipe.pipeline.datasets.files import download
+from egapipe.pipeline.datasets.files.download import fetch
 from egapipe.pipeline.errors import UsageError
 from tests.pipeline.datasets.web import Site, serving
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from egapipe.pipeline.datasets.images import MAX_PIXELS, decode
-from egapipe.pipeline.datasets.reading import read_bytes
+from egapipe.pipeline.datasets.decoding.images import MAX_PIXELS, decode
+from egapipe.pipeline.datasets.decoding.reading import read_bytes
 from egapipe.pipeline.errors import ImageError
 from tests.pipeline.datasets.samples import encode, pixels
 

@@ -4,8 +4,8 @@ import threading
 
 from PIL import Image
 
-from egapipe.pipeline.datasets import images
-from egapipe.pipeline.datasets.in_flight import Pixels
+from egapipe.pipeline.datasets.decoding import images
+from egapipe.pipeline.datasets.decoding.in_flight import Pixels
 from tests.pipeline.datasets.test_images import encode
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egapipe.pipeline.datasets import reading
+from egapipe.pipeline.datasets.decoding import reading
 from egapipe.pipeline.datasets.pairs import Pairs, pairs_digest, read_pairs
 from egapipe.pipeline.errors import EgapipeError, MachineError, UsageError
 from tests.objectstore import S3, s3, s3_server

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from egapipe.pipeline.datasets import patterns as module
-from egapipe.pipeline.datasets.patterns import braces, matches
+from egapipe.pipeline.datasets.files import patterns as module
+from egapipe.pipeline.datasets.files.patterns import braces, matches
 from egapipe.pipeline.errors import UsageError
 
 PATTERNS = [

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from egapipe.pipeline.config.data import WebDatasetSource
-from egapipe.pipeline.datasets import open_dataset, reading
-from egapipe.pipeline.datasets.folder import FolderDataset
-from egapipe.pipeline.datasets.images import FORMATS, SUFFIXES, decode
-from egapipe.pipeline.datasets.zips import Zip
+from egapipe.pipeline.datasets import open_dataset
+from egapipe.pipeline.datasets.decoding import reading
+from egapipe.pipeline.datasets.decoding.images import FORMATS, SUFFIXES, decode
+from egapipe.pipeline.datasets.files.zips import Zip
+from egapipe.pipeline.datasets.kinds.folder import FolderDataset
 from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import ImageError, MachineError
 from tests.pipeline.datasets.samples import encode, folder, images, pixels, write_folder, write_tar
@@ -99,7 +100,8 @@ def test_a_missing_file_is_a_fact_about_the_data(
 EXHAUSTED = """
 import resource, sys
 from egapipe.pipeline.config.data import FolderSource
-from egapipe.pipeline.datasets import open_dataset, reading
+from egapipe.pipeline.datasets import open_dataset
+from egapipe.pipeline.datasets.decoding import reading
 from egapipe.pipeline.errors import MachineError
 reading.PAUSES = (0.0, 0.0, 0.0)
 dataset = open_dataset(FolderSource(kind="folder", path=sys.argv[1]))

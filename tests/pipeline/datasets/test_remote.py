@@ -12,7 +12,8 @@ import s3fs
 from pydantic import TypeAdapter
 
 from egapipe.pipeline.config.data import FolderSource, ParquetSource, SourceConfig, WebDatasetSource
-from egapipe.pipeline.datasets import Dataset, open_dataset, reading
+from egapipe.pipeline.datasets import Dataset, open_dataset
+from egapipe.pipeline.datasets.decoding import reading
 from egapipe.pipeline.disk.paths import cache_dir
 from egapipe.pipeline.errors import EgapipeError, ImageError, MachineError, UsageError
 from tests.objectstore import S3, SECRET, environment, s3, s3_server, serve_s3

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from egapipe.pipeline.config.data import SeveralSource, SourceConfig
 from egapipe.pipeline.datasets import UNLABELLED, Dataset, open_dataset
-from egapipe.pipeline.datasets.several import unique_prefixes
+from egapipe.pipeline.datasets.kinds.several import unique_prefixes
 from egapipe.pipeline.errors import ImageError, UsageError
 from tests.pipeline.datasets.samples import (
     encode,

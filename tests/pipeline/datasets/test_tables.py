@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 from egapipe.pipeline.config.data import ParquetSource
-from egapipe.pipeline.datasets import UNLABELLED, Dataset, groups, open_dataset, reading
-from egapipe.pipeline.datasets.reading import MAX_BYTES
+from egapipe.pipeline.datasets import UNLABELLED, Dataset, open_dataset
+from egapipe.pipeline.datasets.decoding import reading
+from egapipe.pipeline.datasets.decoding.reading import MAX_BYTES
+from egapipe.pipeline.datasets.kinds import groups
 from egapipe.pipeline.errors import ImageError, MachineError, UsageError
 from tests.pipeline.datasets.samples import encode, images, parquet, pixels, write_parquet
 

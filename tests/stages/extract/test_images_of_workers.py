@@ -14,7 +14,8 @@ import pytest
 
 from egapipe.pipeline.config import Config
 from egapipe.pipeline.config.data import ViewsConfig
-from egapipe.pipeline.datasets import Dataset, Images, open_split, parquet, webdataset
+from egapipe.pipeline.datasets import Dataset, Images, open_split
+from egapipe.pipeline.datasets.kinds import parquet, webdataset
 from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.store.format import index as index_module

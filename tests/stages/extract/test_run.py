@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from egapipe.pipeline.datasets import open_dataset, reading
+from egapipe.pipeline.datasets import open_dataset
+from egapipe.pipeline.datasets.decoding import reading
 from egapipe.pipeline.datasets.fingerprint import listing_fingerprint
 from egapipe.pipeline.errors import MachineError, StoreError, TeacherError, UsageError
 from egapipe.pipeline.results.pairing import check_pair

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from egapipe.pipeline.config.data import ArrayType, ViewsConfig
 from egapipe.pipeline.datasets import Dataset
-from egapipe.pipeline.datasets.arrays.stored import Arrays
+from egapipe.pipeline.datasets.kinds.arrays.stored import Arrays
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.views import CLEAN, Hashes, further_draws
 from egapipe.stages.distill.data.inputs.pixels import DecodedRows

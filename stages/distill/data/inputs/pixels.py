@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from egapipe.pipeline.datasets import Dataset
-from egapipe.pipeline.datasets.arrays.stored import Arrays
+from egapipe.pipeline.datasets.kinds.arrays.stored import Arrays
 from egapipe.pipeline.disk.arrays import mapped_npy
 from egapipe.pipeline.disk.caches import PIXELS, build_once
 from egapipe.pipeline.disk.files import read_json_object, whole_file

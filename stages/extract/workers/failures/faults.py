@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from egapipe.pipeline import errors
-from egapipe.pipeline.datasets.reading import of_machine
+from egapipe.pipeline.datasets.decoding.reading import of_machine
 from egapipe.pipeline.errors import (
     EgapipeError,
     ImageError,

@@ -11,7 +11,7 @@ import ray
 import torch
 
 from egapipe.pipeline.datasets import Images
-from egapipe.pipeline.datasets.reading import explaining
+from egapipe.pipeline.datasets.decoding.reading import explaining
 from egapipe.pipeline.machine.cores import available_cpus
 from egapipe.pipeline.store import Commit
 from egapipe.stages.extract.planning.host import Samples, check_images, check_teacher, named_host

@@ -12,7 +12,7 @@ from PIL import Image
 
 from egapipe.pipeline.config.data import DigitsSource, FolderSource, ViewsConfig
 from egapipe.pipeline.datasets import Dataset, open_dataset
-from egapipe.pipeline.datasets.folder import FolderDataset
+from egapipe.pipeline.datasets.kinds.folder import FolderDataset
 from egapipe.pipeline.errors import ImageError
 from egapipe.pipeline.store import Failure
 from egapipe.pipeline.views import apply_view, view_params

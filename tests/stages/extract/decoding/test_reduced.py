@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_image
 
 from egapipe.pipeline.config.data import FolderSource, ViewsConfig
 from egapipe.pipeline.datasets import open_dataset
-from egapipe.pipeline.datasets.images import decode
+from egapipe.pipeline.datasets.decoding.images import decode
 from egapipe.pipeline.errors import StoreError
 from egapipe.pipeline.store import FeatureStore
 from egapipe.pipeline.views import Boxes, View

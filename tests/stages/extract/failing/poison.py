@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from egapipe.pipeline.config.data import DigitsSource
-from egapipe.pipeline.datasets.digits import DigitsDataset
+from egapipe.pipeline.datasets.kinds.digits import DigitsDataset
 from egapipe.pipeline.datasets.rows import reopened
 from tests.stages.extract.decoding.harm import Harm, do
 

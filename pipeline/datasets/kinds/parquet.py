@@ -12,12 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from egapipe.pipeline.config.data import ParquetSource
-from egapipe.pipeline.datasets import columns
 from egapipe.pipeline.datasets.base import UNLABELLED, Images, Labels
 from egapipe.pipeline.datasets.classes import Classes
-from egapipe.pipeline.datasets.groups import Groups
-from egapipe.pipeline.datasets.loading import File, explained, parquet_files, split_keys, split_name
-from egapipe.pipeline.datasets.rowpaths import RowPaths
+from egapipe.pipeline.datasets.files.rowpaths import RowPaths
+from egapipe.pipeline.datasets.kinds import columns
+from egapipe.pipeline.datasets.kinds.groups import Groups
+from egapipe.pipeline.datasets.kinds.loading import (
+    File,
+    explained,
+    parquet_files,
+    split_keys,
+    split_name,
+)
 from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset, reopened
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.keys import Keys

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egapipe.pipeline.datasets.tarscan import Sample, scan
+from egapipe.pipeline.datasets.files.tarscan import Sample, scan
 from egapipe.pipeline.disk.caches import TARS
 from egapipe.pipeline.disk.parquet import read_parquet
 from egapipe.pipeline.disk.remembered import remembered

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from egapipe.pipeline.datasets.datafile import open_data
-from egapipe.pipeline.datasets.patterns import matches
-from egapipe.pipeline.datasets.reading import attempt, read_slice
+from egapipe.pipeline.datasets.decoding.reading import attempt, read_slice
+from egapipe.pipeline.datasets.files.datafile import open_data
+from egapipe.pipeline.datasets.files.patterns import matches
 from egapipe.pipeline.disk.arrays import NpyLayout, npy_layout
 from egapipe.pipeline.errors import UsageError, one_line
 from egapipe.pipeline.locations.remote import at_once

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from egapipe.pipeline.config.sources import ArraysSource
-from egapipe.pipeline.datasets import columns
 from egapipe.pipeline.datasets.classes import Classes
-from egapipe.pipeline.datasets.groups import Groups
-from egapipe.pipeline.datasets.loading import explained, parquet_files
-from egapipe.pipeline.datasets.parquet import read_columns
+from egapipe.pipeline.datasets.kinds import columns
+from egapipe.pipeline.datasets.kinds.groups import Groups
+from egapipe.pipeline.datasets.kinds.loading import explained, parquet_files
+from egapipe.pipeline.datasets.kinds.parquet import read_columns
 from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.keys import TextKeys
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from egapipe.pipeline.datasets.loading import File
-from egapipe.pipeline.datasets.reading import of_machine
+from egapipe.pipeline.datasets.decoding.reading import of_machine
+from egapipe.pipeline.datasets.kinds.loading import File
 from egapipe.pipeline.errors import ImageError, UsageError
 
 KEPT_BYTES = 1 << 28

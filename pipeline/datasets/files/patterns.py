@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from egapipe.pipeline.datasets.reading import attempt
+from egapipe.pipeline.datasets.decoding.reading import attempt
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.locations.remote import is_remote, matching
 from egapipe.pipeline.locations.urls import absolute_url

@@ -13,7 +13,7 @@ from PIL import Image
 from egapipe.pipeline.config.data import SeveralSource
 from egapipe.pipeline.datasets.base import Images, Labels
 from egapipe.pipeline.datasets.classes import union
-from egapipe.pipeline.datasets.images import Divisor
+from egapipe.pipeline.datasets.decoding.images import Divisor
 from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.keys import JoinedKeys, Keys

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from egapipe.pipeline.config.data import WebDatasetSource
 from egapipe.pipeline.datasets.base import UNLABELLED, Images
 from egapipe.pipeline.datasets.classes import Classes, of_names, of_numbers
-from egapipe.pipeline.datasets.extents import Extent, Extents, Ints, Learnt
-from egapipe.pipeline.datasets.patterns import matches
-from egapipe.pipeline.datasets.reading import MAX_BYTES, read_slice
+from egapipe.pipeline.datasets.decoding.reading import MAX_BYTES, read_slice
+from egapipe.pipeline.datasets.files.extents import Extent, Extents, Ints, Learnt
+from egapipe.pipeline.datasets.files.patterns import matches
+from egapipe.pipeline.datasets.files.tarindex import tar_index
 from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset
-from egapipe.pipeline.datasets.tarindex import tar_index
 from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.keys import JoinedKeys, Keys, TextKeys, repeated
 from egapipe.pipeline.locations.remote import at_once

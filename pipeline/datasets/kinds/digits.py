@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from egapipe.pipeline.config.data import DigitsSource
-from egapipe.pipeline.datasets.images import Divisor
+from egapipe.pipeline.datasets.decoding.images import Divisor
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.errors import UsageError
 

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from egapipe.pipeline.config.sources import ArraysSource
-from egapipe.pipeline.datasets.arrays.npy import NpyFiles, npy_numbers
-from egapipe.pipeline.datasets.arrays.stored import Arrays, Stored, arrays_of, samples
 from egapipe.pipeline.datasets.base import UNLABELLED, Labels
 from egapipe.pipeline.datasets.classes import Classes, of_numbers
-from egapipe.pipeline.datasets.columns import check_unique
+from egapipe.pipeline.datasets.kinds.arrays.npy import NpyFiles, npy_numbers
+from egapipe.pipeline.datasets.kinds.arrays.stored import Arrays, Stored, arrays_of, samples
+from egapipe.pipeline.datasets.kinds.columns import check_unique
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.keys import Keys, NumberedKeys
@@ -58,7 +58,7 @@ def _opened(source: ArraysSource) -> tuple[Stored, Keys, Classes]:
     """The arrays, and keys and labels of all rows."""
     if source.in_parquet:
         # Arrow and `datasets` take a second.
-        from egapipe.pipeline.datasets.arrays.parquet import ArrayColumn
+        from egapipe.pipeline.datasets.kinds.arrays.parquet import ArrayColumn
 
         column = ArrayColumn(source)
         classes = _none(column.rows)

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from datasets.exceptions import DatasetNotFoundError
 
 from egapipe.pipeline.config.data import ArraysSource, HubSource, ParquetSource
-from egapipe.pipeline.datasets.datafile import RemoteFile
-from egapipe.pipeline.datasets.patterns import matches
+from egapipe.pipeline.datasets.files.datafile import RemoteFile
+from egapipe.pipeline.datasets.files.patterns import matches
 from egapipe.pipeline.errors import EgapipeError, MachineError, UsageError, one_line
 from egapipe.pipeline.keys import NumberedKeys
 from egapipe.pipeline.locations.places import is_place

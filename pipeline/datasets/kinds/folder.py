@@ -10,8 +10,8 @@ import numpy as np
 
 from egapipe.pipeline.config.data import FolderSource
 from egapipe.pipeline.datasets.base import UNLABELLED, Images
-from egapipe.pipeline.datasets.images import SUFFIXES
-from egapipe.pipeline.datasets.reading import attempt, read_bytes
+from egapipe.pipeline.datasets.decoding.images import SUFFIXES
+from egapipe.pipeline.datasets.decoding.reading import attempt, read_bytes
 from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset, reopened
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.keys import TextKeys

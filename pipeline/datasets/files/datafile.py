@@ -7,7 +7,7 @@ import io
 from functools import partial
 from typing import BinaryIO, cast
 
-from egapipe.pipeline.datasets.reading import attempt
+from egapipe.pipeline.datasets.decoding.reading import attempt
 from egapipe.pipeline.disk.files import open_regular
 from egapipe.pipeline.locations.ranged import RangedFile
 from egapipe.pipeline.locations.remote import RemoteState, is_remote, read_range, state_of

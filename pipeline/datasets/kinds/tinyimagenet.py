@@ -8,9 +8,9 @@ import numpy as np
 
 from egapipe.pipeline.config.data import ArchiveSource
 from egapipe.pipeline.datasets.base import UNLABELLED
-from egapipe.pipeline.datasets.images import SUFFIXES
+from egapipe.pipeline.datasets.decoding.images import SUFFIXES
+from egapipe.pipeline.datasets.files.zips import Zip
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset, reopened
-from egapipe.pipeline.datasets.zips import Zip
 from egapipe.pipeline.errors import ImageError, UsageError
 
 _FOLDERS = {"train": "train/", "test": "val/", "unlabelled": "test/"}
@@ -36,7 +36,7 @@ class TinyImageNetDataset(RowsDataset):
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """The configuration travels; another node may have to download for itself."""
-        from egapipe.pipeline.datasets.archives import open_archive
+        from egapipe.pipeline.datasets.files.archives import open_archive
 
         return reopened(open_archive, self.source)
 

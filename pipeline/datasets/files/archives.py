@@ -12,10 +12,10 @@ from typing import NamedTuple
 from filelock import FileLock
 
 from egapipe.pipeline.config.data import ArchiveSource
-from egapipe.pipeline.datasets.binaries import open_cifar100, open_stl10
-from egapipe.pipeline.datasets.download import fetch
+from egapipe.pipeline.datasets.files.download import fetch
+from egapipe.pipeline.datasets.kinds.binaries import open_cifar100, open_stl10
+from egapipe.pipeline.datasets.kinds.tinyimagenet import TinyImageNetDataset
 from egapipe.pipeline.datasets.rows import RowsDataset
-from egapipe.pipeline.datasets.tinyimagenet import TinyImageNetDataset
 from egapipe.pipeline.disk.caches import ARCHIVES as ARCHIVES_CACHE
 from egapipe.pipeline.disk.caches import lock_of, touch
 from egapipe.pipeline.disk.paths import cache_dir

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from egapipe.pipeline.config.data import HubSource
-from egapipe.pipeline.datasets import columns
 from egapipe.pipeline.datasets.base import UNLABELLED, Images, Labels
-from egapipe.pipeline.datasets.loading import arrow_files, load_hub, row_keys
-from egapipe.pipeline.datasets.rowpaths import RowPaths
+from egapipe.pipeline.datasets.files.rowpaths import RowPaths
+from egapipe.pipeline.datasets.kinds import columns
+from egapipe.pipeline.datasets.kinds.loading import arrow_files, load_hub, row_keys
 from egapipe.pipeline.datasets.rows import RowImages, Rows, RowsDataset, reopened
 from egapipe.pipeline.errors import UsageError
 

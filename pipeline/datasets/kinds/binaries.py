@@ -10,8 +10,8 @@ from PIL import Image
 
 from egapipe.pipeline.config.data import ArchiveSource
 from egapipe.pipeline.datasets.base import UNLABELLED, Labels
-from egapipe.pipeline.datasets.images import Divisor
-from egapipe.pipeline.datasets.reading import of_machine, read_slice
+from egapipe.pipeline.datasets.decoding.images import Divisor
+from egapipe.pipeline.datasets.decoding.reading import of_machine, read_slice
 from egapipe.pipeline.datasets.rows import Rows, RowsDataset, reopened
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.keys import NumberedKeys
@@ -56,7 +56,7 @@ class BinaryDataset(RowsDataset):
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """The configuration travels; another node may have to download for itself."""
-        from egapipe.pipeline.datasets.archives import open_archive
+        from egapipe.pipeline.datasets.files.archives import open_archive
 
         return reopened(open_archive, self.source)
 

@@ -24,8 +24,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from egapipe.pipeline.datasets.in_flight import Pixels
-from egapipe.pipeline.datasets.reading import attempt, of_machine
+from egapipe.pipeline.datasets.decoding.in_flight import Pixels
+from egapipe.pipeline.datasets.decoding.reading import attempt, of_machine
 from egapipe.pipeline.errors import ImageError, MachineError
 
 # An explicit list: Pillow also knows formats that start another program (EPS runs Ghostscript).

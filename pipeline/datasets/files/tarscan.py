@@ -10,8 +10,8 @@ import tarfile
 from typing import IO, NamedTuple
 
 from egapipe.pipeline.datasets.base import UNLABELLED
-from egapipe.pipeline.datasets.datafile import open_data
-from egapipe.pipeline.datasets.images import SUFFIXES
+from egapipe.pipeline.datasets.decoding.images import SUFFIXES
+from egapipe.pipeline.datasets.files.datafile import open_data
 from egapipe.pipeline.errors import UsageError, one_line
 
 _BLOCK = 512

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from egapipe.pipeline.datasets.reading import read_slice
+from egapipe.pipeline.datasets.decoding.reading import read_slice
 from egapipe.pipeline.disk.files import open_regular
 from egapipe.pipeline.errors import ImageError, UsageError, one_line
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import datasets
 
 from egapipe.pipeline.config.data import HubSource, ParquetSource
-from egapipe.pipeline.datasets.reading import read_bytes
+from egapipe.pipeline.datasets.decoding.reading import read_bytes
 from egapipe.pipeline.errors import ImageError, UsageError
 from egapipe.pipeline.locations.remote import is_remote
 
