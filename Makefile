@@ -48,6 +48,7 @@ bench: $(INSTALLED)
 	$(BIN)/egapipe bench ega
 	$(BIN)/egapipe bench extract
 	$(BIN)/egapipe bench distill
+	$(BIN)/egapipe bench epoch
 	$(BIN)/egapipe bench scale
 
 clean:

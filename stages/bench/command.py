@@ -17,6 +17,7 @@ class Part(StrEnum):
     EXTRACT = "extract"
     DECODING = "decoding"
     DISTILL = "distill"
+    EPOCH = "epoch"
     SCALE = "scale"
     STORE = "store"
     HELP = "help"

@@ -28,7 +28,7 @@ from egapipe.stages.distill.model.student import Head, Student, TeacherHead
 from egapipe.stages.distill.objectives import build_objective
 from egapipe.stages.distill.students import build_student
 from egapipe.stages.distill.training.gradient import make_gradient
-from egapipe.stages.distill.training.learner import make_learner
+from egapipe.stages.distill.training.learner import Learner, make_learner
 from egapipe.stages.distill.training.meters import Clock
 from egapipe.stages.distill.training.optimizers import sgd
 from egapipe.stages.distill.training.step import Steps
@@ -73,9 +73,8 @@ class Bench:
         loader = self.loader(self.resident, config)
         return ResidentBatches(loader, [self.resident], [self.features])
 
-    def training(self, config: DistillConfig, batches: Batches) -> Steps:
-        """The loop's own steps of a student that learns by EGA, with the options of a
-        configuration."""
+    def learner(self, config: DistillConfig) -> Learner:
+        """A student that learns by EGA, with the options of a configuration."""
         student = make_student()
         if not config.channels_last:
             student.set_memory_format(torch.contiguous_format)
@@ -90,8 +89,12 @@ class Bench:
         if config.compile is not None:
             compile_step(model, config)
         model.train()
-        learner = make_learner(model, config, self.world.device)
-        gradient = make_gradient(model, self.world, config.micro_batch_size)
+        return make_learner(model, config, self.world.device)
+
+    def training(self, config: DistillConfig, batches: Batches) -> Steps:
+        """The loop's own steps of such a student."""
+        learner = self.learner(config)
+        gradient = make_gradient(learner.model, self.world, config.micro_batch_size)
         steps = len(self.data) // config.batch_size
         return Steps(config, self.world, learner, gradient, batches, steps)
 
