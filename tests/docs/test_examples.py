@@ -35,6 +35,12 @@ WORKED = [
         "--sounds",
         "apt install asterisk-core-sounds-en-wav",
     ),
+    Example(
+        "graphs/run.py",
+        ("| framelets | ", "| vgae | ", "kd T1 ", "alignahead ", "ega "),
+        "--wordnet",
+        "apt-get install wordnet-base",
+    ),
 ]
 
 
