@@ -345,7 +345,13 @@ class DistillConfig(Section):
     def learns_labels(self) -> bool:
         """Whether it needs any: the student's, or those that the teacher's head stands on."""
         stored = [name for name, side in self.sides.items() if side == "store"]
-        return self.ce_weight > 0 or any(getattr(self.objective, n).labelled for n in stored)
+        return self.ce_weight > 0 or any(self._stands_on_labels(name) for name in stored)
+
+    def _stands_on_labels(self, name: str) -> bool:
+        """Of an objective beside a stored teacher. No head is behind pairs of features; what one of
+        the user's own makes of them nobody knows."""
+        options = getattr(self.objective, name)
+        return bool(options.labelled) and (name == "custom" or not pair_names(options))
 
     @property
     def _all_pairs(self) -> dict[str, FeaturesConfig]:

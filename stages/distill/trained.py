@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -40,6 +41,7 @@ from egapipe.stages.distill.workers.world import World
 
 Ints = npt.NDArray[np.int64]
 TEACHER_HEAD = "teacher_head."
+OBJECTIVES = "objective.objectives."
 _STANDARDIZER = "standardizer."
 # Of a batch: 512 images of 64 x 64, 41 of 224 x 224. Activations are many times as large.
 _BATCH_PIXELS = 512 * 64 * 64
@@ -111,13 +113,8 @@ class TrainedStudent:
 
         None if the checkpoint has none. Raises UsageError if it is damaged.
         """
-        try:
-            weights = load_file(self.checkpoint / "heads.safetensors")
-            own = {
-                name.removeprefix(TEACHER_HEAD): value
-                for name, value in weights.items()
-                if name.startswith(TEACHER_HEAD)
-            }
+        with self._explained():
+            own = self._heads(TEACHER_HEAD)
             if not own:
                 return None
             first = own.get("node.weight", own["classifier.weight"])
@@ -129,11 +126,32 @@ class TrainedStudent:
             standardizer = Standardizer.from_state(standards) if standards else None
             head = TeacherHead(first.shape[1], self.spec.dim, self.spec.classes, standardizer)
             head.load_state_dict(own)
+        return head.to(self.device).eval()
+
+    def learned(self, objective: str) -> dict[str, Tensor]:
+        """What an objective of the configuration learned and remembers beside this student, by
+        name, on its device.
+
+        Empty for one that learns nothing, or is not there. Raises UsageError if the checkpoint is
+        damaged.
+        """
+        with self._explained():
+            own = self._heads(f"{OBJECTIVES}{objective}.")
+            return {name: value.to(self.device) for name, value in own.items()}
+
+    def _heads(self, prefix: str) -> dict[str, Tensor]:
+        """What lies around the backbone and has a name that begins so, without it."""
+        weights = load_file(self.checkpoint / "heads.safetensors")
+        return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except (SafetensorError, OSError, RuntimeError, KeyError) as error:
             raise UsageError(
                 f"checkpoint {self.checkpoint} does not load: {one_line(error)}"
             ) from None
-        return head.to(self.device).eval()
 
     @torch.no_grad()
     def _forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,18 +8,22 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.shared import CIFAR100
+
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 MISSING = 3
 
 
 class Example(NamedTuple):
     """script: below docs/examples. found: what its table says. elsewhere: its option for where the
-    data lie. package: what it asks for where they are not there."""
+    data lie. package: what it asks for where they are not there. data: where that is, if nowhere
+    that it looks by itself."""
 
     script: str
     found: tuple[str, ...]
     elsewhere: str
     package: str
+    data: Path | None = None
 
 
 WORKED = [
@@ -41,6 +45,27 @@ WORKED = [
         "--wordnet",
         "apt-get install wordnet-base",
     ),
+    Example(
+        "denoiser/run.py",
+        ("| untrained | ", "| dreamteacher, two levels | "),
+        "--cifar100",
+        "the parquet files of CIFAR-100",
+        CIFAR100,
+    ),
+    Example(
+        "twins/run.py",
+        ("| untrained | ", "| igsd | "),
+        "--cifar100",
+        "the parquet files of CIFAR-100",
+        CIFAR100,
+    ),
+    Example(
+        "hashing/run.py",
+        ("| sign of PCA, of both | ", "| hashing | "),
+        "--cifar100",
+        "the parquet files of CIFAR-100",
+        CIFAR100,
+    ),
 ]
 
 
@@ -60,11 +85,12 @@ def test_every_example_is_run() -> None:
     assert scripts == {Path(example.script).parent.name for example in WORKED}
 
 
-@pytest.mark.slow  # a transformer or three LSTMs, and several trainings
+@pytest.mark.slow  # networks to run or to train, and several trainings
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("example", WORKED, ids=lambda example: example.script)
 def test_an_example_runs(tmp_path: Path, example: Example) -> None:
-    done = run(example, tmp_path, "--quick")
+    where = () if example.data is None else (example.elsewhere, str(example.data))
+    done = run(example, tmp_path, "--quick", *where)
     if done.returncode == MISSING:
         pytest.skip((done.stdout + done.stderr).strip())
     assert done.returncode == 0, done.stderr

@@ -163,7 +163,8 @@ def training_labels(config: Config, dataset: Dataset, features: Features, held: 
         raise UsageError(
             f"{dataset.name} has no labelled image: heads and student are trained on labels; "
             "set dataset.train.label_column, or use sub-folders as classes; without labels set "
-            "distill.ce_weight=0 and distill.teacher to peers or average, or learn by embeddistill"
+            "distill.ce_weight=0 and distill.teacher to peers or average, or learn by embeddistill "
+            "or from pairs of features (distill.features)"
         )
     return labels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -85,6 +86,29 @@ class Hashing(Objective):
     def build(cls, options: HashingOptions, facts: Facts | None) -> Self:
         """Raises ValueError without facts."""
         return cls(options, required("hashing", facts))
+
+    @classmethod
+    def trained(cls, options: HashingOptions, weights: Mapping[str, Tensor]) -> Self:
+        """With the weights of a training, those that `TrainedStudent.learned` gives.
+
+        Raises RuntimeError, or KeyError, if they are no such weights.
+        """
+        widths = [weights[f"{side}_code.weight"].shape[1] for side in ("student", "teacher")]
+        none = torch.empty(0, dtype=torch.int64)
+        made = cls(options, Facts(widths[0], 0, none, teacher_features=widths[1]))
+        made.load_state_dict(weights)
+        return made.to(weights["student_code.weight"].device).eval()
+
+    def student_bits(self, node: Tensor) -> Tensor:
+        """bool [B, K]: the student's codes, of its nodes [B, D]."""
+        bits: Tensor = self.student_code(node) > 0
+        return bits
+
+    def teacher_bits(self, features: Tensor) -> Tensor:
+        """bool [B, K]: the teacher's codes, of features [B, F] that are standardised as the
+        training's were (`TeacherHead.standardized`)."""
+        bits: Tensor = self.teacher_code(features) > 0
+        return bits
 
     def forward(self, pair: Pair) -> Tensor:
         """The loss of the batch of all workers."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from egapipe.pipeline.errors import UsageError
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.pipeline.results.tracking import read_metrics
-from egapipe.stages import distill
+from egapipe.stages import distill, extract
 from egapipe.stages.distill.setup import prepare
 from egapipe.stages.distill.workers.world import World
 from tests.stages.distill.conftest import MakeConfig, configured, extracted
@@ -78,6 +78,18 @@ def test_the_lines_in_the_documentation_need_no_label(unlabelled: MakeConfig) ->
     sets = [f"distill.{key}={json.dumps(value)}" for key, value in tree["distill"].items()]
     line = read_metrics(RunFolder(distill.run(unlabelled("distill.epochs=1", *sets)).run))[-1]
     assert line["train/embeddistill"] > 0
+
+
+def test_pairs_of_features_are_learned_without_a_label(
+    unlabelled: MakeConfig, tmp_path: Path
+) -> None:
+    grids = ["teacher.grid=2", f"store.url={tmp_path / 'grids'}", "distill.epochs=4"]
+    learned = "distill.objective={dreamteacher: {features: grid, channels: 8}}"
+    config = unlabelled("distill.ce_weight=0", *grids, learned)
+    extract.run(config, split="train", local=True)
+    assert not config.distill.learns_labels
+    lines = read_metrics(RunFolder(distill.run(config).run))
+    assert lines[-1]["train/dreamteacher"] < lines[0]["train/dreamteacher"]
 
 
 def test_labels_are_asked_for_where_something_else_stands_on_them(unlabelled: MakeConfig) -> None:
