@@ -15,7 +15,12 @@ CLIENTS = "clients have types of their own; what is no trouble of the place is r
 
 PLACES = {
     "pipeline/disk/caches.py": [AGAIN],
-    "pipeline/datasets/images.py": [DAMAGED, DAMAGED, DAMAGED],
+    "pipeline/datasets/images.py": [
+        DAMAGED,
+        "an image that cannot be opened is left to `decode`, which says why",
+        DAMAGED,
+        DAMAGED,
+    ],
     "pipeline/datasets/loading.py": ["datasets, the hub's client, fsspec and Arrow raise anything"],
     "pipeline/machine/cluster.py": [
         "Ray raises a bare Exception where its node starts too slowly; others are raised again"
