@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-slow fuzz gpu lint typecheck bench clean
+.PHONY: quickstart test tested test-slow fuzz gpu lint typecheck bench clean
 
 $(INSTALLED): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -16,9 +16,13 @@ quickstart: $(INSTALLED)
 	$(BIN)/egapipe extract
 	$(BIN)/egapipe compare
 
+# Types are checked beside the tests, of which some wait.
+test: lint
+	$(MAKE) --jobs=2 typecheck tested
+
 # Three files at a time, as some wait, each process with one thread and a Ray of its own where it needs one, in the
 # order of tests/conftest.py: pytest-xdist would leave those of few tests, which are long, to the end.
-test: lint typecheck
+tested: $(INSTALLED)
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m "not slow and not gpu" -n 3 --dist loadfile --no-loadscope-reorder
 
 # One after the other: some look for processes to kill, some measure memory.

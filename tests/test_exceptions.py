@@ -15,7 +15,12 @@ CLIENTS = "clients have types of their own; what is no trouble of the place is r
 
 PLACES = {
     "pipeline/disk/caches.py": [AGAIN],
-    "pipeline/datasets/decoding/images.py": [DAMAGED, DAMAGED, DAMAGED],
+    "pipeline/datasets/decoding/images.py": [
+        DAMAGED,
+        "an image that cannot be opened is left to `decode`, which says why",
+        DAMAGED,
+        DAMAGED,
+    ],
     "pipeline/datasets/kinds/loading.py": [
         "datasets, the hub's client, fsspec and Arrow raise anything"
     ],

@@ -44,9 +44,11 @@ class ExtractConfig(Section):
     decode: DecodeBy | Literal["auto"] = "auto"
     """`threads`, or `processes` that write into shared memory: the latter are faster for tiny
     images, and beyond 8 for photographs too, where `auto` takes them; see docs/benchmarks.md."""
-    jpeg: Literal["whole", "reduced"] = "whole"
+    jpeg: Literal["whole", "reduced", "device"] = "whole"
     """`reduced` decodes large JPEG images at a half, a quarter or an eighth of their size, as long
-    as no view has to be enlarged for it: faster, other pixels, another store."""
+    as no view has to be enlarged for it: faster, other pixels, another store. `device` leaves plain
+    ones to the teacher's device, where TorchCodec decodes them: it needs `canvas`, and makes
+    another store."""
     max_failures: Count | Fraction = 0.01
     """Most unreadable images: a count (integer) or a share of the rows (0.01 = 1 %)."""
     same_software: bool = False
@@ -77,6 +79,15 @@ class ExtractConfig(Section):
     def usual_batch(self) -> int:
         """Views in one forward pass where nobody has tried which number is best."""
         return _USUAL_BATCH if self.batch_size == "auto" else self.batch_size
+
+    @model_validator(mode="after")
+    def _decoded_when_resized(self) -> Self:
+        if self.jpeg == "device" and self.canvas is None:
+            raise ValueError(
+                "jpeg is device, where images are resized too: set canvas to a square that most of "
+                "them fit in"
+            )
+        return self
 
     @model_validator(mode="after")
     def _workers(self) -> Self:

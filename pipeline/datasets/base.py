@@ -44,12 +44,15 @@ class Images(Protocol):
         """
         ...
 
-    def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
+    def image(
+        self, row: int, divisor: Divisor | None = None, data: bytes | None = None
+    ) -> Image.Image:
         """The decoded, upright RGB image of a row, 8 bits a channel.
 
-        divisor: by what its size may be divided, see `images.decode`; whole without one. Raises
-        ImageError, its text a short reason, if the image is missing or damaged; MachineError if the
-        machine cannot read it; IndexError for a row outside 0..N-1.
+        divisor: by what its size may be divided, see `images.decode`; whole without one. data: what
+        `encoded` has given, where that was asked before; else it is read. Raises ImageError, its
+        text a short reason, if the image is missing or damaged; MachineError if the machine cannot
+        read it; IndexError for a row outside 0..N-1.
         """
         ...
 

@@ -135,9 +135,11 @@ class Relabelled:
         """See `Dataset`."""
         return self._dataset.encoded(row)
 
-    def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
+    def image(
+        self, row: int, divisor: Divisor | None = None, data: bytes | None = None
+    ) -> Image.Image:
         """See `Dataset`."""
-        return self._dataset.image(row, divisor)
+        return self._dataset.image(row, divisor, data)
 
     @property
     def arrays(self) -> Arrays | None:

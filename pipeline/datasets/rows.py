@@ -109,11 +109,13 @@ class RowImages(ABC):
         with naming(self.name, number, self.keys[number]):
             return passed_on(attempt(partial(self._read, self._listed(number))))
 
-    def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
+    def image(
+        self, row: int, divisor: Divisor | None = None, data: bytes | None = None
+    ) -> Image.Image:
         """The RGB image of a row, see `images.decode`. Raises ImageError, MachineError."""
         if self.arrays is not None:
             raise UsageError(f"data set {self.name} holds arrays, and this is for images")
-        data, number = self.encoded(row), self._row(row)
+        data, number = self.encoded(row) if data is None else data, self._row(row)
         with naming(self.name, number, self.keys[number]):
             return self.decoded(self._listed(number), data, divisor)
 

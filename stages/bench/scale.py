@@ -73,7 +73,9 @@ class Numbered(Whole):
         """The pixels' bytes: the hash of the number."""
         return hashlib.shake_128(str(row).encode()).digest(SIDE * SIDE * 3)
 
-    def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
+    def image(
+        self, row: int, divisor: Divisor | None = None, data: bytes | None = None
+    ) -> Image.Image:
         """The RGB image of a row."""
         return Image.frombytes("RGB", (SIDE, SIDE), self.encoded(row))
 

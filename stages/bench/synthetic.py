@@ -84,7 +84,9 @@ class NoiseImages(Whole):
         """The pixels' bytes."""
         return bytes(self.pixels[row].tobytes())
 
-    def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
+    def image(
+        self, row: int, divisor: Divisor | None = None, data: bytes | None = None
+    ) -> Image.Image:
         """The RGB image of a row."""
         return Image.fromarray(self.pixels[row])
 

@@ -42,6 +42,7 @@ EXTRAS = {
     "timm": "timm",
     "open_clip": "open_clip",
     "torchvision": "torchvision",
+    "jpeg": "torchcodec",
     "s3": "s3fs",
     "gcs": "gcsfs",
 }
@@ -107,13 +108,14 @@ def check_extras(parts: Parts) -> Result:
 
 
 def needed_extras(config: Config) -> set[str]:
-    """The extras that teacher, student and store of a configuration come from."""
+    """The extras that teacher, student and store of a configuration come from, and its decoding."""
     scheme = with_variables(config.store.url or "").partition("://")[0]
     zoo = config.distill.student.name.partition(":")[0]
     return (
         ({config.teacher.backend} & EXTRAS.keys())
         | ({zoo} & ZOOS.keys() & EXTRAS.keys())
         | ({_SCHEMES[scheme]} if scheme in _SCHEMES else set())
+        | ({"jpeg"} if config.extract.jpeg == "device" else set())
     )
 
 

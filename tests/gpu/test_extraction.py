@@ -16,10 +16,22 @@ from egapipe.pipeline.store import FeatureStore
 from egapipe.stages import extract
 from egapipe.stages.extract.teachers import Loading, Outputs, Preprocessing, load_teacher
 from egapipe.stages.extract.teachers import precision as kept_precision
+from egapipe.stages.extract.teachers.canvas import HEADER
 from egapipe.stages.extract.teachers.on_device import OnDevice
+from egapipe.stages.extract.workers.forward.jpegs import Jpegs
 from egapipe.stages.extract.workers.forward.passes import Passes
 from egapipe.stages.extract.workers.forward.sizing import FIRST, MOST
 from tests.gpu.conftest import Make
+from tests.stages.extract.decoders import by_pillow, decoder
+from tests.stages.extract.workers.test_jpegs import (
+    CANVAS,
+    KINDS,
+    VIEWS,
+    damaged_files,
+    encoded,
+    left,
+    never,
+)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -82,6 +94,60 @@ def test_images_are_resized_as_on_the_cpu(device: torch.device, resample: str) -
     difference = (there - teacher.pixels(packed).int()).abs()
     assert difference.max() <= 3
     assert (difference > 0).float().mean() < 0.01
+
+
+def test_jpegs_are_nearly_those_of_the_host(device: torch.device) -> None:
+    """On the CPU to the bit where they fit into the square, see test_jpegs.py. nvJPEG is another
+    decoder than libjpeg: what it may differ by is a guess until a GPU has run this."""
+    decodes = decoder("torchcodec")
+    rows = [encoded(seed=number, **options) for number, options in enumerate(KINDS)]
+    slots = [s for data in rows for s in (left(data).clean(), *map(left(data).view, VIEWS))]
+    packed = torch.from_numpy(np.stack(slots))
+    made = Jpegs(CANVAS, decodes)
+    made.check(device)
+    there = made.receive(packed, device, never)
+    assert there.device.type == device.type
+    here = Jpegs(CANVAS, by_pillow).receive(packed, torch.device("cpu"), never)
+    difference = (there.cpu().int() - here.int()).abs()[:, HEADER:]
+    seen = here[:, HEADER:] > 0
+    assert difference[seen].float().mean() < (3 if device.type == "cuda" else 0.1)
+    assert torch.equal(there.cpu()[:, :HEADER], here[:, :HEADER])
+    # Alone, among others, and while something else is queued.
+    assert torch.equal(made.receive(packed[7:9], device, never), there[7:9])
+
+
+def test_damaged_jpegs_are_decided_by_pillow(device: torch.device) -> None:
+    decodes = decoder("torchcodec")
+    files = [data for data in damaged_files() if CANVAS.left(data) is not None]
+    packed = torch.from_numpy(np.stack([left(data).clean() for data in files]))
+    expected: dict[int, str] = {}
+    Jpegs(CANVAS, by_pillow).receive(packed.clone(), torch.device("cpu"), expected.__setitem__)
+    told: dict[int, str] = {}
+    Jpegs(CANVAS, decodes).receive(packed, device, told.__setitem__)
+    assert told.items() <= expected.items()
+    assert device.type == "cuda" or told == expected
+
+
+def test_a_split_of_jpegs_is_extracted(device: torch.device, tmp_path: Path) -> None:
+    decoder("torchcodec")
+    (tmp_path / "images").mkdir()
+    for number, options in enumerate(KINDS):
+        path = tmp_path / "images" / f"{number:02}.jpg"
+        path.write_bytes(encoded(seed=number, **options))
+    (tmp_path / "images" / "cut.jpg").write_bytes(encoded()[:-40])
+    sets = [f"extract.device={device.type}", "extract.max_failures=0.5", "views.count=2"]
+    sets += [f"dataset.test={{kind: folder, path: {tmp_path / 'images'}}}", "extract.canvas=64"]
+    found = []
+    for jpeg in ("whole", "device"):
+        more = [f"store.url={tmp_path / jpeg}", f"extract.jpeg={jpeg}"]
+        report = extract.run(load_config("quickstart", [*sets, *more]), split="test", local=True)
+        store = FeatureStore.open(report.url)
+        assert [f.key for f in store.snapshot().failures] == ["cut.jpg"]
+        found.append(store.read_shard(0, "embedding").astype(np.float32)[:-1])
+    cosines = (found[0] * found[1]).sum(-1) / np.prod(
+        [np.linalg.norm(f, axis=-1) for f in found], 0
+    )
+    assert cosines.mean() > 0.98
 
 
 def test_a_split_is_extracted_with_all_of_it(device: torch.device, tmp_path: Path) -> None:

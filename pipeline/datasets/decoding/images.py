@@ -130,6 +130,21 @@ def _decoded(data: bytes, divisor: Divisor | None) -> Image.Image:
         raise ImageError(_reason(error)) from None
 
 
+def jpeg_orientation(data: bytes, size: tuple[int, int]) -> int | None:
+    """The EXIF orientation, 1..8, of a grey or RGB JPEG file of a size (height, width) as stored.
+
+    None where it is not taken for one, for whatever reason: `decode` says which. The pixels are not
+    decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS[:1]) as image:
+            known = image.mode in ("L", "RGB") and (image.height, image.width) == size
+            orientation = _orientation(image)
+    except Exception:
+        return None
+    return (orientation if orientation in _UPRIGHT else 1) if known else None
+
+
 def upright_rgb(image: Image.Image) -> Image.Image:
     """The same of an image that is in memory already, of any mode, as `decode` gives it of a file.
 

@@ -121,10 +121,12 @@ class SeveralImages(_Parted):
         for part, known in extents.items():
             self._parts[part].learn(known)
 
-    def image(self, row: int, divisor: Divisor | None = None) -> Image.Image:
+    def image(
+        self, row: int, divisor: Divisor | None = None, data: bytes | None = None
+    ) -> Image.Image:
         """See `Images`."""
         part, inner = self._place(self._listed(self._row(row)))
-        return self._parts[part].image(inner, divisor)
+        return self._parts[part].image(inner, divisor, data)
 
 
 class PartKeys(Keys):

@@ -77,6 +77,10 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
             for kind in summary["computed"]
         ),
         *(
+            ("JPEG images by", decoder)
+            for decoder in sorted({kind.get("jpeg", "") for kind in summary["computed"]} - {""})
+        ),
+        *(
             (f"{name} of shards", ", ".join(versions))
             for name, versions in summary["shard_versions"].items()
         ),

@@ -89,7 +89,8 @@ class Commit(Record):
     the shard's images, is the identity of these. nonfinite: rows whose teacher output was not
     finite in the stored type; they are among `failures`. seconds: where the time went, by phase.
     versions: of the software that made it. computed: `device`, `precision` and `batch`, what
-    else decides the last bits. Both are empty in records of older egapipes: nobody knows.
+    else decides the last bits, and `jpeg`, what decoded images on the device, where something did.
+    Both are empty in records of older egapipes: nobody knows.
     Everything but `seconds`, `host`, `versions` and `computed` is the same in every run.
     """
 

@@ -1,6 +1,7 @@
 """Images of a shard as batches of views, read and decoded ahead of the teacher."""
 
 import math
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from itertools import chain
@@ -56,6 +57,7 @@ class ShardImages:
         self.view_count = len(rows) * reader.view_count
         self.batch_count = -(-self.view_count // batch_size)
         self.failures: list[Failure] = []
+        self._failing = threading.Lock()
         self.digests: dict[int, bytes] = {}
         """Row -> SHA-256 of its image's bytes, of the batches taken so far."""
         self.seconds = 0.0
@@ -100,6 +102,15 @@ class ShardImages:
             self.failures += decoded.failures
             self.digests |= decoded.digests
         return Batch(self._buffers.pop(number), number * self._batch_size)
+
+    def lost(self, batch: Batch, position: int, reason: str) -> None:
+        """The image of a view in a batch that was taken has turned out to be damaged."""
+        row = self.rows[(batch.start + position) // self._reader.view_count]
+        failure = Failure(row, self._reader.key(row), reason)
+        # Of several views, or threads, one says it first.
+        with self._failing:
+            if failure not in self.failures:
+                self.failures.append(failure)
 
     def cancel(self) -> None:
         """Forget what is not decoded yet."""

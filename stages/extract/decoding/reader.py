@@ -18,6 +18,7 @@ from egapipe.pipeline.store import Failure
 from egapipe.pipeline.views import (
     Boxes,
     Hashes,
+    View,
     blended,
     key_hashes,
     own_shares,
@@ -28,6 +29,7 @@ from egapipe.stages.extract.decoding.crew import Decoded
 from egapipe.stages.extract.decoding.reduced import Reduced, divisor_of, scaled
 from egapipe.stages.extract.teachers.array_input import ArrayInput
 from egapipe.stages.extract.teachers.preprocessing import Pixels, Preparation
+from egapipe.stages.extract.teachers.undecoded import Undecoded
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class Reader:
         if isinstance(self.preprocessing, ArrayInput):
             variants = self.dataset.array(row)[: self.view_count]
             return [self.preprocessing.bytes_of(one) for one in variants]
+        if isinstance(self.preprocessing, Undecoded):
+            return self._left(row, self.preprocessing)
         size: tuple[int, int] | None = None
 
         def divisor(height: int, width: int) -> int:
@@ -105,13 +109,25 @@ class Reader:
         reduced = isinstance(self.preprocessing, Reduced)
         image = self.dataset.image(row, divisor) if reduced else self.dataset.image(row)
         clean = self.preprocessing.clean(image)
-        if self.plan.count == 0:
-            return [clean]
         here = image.height, image.width
         whole = size or here
-        boxes = self._boxes(row, whole)
-        views = [scaled(boxes[k], whole, here) for k in range(len(boxes))]
+        views = (scaled(view, whole, here) for view in self._views(row, whole))
         return [clean, *(self.preprocessing.view(image, view) for view in views)]
+
+    def _left(self, row: int, preprocessing: Undecoded) -> list[Pixels]:
+        """A row whose image is left to the device, or decoded here where it cannot be."""
+        data = self.dataset.encoded(row)
+        left = preprocessing.left(data)
+        if left is not None:
+            return [left.clean(), *map(left.view, self._views(row, left.size))]
+        image = self.dataset.image(row, data=data)
+        views = self._views(row, (image.height, image.width))
+        return [preprocessing.clean(image), *(preprocessing.view(image, view) for view in views)]
+
+    def _views(self, row: int, size: tuple[int, int]) -> list[View]:
+        """The augmented views of an image of a size (height, width), one by one."""
+        boxes = self._boxes(row, size) if self.plan.count else ()
+        return [boxes[k] for k in range(len(boxes))]
 
     def _boxes(self, row: int, size: tuple[int, int]) -> Boxes:
         """The augmented views of an image of a size (height, width)."""

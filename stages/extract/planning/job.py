@@ -132,4 +132,5 @@ def begun_elsewhere(url: str, before: Sequence[Mapping[str, str]], here: Mapping
 
 
 def _words(computed: Mapping[str, str]) -> str:
-    return f"{computed['device']} in {computed['precision']}, {computed['batch']} at once"
+    said = f"{computed['device']} in {computed['precision']}, {computed['batch']} at once"
+    return f"{said}, JPEG by {computed['jpeg']}" if "jpeg" in computed else said

@@ -16,6 +16,7 @@ from egapipe.pipeline.store.format.dtypes import NUMPY
 from egapipe.stages.extract.decoding.decode import ahead
 from egapipe.stages.extract.decoding.decoders import Decoders
 from egapipe.stages.extract.teachers import Teacher
+from egapipe.stages.extract.teachers.undecoded import Undecoded
 
 # A shard is written while the next one is encoded.
 _FLOATS = 2 * 4
@@ -105,9 +106,15 @@ def worker_memory(
         process=resident_bytes(),
         images=images,
         shard=numbers * (_FLOATS + _COPIES * NUMPY[manifest.dtype].itemsize),
-        one_pass=0 if on_gpu else pass_bytes(teacher, batch_size),
+        one_pass=0 if on_gpu else pass_bytes(teacher, batch_size) + _decoding(teacher, batch),
         passes=cores,
     )
+
+
+def _decoding(teacher: Teacher, batch: int) -> int:
+    """Of images that are left to the device: they, and the squares that they go into, see `Jpegs`.
+    Those that are larger than the squares are there for a moment beside that."""
+    return 2 * batch if isinstance(teacher.preprocessing, Undecoded) else 0
 
 
 def pass_bytes(teacher: Teacher, batch_size: int) -> int:

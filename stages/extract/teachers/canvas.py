@@ -47,9 +47,7 @@ class Canvas:
 
     def clean(self, image: Image.Image) -> Pixels:
         """An RGB image, for the evaluation transform. Raises ImageError if it has none."""
-        size = self.inner.resized_size(image.height, image.width)
-        corner = (0, 0) if self.inner.crop is None else self.inner.corner(size, self.inner.crop)
-        return self._packed(image, size, corner)
+        return self._packed(image, *self.evaluated(image.height, image.width))
 
     def view(self, image: Image.Image, view: View) -> Pixels:
         """The view's crop and flip of an RGB image, to be resized to the input size."""
@@ -63,6 +61,22 @@ class Canvas:
         """The teacher's own, and where it is done."""
         return {**self.inner.to_json(), "canvas": self.side}
 
+    def evaluated(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """What the evaluation transform resizes an image to, and the corner of the crop from that.
+
+        Raises ImageError if it has none.
+        """
+        size = self.inner.resized_size(height, width)
+        return size, (0, 0) if self.inner.crop is None else self.inner.corner(size, self.inner.crop)
+
+    def fitting(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which an image goes into the square."""
+        longest = max(height, width)
+        if longest <= self.side:
+            return height, width
+        tall, wide = (max(1, round(edge * self.side / longest)) for edge in (height, width))
+        return tall, wide
+
     def _packed(self, image: Image.Image, size: tuple[int, int], corner: tuple[int, int]) -> Pixels:
         image = self._fitted(image)
         packed = np.zeros(self.shape, np.uint8)
@@ -73,8 +87,7 @@ class Canvas:
         return packed
 
     def _fitted(self, image: Image.Image) -> Image.Image:
-        longest = max(image.size)
-        if longest <= self.side:
+        height, width = self.fitting(image.height, image.width)
+        if (height, width) == (image.height, image.width):
             return image
-        width, height = (max(1, round(edge * self.side / longest)) for edge in image.size)
         return image.resize((width, height), Image.Resampling[self.inner.resample.upper()])

@@ -11,7 +11,7 @@ import torch
 
 from egapipe.pipeline.store import Commit, FeatureStore
 from egapipe.stages.extract.decoding.crew import LIMITS, HungError, Limits
-from egapipe.stages.extract.decoding.decode import Batch, Decoder
+from egapipe.stages.extract.decoding.decode import Batch, Decoder, ShardImages
 from egapipe.stages.extract.decoding.decoders import Decoders
 from egapipe.stages.extract.decoding.reader import Reader
 from egapipe.stages.extract.planning.manifest import software
@@ -114,7 +114,7 @@ class Worker:
         shards = self._store.shards
         images = decoder.open(shards[shard], None if upcoming is None else shards[upcoming])
         self._clock = clock = Clock()
-        arrays = self._outputs(decoder.batches(images), len(shards[shard]), clock)
+        arrays = self._outputs(decoder, images, clock)
         sizes = self._inference.passes.sizes()
         self.computed = computed_on(self._teacher, self._device, *sizes)
         with clock.phase("hold"):
@@ -150,9 +150,9 @@ class Worker:
         self._decoder.close()
         self._inference.close()
 
-    def _outputs(self, batches: Iterator[Batch], rows: int, clock: "Clock") -> Arrays:
+    def _outputs(self, decoder: Decoder, images: ShardImages, clock: "Clock") -> Arrays:
         """All embeddings of a shard, float32 [rows, V, *shape] a name."""
-        manifest = self._store.manifest
+        manifest, rows, batches = self._store.manifest, len(images.rows), decoder.batches(images)
         views = rows * manifest.view_count
         flat = {name: np.empty((views, *s), np.float32) for name, s in manifest.outputs.items()}
         flight: deque[tuple[Batch, Pending]] = deque()
@@ -161,7 +161,8 @@ class Worker:
                 batch = next(batches, None)
             with clock.phase("infer"):
                 if batch is not None:
-                    flight.append((batch, self._inference.submit(batch.pixels)))
+                    lost = partial(images.lost, batch)
+                    flight.append((batch, self._inference.submit(batch.pixels, lost)))
                 while flight and (batch is None or len(flight) > self._inference.ahead):
                     self._collect(*flight.popleft(), flat)
             if batch is None:

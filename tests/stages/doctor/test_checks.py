@@ -242,7 +242,8 @@ def test_extras_that_are_needed_are_named(fresh: MakeParts) -> None:
         "gcs",
         "open_clip",
     }
-    assert {"s3", "gcs", "onnx", "open_clip", "timm", "torchvision"} == EXTRAS.keys()
+    assert needed("extract.jpeg=device", "extract.canvas=64") == {"jpeg"}
+    assert {"s3", "gcs", "jpeg", "onnx", "open_clip", "timm", "torchvision"} == EXTRAS.keys()
     said("extras", fresh(), "ok")
 
 

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from egapipe.pipeline.machine.cores import available_cpus
+from egapipe.pipeline.machine.versions import installed
 from egapipe.stages.extract.teachers import Outputs, Teacher
+from egapipe.stages.extract.teachers.base import Damaged, ignored
+from egapipe.stages.extract.teachers.undecoded import Undecoded
 from egapipe.stages.extract.workers.forward.passes import Note, Passes, unheard
 
 Arrays = dict[str, npt.NDArray[np.float32]]
@@ -37,8 +40,11 @@ class Inference(Protocol):
     passes: Passes
     """Where batches are taken in parts if memory runs out."""
 
-    def submit(self, pixels: Tensor) -> Pending:
-        """Encode uint8 [B, *shape] of host memory."""
+    def submit(self, pixels: Tensor, damaged: Damaged = ignored) -> Pending:
+        """Encode uint8 [B, *shape] of host memory.
+
+        damaged: told, before there is a result, of images that turn out to be.
+        """
         ...
 
     def close(self) -> None:
@@ -53,13 +59,16 @@ def cpu_threads() -> int:
 
 def kind_of(teacher: Teacher, device: torch.device) -> dict[str, str]:
     """What decides the last bits of a teacher's outputs, whatever the batch: `device` with its
-    kind, and `precision` of the forward pass."""
+    kind, `precision` of the forward pass, and what decodes its `jpeg` images on the device."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
         name = torch.backends.cpu.get_cpu_capability()
     precision = str(teacher.spec.get("precision", "float32"))
-    return {"device": f"{device.type} {name}", "precision": precision}
+    kind = {"device": f"{device.type} {name}", "precision": precision}
+    if isinstance(teacher.preprocessing, Undecoded):
+        kind["jpeg"] = " ".join(("torchcodec", *installed(["torchcodec"]).values()))
+    return kind
 
 
 def computed_on(teacher: Teacher, device: torch.device, *batch_sizes: int) -> dict[str, str]:
@@ -108,17 +117,18 @@ class OnCpu:
             threads, "infer", initializer=torch.set_num_threads, initargs=(1,)
         )
 
-    def submit(self, pixels: Tensor) -> Pending:
+    def submit(self, pixels: Tensor, damaged: Damaged = ignored) -> Pending:
         """Encode as soon as a thread is free."""
-        return self._pool.submit(self._forward, pixels)
+        return self._pool.submit(self._forward, pixels, damaged)
 
     def close(self) -> None:
         """Stop the threads; what they have not begun is dropped."""
         self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._threads_before)
 
-    def _forward(self, pixels: Tensor) -> Arrays:
-        return {name: output.numpy() for name, output in self.passes.forward(pixels).items()}
+    def _forward(self, pixels: Tensor, damaged: Damaged) -> Arrays:
+        outputs = self.passes.forward(pixels, damaged)
+        return {name: output.numpy() for name, output in outputs.items()}
 
 
 class OnGpu:
@@ -132,12 +142,12 @@ class OnGpu:
     def __init__(self, passes: Passes) -> None:
         self.passes = passes
 
-    def submit(self, pixels: Tensor) -> Pending:
+    def submit(self, pixels: Tensor, damaged: Damaged = ignored) -> Pending:
         """Queue a batch of pinned memory.
 
         Raises TeacherError if not even one of its views fits in the device's memory.
         """
-        outputs = self.passes.forward(pixels)
+        outputs = self.passes.forward(pixels, damaged)
         host = {name: _to_pinned(output) for name, output in outputs.items()}
         event = torch.cuda.Event()
         event.record()

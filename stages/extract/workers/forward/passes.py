@@ -3,12 +3,14 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from egapipe.pipeline.errors import TeacherError
 from egapipe.stages.extract.teachers import Outputs, Teacher
+from egapipe.stages.extract.teachers.base import Damaged, ignored, received
 from egapipe.stages.extract.workers.forward.memory import is_out_of_memory
 
 Note = Callable[[str], None]
@@ -51,19 +53,20 @@ class Passes:
         self._note = note
         self._floor = _Floor()
 
-    def forward(self, pixels: Tensor) -> Outputs:
+    def forward(self, pixels: Tensor, damaged: Damaged = ignored) -> Outputs:
         """Encode uint8 [B, *shape] of host memory, pinned beside a GPU, see `Teacher`.
 
-        Raises TeacherError if even a single view is too much.
+        damaged: told of images that turn out to be, of one perhaps more than once. Raises
+        TeacherError if even a single view is too much.
         """
         size = min(self.size, len(pixels))
         with self._floor.shared():
-            outputs = self._try(pixels, size)
+            outputs = self._try(pixels, size, damaged)
         while outputs is None:
             # Passes beside this one hold memory, too: the next try waits for their end.
             with self._floor.alone():
                 size = self._smaller(size)
-                outputs = self._try(pixels, size)
+                outputs = self._try(pixels, size, damaged)
         return outputs
 
     def sizes(self) -> list[int]:
@@ -71,12 +74,12 @@ class Passes:
         used, self.used = list(self.used), {self.size: None}
         return used
 
-    def _try(self, pixels: Tensor, size: int) -> Outputs | None:
+    def _try(self, pixels: Tensor, size: int, damaged: Damaged) -> Outputs | None:
         """None if there is too little memory; the failed pass has let go of its own by then."""
         try:
             parts = [
-                self._teacher.forward(part.to(self._device, non_blocking=True))
-                for part in pixels.split(size)
+                self._part(pixels[start : start + size], partial(_told, damaged, start))
+                for start in range(0, len(pixels), size)
             ]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -87,6 +90,9 @@ class Passes:
         if len(parts) == 1:
             return parts[0]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _part(self, pixels: Tensor, damaged: Damaged) -> Outputs:
+        return self._teacher.forward(received(self._teacher, pixels, self._device, damaged))
 
     def _smaller(self, size: int) -> int:
         """The size of the next try: another thread may have found one meanwhile."""
@@ -107,6 +113,10 @@ class Passes:
         resize = getattr(self._teacher, "resize", None)
         if resize is not None:
             resize(self.size)
+
+
+def _told(damaged: Damaged, start: int, position: int, reason: str) -> None:
+    damaged(start + position, reason)
 
 
 def smaller(batch_size: int, size: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from egapipe.pipeline.mathematics.timing import one_thread
 from egapipe.pipeline.store import Manifest
 from egapipe.stages.extract.decoding.reduced import Reduced
 from egapipe.stages.extract.teachers import Known, Loading, Outputs, Teacher, load_teacher
+from egapipe.stages.extract.teachers.base import received
 from egapipe.stages.extract.teachers.on_device import OnDevice
+from egapipe.stages.extract.workers.forward.jpegs import DecodingTeacher
 from egapipe.stages.extract.workers.forward.memory import is_out_of_memory
 
 
@@ -31,7 +34,8 @@ def open_teacher(config: Config, manifest: Manifest | None = None) -> Teacher:
     loading = Loading(known, torch.device("cuda" if gpu else "cpu"))
     teacher = load_teacher(config.teacher, loading)
     if settings.canvas is not None:
-        teacher = OnDevice(teacher, settings.canvas)
+        resizing = OnDevice(teacher, settings.canvas)
+        teacher = DecodingTeacher(resizing) if settings.jpeg == "device" else resizing
     return tuned(
         ReducingTeacher(teacher) if settings.jpeg == "reduced" else teacher,
         settings.usual_batch,
@@ -79,6 +83,8 @@ class TunedTeacher:
         self.outputs = teacher.outputs
         self.plain = teacher
         """The one inside."""
+        self.receive = partial(received, teacher)
+        """See `received`."""
         self._batch_size = batch_size
         self._channels_last = channels_last
         self._compiled = compiled
