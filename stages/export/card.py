@@ -121,8 +121,10 @@ def _provenance(
 
 def _weight(options: Mapping[str, Any]) -> str:
     """Of an objective, in words."""
-    weight = options["weight"]
-    return f"auto, ratio {options['ratio']:g}" if weight == "auto" else f"{weight:g}"
+    weight, ratio = options["weight"], options["ratio"]
+    if weight != "auto":
+        return f"{weight:g}"
+    return "auto" if ratio == "auto" else f"auto, ratio {ratio:g}"
 
 
 def _results(summary: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:

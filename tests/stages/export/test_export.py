@@ -12,11 +12,13 @@ import torch
 import yaml
 from PIL import ExifTags, Image, ImageOps
 
+from egapipe.pipeline.config import load_config
 from egapipe.pipeline.config.data import DigitsSource
 from egapipe.pipeline.datasets import open_dataset
 from egapipe.pipeline.errors import EgapipeError, UsageError
 from egapipe.pipeline.results.runs import RunFolder
 from egapipe.stages import distill, evaluate, export, predict
+from egapipe.stages.export.card import _weight
 from egapipe.stages.export.module import OUTPUTS, Inference
 from egapipe.stages.export.onnx_files import open_onnx
 from tests.command import egapipe
@@ -313,3 +315,16 @@ def test_the_command_prints_the_files(finished: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.onnx").is_file()
     again = egapipe("export", str(tmp_path))
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("ega: 0.25", "0.25"),
+        ("ega: auto", "auto"),
+        ("ega: {weight: auto, ratio: 0.5}", "auto, ratio 0.5"),
+    ],
+)
+def test_a_weight_is_said_in_words(options: str, words: str) -> None:
+    config = load_config("quickstart", [f"distill.objective={{{options}}}"])
+    assert _weight(config.distill.objective.model_dump(mode="json")["ega"]) == words
