@@ -92,10 +92,10 @@ def test_a_training_looks_at_a_row_each_epoch(
     quick: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A damaged copy of the decoded images, which nothing else would notice, stops a training."""
-    from egapipe.stages.distill.data import resident
+    from egapipe.stages.distill.data.inputs import drawing
 
-    right = resident.crop_within  # type: ignore[attr-defined]
-    monkeypatch.setattr(resident, "crop_within", lambda *a: right(*a).flip(3))
+    right = drawing.crop_within  # type: ignore[attr-defined]
+    monkeypatch.setattr(drawing, "crop_within", lambda *a: right(*a).flip(3))
     config = quick("distill.augment={crop: pad}")
     with pytest.raises(TrainingError, match="the image in the batch is not that of"):
         distill.run(config)

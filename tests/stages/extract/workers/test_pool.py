@@ -148,6 +148,7 @@ def test_a_shard_that_was_committed_before_the_death_is_not_done_again(run: Run)
     assert hosts == {0: "store", 1: "actor", 2: "actor"}
 
 
+@pytest.mark.slow  # deaths, and workers in their place
 def test_a_worker_that_dies_while_it_stores_loses_that_shard_and_the_next(run: Run) -> None:
     """One worker: beside the shard that it stores it holds the next one, and one ahead, and only
     these two may have killed it by their images."""
@@ -189,7 +190,15 @@ def batches(run: Run) -> set[str]:
     return {file.read_text() for file in run.folder.glob("ready-*")}
 
 
-@pytest.mark.parametrize("trouble", ["", "lost1", "short1"])
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "",
+        # Others that look are waited for.
+        pytest.param("lost1", marks=pytest.mark.slow),
+        pytest.param("short1", marks=pytest.mark.slow),
+    ],
+)
 def test_one_worker_finds_the_batch_of_all(run: Run, trouble: str) -> None:
     """Each would find another one. If the one that looks dies or gives up, another does."""
     run.order(*filter(None, ["open", trouble]))
@@ -199,12 +208,14 @@ def test_one_worker_finds_the_batch_of_all(run: Run, trouble: str) -> None:
     assert batches(run) == {"None", found[0].name.removeprefix("ready-")}
 
 
+@pytest.mark.slow  # a worker that is waited for
 def test_a_worker_that_looks_for_ever_is_replaced(run: Run) -> None:
     run.order("open", "seeker1")
     assert shards_of(run([0, 1, 2], size=2, minimum=2, start_timeout=2)) == [0, 1, 2]
     assert len(batches(run)) == 2
 
 
+@pytest.mark.slow  # workers that start again and again
 def test_a_few_deaths_at_the_start_are_survived(run: Run) -> None:
     run.order("stillborn1", "stillborn2")
     assert shards_of(run([0, 1])) == [0, 1]
@@ -389,6 +400,7 @@ def test_the_only_machine_that_breaks_its_workers_ends_the_run(run: Run) -> None
     assert "no further worker is started" in run.notes[-2]
 
 
+@pytest.mark.slow  # deaths, and workers in their place
 def test_a_shard_that_loses_workers_is_isolated_and_so_is_what_was_decoded_ahead(run: Run) -> None:
     """One worker: at shard 0 it looks ahead to 1, whose image may have been what killed it."""
     run.order("die1-0", "die2-0")
